@@ -1,0 +1,50 @@
+"""iterconv measures how iterative and how convergent a residual network is, and trains networks to be more so.
+
+Everything here is imported on first use, so that the command line answers at once and measuring needs
+torch, numpy and pandas only.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iterconv import data as data
+    from iterconv import lipschitz as lipschitz
+    from iterconv import models as models
+    from iterconv import paths as paths
+    from iterconv.coupling import Coupling as Coupling
+    from iterconv.coupling import couple as couple
+    from iterconv.coupling import effective_parameter_count as effective_parameter_count
+    from iterconv.errors import InputError as InputError
+    from iterconv.measurement import measure as measure
+    from iterconv.reports import Report as Report
+    from iterconv.stages import Stage as Stage
+    from iterconv.stages import StagedModel as StagedModel
+    from iterconv.stages import verify as verify
+
+_HOMES = {
+    "Coupling": "coupling",
+    "couple": "coupling",
+    "effective_parameter_count": "coupling",
+    "InputError": "errors",
+    "Report": "reports",
+    "measure": "measurement",
+    "Stage": "stages",
+    "StagedModel": "stages",
+    "verify": "stages",
+}
+_MODULES = ("data", "lipschitz", "models", "paths")
+
+__all__ = [*_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"iterconv.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"iterconv.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'iterconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,152 @@
+"""A data set as tensors on a device: three splits, standardisation, batches, augmentation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from iterconv._typing import Float, Int, Shaped
+from iterconv.errors import InputError
+
+PADDING = 4
+"""Pixels that the augmentation pads on each side before it crops."""
+
+Images = Shaped[Tensor, "n channels height width"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels."""
+
+    images: Images
+    """uint8, (n, channels, height, width)."""
+    targets: Int[Tensor, " n"]
+    """Class numbers from 0."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: Tensor) -> "Split":
+        return Split(self.images[index], self.targets[index])
+
+    def to(self, device: str) -> "Split":
+        """The same split on another device."""
+        return Split(self.images.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Data:
+    """A data set with its three splits on one device.
+
+    Choice: images are standardised by the mean and standard deviation of each channel over the training
+    split.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    mean: Float[Tensor, " channels"]
+    """Of each channel over the training split, on the scale from 0 to 1."""
+    std: Float[Tensor, " channels"]
+
+    @property
+    def in_channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return int(self.train.images.shape[1])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.train.images.shape[2]), int(self.train.images.shape[3])
+
+    @property
+    def chance(self) -> float:
+        """The error of guessing, 1 - 1/classes."""
+        return 1 - 1 / self.classes
+
+    def normalise(self, images: Images) -> Float[Tensor, "n channels height width"]:
+        """Standardised float32 images from uint8 ones."""
+        return (images.float() / 255 - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def batches(self, split: Split, batch_size: int = 256) -> "Batches":
+        """The split in order, as standardised (inputs, targets) batches; what ``iterconv.measure`` takes.
+
+        Args:
+            split: One of the three.
+            batch_size: At least 1; the last batch may be smaller.
+
+        Returns:
+            A sequence that can be gone through again and again.
+
+        Raises:
+            InputError: If the batch size is below 1.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size} is too small; use 1 or more")
+        return Batches(self, split, batch_size)
+
+    def training_batches(
+        self, batch_size: int, generator: torch.Generator, augment: bool = False
+    ) -> Iterator[tuple[Float[Tensor, "n channels height width"], Int[Tensor, " n"]]]:
+        """One pass through the training split in random order.
+
+        Choice: augmentation pads 4 black pixels, crops at random and flips half of the images, each by
+        itself; a last batch of a single sample is left out, as batch statistics need two.
+
+        Args:
+            batch_size: At least 2.
+            generator: On the CPU; order and augmentation follow from it alone.
+            augment: Whether to crop and flip.
+
+        Yields:
+            Standardised (inputs, targets).
+        """
+        order = torch.randperm(len(self.train), generator=generator)
+        for rows in order.split(batch_size):
+            if len(rows) < 2:
+                return
+            batch = self.train[rows.to(self.train.targets.device)]
+            images = crop_and_flip(batch.images, generator) if augment else batch.images
+            yield self.normalise(images), batch.targets
+
+
+def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
+    """Pad with zeros, crop each image at its own place, flip half of them, all in one gather.
+
+    Source: the customary augmentation of CIFAR. Choice: padding is black, before standardisation.
+
+    Args:
+        images: Of any type, shape (n, channels, height, width).
+        generator: On the CPU.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    n, channels, height, width = images.shape
+    places = torch.randint(2 * PADDING + 1, (2, n, 1), generator=generator)
+    flips = torch.randint(2, (n, 1), generator=generator).bool()
+    columns = torch.where(flips, torch.arange(width - 1, -1, -1), torch.arange(width)) + places[1]
+    rows = torch.arange(height) + places[0]
+    padded = F.pad(images, (PADDING,) * 4)
+    index = (rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]).to(images.device)
+    return padded.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(images)
+
+
+class Batches(Sequence[tuple[Tensor, Tensor]]):
+    """A split in order, one standardised batch at a time; made by ``Data.batches``."""
+
+    def __init__(self, data: Data, split: Split, batch_size: int) -> None:
+        self._data, self._split, self._size = data, split, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._split) // self._size)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        rows = slice(index * self._size, (index + 1) * self._size)
+        return self._data.normalise(self._split.images[rows]), self._split.targets[rows]

@@ -1,0 +1,65 @@
+"""Seeded splits that keep the classes' shares."""
+
+import torch
+from torch import Tensor
+
+from iterconv._typing import Int
+from iterconv.errors import InputError
+
+Rows = Int[Tensor, " rows"]
+
+
+def stratified(targets: Int[Tensor, " n"], count: int, seed: int) -> tuple[Rows, Rows]:
+    """Choose rows so that each class has its share, by largest remainders.
+
+    Args:
+        targets: Class numbers.
+        count: How many rows to choose, from 0 to n.
+        seed: The choice follows from it alone.
+
+    Returns:
+        The chosen rows and the others, both in ascending order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(targets), generator=generator)
+    sizes = torch.bincount(targets)
+    shares = sizes.double() * count / max(len(targets), 1)
+    quotas = shares.floor().long()
+    short = torch.argsort(shares - quotas, descending=True, stable=True)[: count - int(quotas.sum())]
+    quotas[short] += 1
+    chosen = torch.zeros(len(targets), dtype=torch.bool)
+    for label, quota in enumerate(quotas.tolist()):
+        chosen[shuffled[targets[shuffled] == label][:quota]] = True
+    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
+
+
+def balanced(targets: Int[Tensor, " n"], count: int, classes: int, seed: int) -> Rows:
+    """Choose equally many rows of each class (one more of the first ones where it doesn't divide).
+
+    Args:
+        targets: Class numbers.
+        count: How many rows in all.
+        classes: The number of classes.
+        seed: The choice follows from it alone.
+
+    Returns:
+        The chosen rows in ascending order.
+
+    Raises:
+        InputError: If there are fewer samples than classes, or not enough of a class.
+    """
+    if count < classes:
+        raise InputError(f"samples={count} is less than one for each of {classes} classes; use {classes} or more")
+    if count > len(targets):
+        raise InputError(f"samples={count} is more than the {len(targets)} training samples there are; use fewer")
+    shuffled = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    chosen = []
+    for label in range(classes):
+        quota = count // classes + (label < count % classes)
+        rows = shuffled[targets[shuffled] == label][:quota]
+        if len(rows) < quota:
+            raise InputError(
+                f"samples={count} needs {quota} samples of class {label}, there are {len(rows)}; use fewer"
+            )
+        chosen.append(rows)
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,7 @@
+"""Lipschitz bounds of residual functions: operator norms, and the audit of a network's blocks."""
+
+from iterconv.lipschitz.audit import audit as audit
+from iterconv.lipschitz.norms import ConvolutionNorms as ConvolutionNorms
+from iterconv.lipschitz.norms import operator_norms as operator_norms
+
+__all__ = ["ConvolutionNorms", "audit", "operator_norms"]

@@ -1,0 +1,274 @@
+"""``measure``: perturb each stage of a model, compare, and report curves and indices with intervals."""
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from iterconv import metrics, paths
+from iterconv.errors import InputError
+from iterconv.indices import INDICES, undefined_reason
+from iterconv.options import Reference
+from iterconv.reports import Report
+from iterconv.stages import require_staged, untouched
+
+Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
+"""Per-example values of each (stage, path, metric)."""
+
+
+def measure(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    reference: Reference = "labels",
+    extra_evaluations: int = 16,
+    chance: float | None = None,
+    least_margin: float = 0.05,
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Measure how iterative and how convergent a model is.
+
+    Each stage in turn is read out early, loses one block, and has its last block evaluated again, while the
+    rest of the network stays intact. The model is evaluated in evaluation mode and left exactly as it was.
+
+    Source: Lippl et al., Sec. 3.3 (the indices) and App. B (predictions, cross-entropy, distance).
+
+    Args:
+        model: A model that satisfies the contract of ``iterconv.StagedModel``, with outputs (n, classes).
+        batches: (inputs, targets) pairs; targets are class numbers (n,) or rows of 0/1 labels (n, classes).
+        reference: What errors and cross-entropies are taken against: the ``"labels"``, or the unperturbed
+            model's own ``"predictions"``.
+        extra_evaluations: How often the last block is evaluated again, at most; at least 1.
+        chance: The error of guessing, in (0, 1]; from the number of outputs and labels by default.
+        least_margin: An index whose reference error is not this far below chance is undefined.
+        replicates: Bootstrap resamples of the examples; 0 for no intervals.
+        confidence: Of the intervals, in (0, 1).
+        seed: Of the bootstrap.
+        progress: Called after each batch with the number of examples measured so far.
+
+    Returns:
+        The report: curves, indices, how they came about.
+
+    Raises:
+        InputError: If an argument is out of range, the model does not satisfy the contract, the batches are
+            empty, not finite or don't fit the model's outputs.
+    """
+    _check_options(reference, extra_evaluations, chance, least_margin, replicates, confidence)
+    require_staged(model)
+    families = [_families(len(stage.blocks), extra_evaluations) for stage in model.stages]
+    with untouched(model):
+        values, chance_found = _values(model, batches, families, reference, progress)
+    chance = chance_found if chance is None else chance
+    weights = _bootstrap_weights(len(next(iter(values.values()))), replicates, seed)
+    means = dict(zip(values, _weighted_means(np.stack(list(values.values())), weights), strict=True))
+    options = {
+        "reference": reference,
+        "chance": chance,
+        "least_margin": least_margin,
+        "replicates": replicates,
+        "confidence": confidence,
+        "seed": seed,
+        "examples": weights.shape[1],
+        "block_applications": paths.block_applications(_routes(families)),
+    }
+    return Report(
+        _curve_table(families, means, confidence, weights.shape[1]),
+        _index_table(families, means, chance, least_margin, confidence),
+        options,
+    )
+
+
+def _check_options(
+    reference: str, extra: int, chance: float | None, margin: float, replicates: int, confidence: float
+) -> None:
+    if reference not in get_args(Reference):
+        raise InputError(f"reference={reference!r} is unknown; use 'labels' or 'predictions'")
+    if extra < 1:
+        raise InputError(f"extra_evaluations={extra} leaves nothing to repeat; use 1 or more")
+    if chance is not None and not 0 < chance <= 1:
+        raise InputError(f"chance={chance} is not an error rate; use a number above 0 and up to 1")
+    if not 0 <= margin < 1:
+        raise InputError(f"least_margin={margin} is not in [0, 1); the default is 0.05")
+    if replicates < 0:
+        raise InputError(f"replicates={replicates} is negative; use 0 for no intervals")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence} is not in (0, 1); the default is 0.95")
+
+
+def _families(num_blocks: int, extra: int) -> list[paths.Perturbation]:
+    return [
+        *paths.early_readouts(num_blocks),
+        *paths.dropouts(num_blocks),
+        *paths.extra_evaluations(num_blocks, extra),
+    ]
+
+
+def _routes(families: list[list[paths.Perturbation]]) -> list[paths.Route]:
+    """The ordinary pass first, then every route in which one stage leaves it."""
+    full = tuple(max((p.path for p in family if p.family == "early read-out"), key=len) for family in families)
+    perturbed = (
+        (*full[:stage], perturbation.path, *full[stage + 1 :])
+        for stage, family in enumerate(families)
+        for perturbation in family
+    )
+    return list(dict.fromkeys(chain([full], perturbed)))
+
+
+def _values(
+    model: nn.Module,
+    batches: Iterable[Any],
+    families: list[list[paths.Perturbation]],
+    reference: str,
+    progress: Callable[[int], None] | None,
+) -> tuple[Values, float]:
+    routes = _routes(families)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    columns: dict[tuple[int, paths.Path, str], list[NDArray[np.float64]]] = {}
+    chances: list[float] = []
+    examples = 0
+    for number, batch in enumerate(batches):
+        inputs, targets = _pair(batch, number, device)
+        for key, column in _batch_values(model, routes, inputs, targets, reference, number, chances).items():
+            columns.setdefault(key, []).append(column)
+        examples += len(targets)
+        if progress:
+            progress(examples)
+    if not examples:
+        raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    values = {key: np.concatenate(parts) for key, parts in columns.items()}
+    return values, float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
+
+
+def _pair(batch: Any, number: int, device: torch.device) -> tuple[Any, Any]:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise InputError(f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets)")
+    inputs, targets = batch
+    metrics.check_batch(inputs, targets, number)
+    return inputs.to(device) if isinstance(inputs, Tensor) else inputs, targets.to(device)
+
+
+def _batch_values(
+    model: nn.Module,
+    routes: list[paths.Route],
+    inputs: Any,
+    targets: Tensor,
+    reference: str,
+    number: int,
+    chances: list[float],
+) -> dict[tuple[int, paths.Path, str], NDArray[np.float64]]:
+    full = routes[0]
+    values: dict[tuple[int, paths.Path, str], NDArray[np.float64]] = {}
+    intact: tuple[Any, ...] = ()
+    for route, outcome in paths.evaluate(model, routes, inputs):
+        if route == full:
+            metrics.check_targets(targets, outcome.output, number)
+            chances.append(metrics.chance_level(targets, outcome.output.shape[1]))
+            intact = outcome.stage_outputs
+            if reference == "predictions":
+                targets = metrics.predict(outcome.output, targets)
+        compared = {
+            "error": metrics.error(outcome.output, targets, chances[-1]),
+            "cross_entropy": metrics.cross_entropy(outcome.output, targets),
+        }
+        left = [stage for stage, path in enumerate(route) if path != full[stage]] or range(len(full))
+        for stage in left:
+            compared["distance"] = metrics.distance(outcome.stage_outputs[stage], intact[stage])
+            for metric, column in compared.items():
+                values[stage, route[stage], metric] = column.double().cpu().numpy()
+    return values
+
+
+def _bootstrap_weights(examples: int, replicates: int, seed: int) -> NDArray[np.float32]:
+    """Row 0 weighs all examples alike; each further row is a resample with replacement."""
+    rng = np.random.default_rng(seed)
+    weights = np.ones((1 + replicates, examples), dtype=np.float32)
+    for row in weights[1:]:
+        row[:] = np.bincount(rng.integers(examples, size=examples), minlength=examples)
+    return weights
+
+
+def _weighted_means(rows: NDArray[np.float64], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Means of each row under each weighting, shape (rows, 1 + replicates); no replicates of infinite rows."""
+    finite = np.isfinite(rows).all(1)
+    means = np.full((len(rows), len(weights)), np.nan)
+    means[finite] = (rows[finite].astype(np.float32) @ weights.T) / rows.shape[1]
+    means[:, 0] = rows.mean(1)  # the estimate itself in double precision
+    return means
+
+
+def _interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    if len(means) == 1 or not np.isfinite(means).all():
+        return math.nan, math.nan
+    low, high = np.quantile(means[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _curve_table(
+    families: list[list[paths.Perturbation]], means: Values, confidence: float, examples: int
+) -> pd.DataFrame:
+    rows = []
+    for stage, family in enumerate(families):
+        for perturbation in family:
+            for metric in metrics.METRICS:
+                estimates = means[stage, perturbation.path, metric]
+                low, high = _interval(estimates, confidence)
+                rows.append(
+                    {
+                        "stage": stage,
+                        "perturbation": perturbation.family,
+                        "position": perturbation.position,
+                        "path": perturbation.path,
+                        "metric": metric,
+                        "value": float(estimates[0]),
+                        "low": low,
+                        "high": high,
+                        "n": examples,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _index_table(
+    families: list[list[paths.Perturbation]],
+    means: Values,
+    chance: float,
+    least_margin: float,
+    confidence: float,
+) -> pd.DataFrame:
+    rows = []
+    for index in INDICES:
+        per_stage, reasons = [], []
+        for stage, family in enumerate(families):
+            curve = np.stack([means[stage, p.path, "error"] for p in family if p.family == index.family])
+            reason = undefined_reason(index, curve, chance, least_margin, confidence)
+            estimates = index.compute(curve, chance)
+            rows.append(_index_row(stage, index.name, estimates, reason, confidence))
+            per_stage.append(estimates)
+            reasons += [f"stage {stage}: {reason}"] if reason else []
+        rows.append(_index_row("mean", index.name, np.mean(per_stage, axis=0), "; ".join(reasons), confidence))
+    table = pd.DataFrame(rows)
+    return table.astype({"stage": object})
+
+
+def _index_row(
+    stage: int | str, name: str, estimates: NDArray[np.float64], reason: str, confidence: float
+) -> dict[str, Any]:
+    low, high = _interval(estimates, confidence) if not reason else (math.nan, math.nan)
+    return {
+        "stage": stage,
+        "index": name,
+        "value": float(estimates[0]) if not reason else math.nan,
+        "low": low,
+        "high": high,
+        "defined": not reason,
+        "reason": reason,
+    }

@@ -1,0 +1,9 @@
+"""Names of options that code and command line share; without torch, so that help is shown at once."""
+
+from typing import Literal
+
+Init = Literal["recurrent", "independent"]
+Residual = Literal["ordinary", "improper", "proper"]
+Kernel = Literal["uniform", "triangular"]
+Selection = Literal["validation", "test"]
+Reference = Literal["labels", "predictions"]

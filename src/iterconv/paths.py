@@ -1,0 +1,187 @@
+"""Path families, and the evaluator that runs many paths and computes what they share once.
+
+A *path* is the sequence of blocks that one stage executes; a *route* is a path for every stage, that is,
+one way through the whole network. All perturbations of the paper are routes in which a single stage leaves
+its ordinary path.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from torch import Tensor
+
+from iterconv.errors import InputError
+from iterconv.stages import Path, Stage
+
+Route = tuple[Path, ...]
+"""A path for every stage of a network."""
+
+_Step = tuple[int, int]  # (stage, block); block -1 enters the stage, stage = number of stages is the head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """One perturbation of one stage."""
+
+    family: str
+    """``"early read-out"``, ``"drop-out"`` or ``"extra evaluation"``."""
+    position: int
+    """Blocks evaluated, the dropped block (1-based), or the number of extra evaluations."""
+    path: Path
+    """The 0-based blocks that the stage executes."""
+
+
+def early_readouts(num_blocks: int) -> list[Perturbation]:
+    """Stop after t = 1..T blocks; t = T is the ordinary pass. Source: Lippl et al., Sec. 3.3."""
+    return [Perturbation(family="early read-out", position=t, path=tuple(range(t))) for t in range(1, num_blocks + 1)]
+
+
+def dropouts(num_blocks: int) -> list[Perturbation]:
+    """Leave out block t = 1..T. Source: Lippl et al., Sec. 3.3."""
+    full = range(num_blocks)
+    return [
+        Perturbation(family="drop-out", position=t + 1, path=tuple(block for block in full if block != t)) for t in full
+    ]
+
+
+def extra_evaluations(num_blocks: int, most: int = 16) -> list[Perturbation]:
+    """Evaluate the last block k = 0..``most`` more times; k = 0 is the ordinary pass.
+
+    Source: Lippl et al., Sec. 3.3.
+    """
+    full, last = tuple(range(num_blocks)), num_blocks - 1
+    return [Perturbation(family="extra evaluation", position=k, path=full + (last,) * k) for k in range(most + 1)]
+
+
+def full_route(stages: Sequence[Stage]) -> Route:
+    """The ordinary pass through the whole network."""
+    return tuple(tuple(range(len(stage.blocks))) for stage in stages)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one route leads to, for one batch."""
+
+    stage_outputs: tuple[Any, ...]
+    """The representation at the end of each stage."""
+    output: Any
+    """What the head made of the last one."""
+
+
+def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
+    """Run routes through a staged model, computing each shared beginning once.
+
+    The routes form a prefix tree over the network's steps, which is walked depth first: a block application
+    that many routes share is computed once, and what is kept is one activation for each level at which a
+    later route branches off. Nothing is stacked or fused, so that each result is bit-identical to running its
+    route alone. The first route given is evaluated first and the others by how long they stay with it, so
+    give the ordinary pass first and compare the others with it as they come.
+
+    Args:
+        model: A model that satisfies the contract, in evaluation mode if nothing is to change.
+        routes: Paths for every stage; a path may be empty. Repeated routes are evaluated once.
+        inputs: A batch for the model's stem.
+
+    Yields:
+        Each different route with its outcome, in the order of the walk.
+
+    Raises:
+        InputError: If a route has not one path a stage, names a block that is not there, or if a block
+            changes its input in place.
+    """
+    stages = model.stages
+    order = _walk_order([_steps(route, stages) for route in routes])
+    trunk: list[_State] = [_State(model.stem(inputs), None, ())]
+    for position, (steps, route) in enumerate(order):
+        following = order[position + 1][0] if position + 1 < len(order) else ()
+        kept = _common(steps, following)  # deeper states serve no later route
+        state = trunk[-1]
+        for depth in range(len(trunk) - 1, len(steps)):
+            state = _advance(model, state, steps[depth])
+            if depth < kept:
+                trunk.append(state)
+        yield route, Outcome(state.stage_outputs, state.z)
+        del state  # frees the activation before the next branch is computed
+        del trunk[kept + 1 :]
+
+
+def block_applications(routes: Iterable[Route]) -> int:
+    """Count the block applications that ``evaluate`` makes: the distinct beginnings that end in a block.
+
+    Args:
+        routes: Paths for every stage.
+
+    Returns:
+        The minimum for these routes; running each alone takes the sum of their paths' lengths.
+    """
+    beginnings = {
+        (route[:stage], route[stage][: length + 1])
+        for route in routes
+        for stage in range(len(route))
+        for length in range(len(route[stage]))
+    }
+    return len(beginnings)
+
+
+@dataclass(frozen=True)
+class _State:
+    z: Any
+    stage_input: Any
+    stage_outputs: tuple[Any, ...]
+
+
+def _advance(model: Any, state: _State, step: _Step) -> _State:
+    stage, block = step
+    if stage == len(model.stages):
+        outputs = (*state.stage_outputs, state.z)
+        return _State(model.head(state.z), None, outputs)
+    if block >= 0:
+        return _State(_apply(model, step, state), state.stage_input, state.stage_outputs)
+    if stage == 0:
+        return _State(state.z, state.z, ())
+    entered = model.transitions[stage - 1](state.z)
+    return _State(entered, entered, (*state.stage_outputs, state.z))
+
+
+def _apply(model: Any, step: _Step, state: _State) -> Any:
+    stage, block = step
+    held = [tensor for tensor in (state.z, state.stage_input) if isinstance(tensor, Tensor)]
+    # Inference tensors carry no version; torch then refuses most in-place changes by itself.
+    versions = [None if tensor.is_inference() else tensor._version for tensor in held]
+    z = model.stages[stage].step(block, state.z, state.stage_input)
+    if any(v is not None and tensor._version != v for tensor, v in zip(held, versions, strict=True)):
+        raise InputError(
+            f"block {block} of stage {stage} ({type(model.stages[stage].blocks[block]).__name__}) changes its "
+            "input in place, which would spoil the paths that share it; let the block work on a copy"
+        )
+    return z
+
+
+def _steps(route: Route, stages: Sequence[Stage]) -> tuple[tuple[_Step, ...], Route]:
+    if len(route) != len(stages):
+        raise InputError(f"route {route} has {len(route)} paths for {len(stages)} stages; give one a stage")
+    steps: list[_Step] = []
+    for number, (path, stage) in enumerate(zip(route, stages, strict=True)):
+        for block in path:
+            if not 0 <= block < len(stage.blocks):
+                raise InputError(f"path {path} names block {block}; stage {number} has 0..{len(stage.blocks) - 1}")
+        steps += [(number, -1), *((number, block) for block in path)]
+    return (*steps, (len(stages), -1)), route
+
+
+def _walk_order(
+    programs: Sequence[tuple[tuple[_Step, ...], Route]],
+) -> list[tuple[tuple[_Step, ...], Route]]:
+    """Depth first through the prefix tree, the first program's branch foremost and its leaf first."""
+    if not programs:
+        return []
+    first = programs[0][0]
+    unique = {steps: route for steps, route in programs}
+    order = sorted(unique, key=lambda steps: (-_common(steps, first), steps))
+    return [(steps, unique[steps]) for steps in order]
+
+
+def _common(a: Sequence[_Step], b: Sequence[_Step]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))

@@ -1,0 +1,1 @@
+"""Training: a run's configuration, the loop, and the folder that a run lives in."""

@@ -1,0 +1,180 @@
+"""What a run is: its configuration, the paper's recipes, and the name that follows from both.
+
+Nothing here imports torch, so that the command line can show its help at once.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePath
+from typing import Any, Self, get_args
+
+from iterconv.errors import InputError
+from iterconv.options import Init, Kernel, Residual, Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one data set is trained on; the learning rate is divided at half and three quarters of the epochs."""
+
+    stages: int
+    epochs: int
+    lr: float
+    lr_divisor: float
+    batch_size: int = 128
+    augment: bool = False
+
+
+RECIPES = {
+    "cifar10": Recipe(stages=3, epochs=400, lr=0.1, lr_divisor=10, augment=True),
+    "cifar100": Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10, augment=True),
+    "mnist": Recipe(stages=1, epochs=400, lr=0.025, lr_divisor=2.5),
+    "digits": Recipe(stages=1, epochs=30, lr=0.1, lr_divisor=10, batch_size=32),
+}
+"""Source: Lippl et al., Sec. A.4. Choice: batch 128 and the CIFAR augmentation; ``digits`` (UCI) is ours throughout."""
+
+OTHER_DATA = Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One network to train. Fields left at None take the recipe of the data set."""
+
+    data: str = "digits"
+    """digits, mnist, cifar10, cifar100, a folder, a Parquet file, or a hub name."""
+    samples: int | None = None
+    """Train on so many samples only, equally many of each class."""
+    width: int = 16
+    """Channels of the first stage; doubled at each further one."""
+    blocks: int = 16
+    """Residual blocks in each stage."""
+    stages: int | None = None
+    """Stages; maps are halved between them."""
+    residual: Residual = "ordinary"
+    """ordinary; improper (ICR) or proper (PCR): with the Lipschitz constraint."""
+    lipschitz: float = 0.95
+    """mu, the bound of the constrained residual functions."""
+    init: Init | None = None
+    """recurrent: all blocks of a stage start equal (the default with coupling); independent."""
+    norm_scale: float = 1.0
+    """Initial scale of the batch norms; the paper's variant is 0.1."""
+    coupling: float = 0.0
+    """Strength of the soft gradient coupling, 0 (ordinary) to 1 (weights tied)."""
+    kernel: Kernel = "uniform"
+    """How coupling falls off with the distance between blocks."""
+    first_coupled: int = 0
+    """The first coupled block of each stage; the paper's late coupling is 5."""
+    epochs: int | None = None
+    """Passes through the training data."""
+    batch_size: int | None = None
+    """Training samples a step."""
+    lr: float | None = None
+    """Initial learning rate."""
+    lr_divisor: float | None = None
+    """What divides the learning rate at half and at three quarters of the epochs."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """Weight decay of SGD."""
+    augment: bool | None = None
+    """Random crops (pad 4) and flips."""
+    selection: Selection = "validation"
+    """Which split chooses the best epoch."""
+    seed: int = 0
+    """Of the initial weights, the order of the data and the augmentation."""
+
+    def __post_init__(self) -> None:
+        """Check every field by itself; what depends on the data is checked when it is loaded."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and (not math.isfinite(value) or value < least):
+                raise InputError(f"{name}={value} is out of range; use {least} or more")
+        for name in ("lipschitz", "norm_scale", "lr", "lr_divisor"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name}={value} is out of range; use a number above 0")
+        for name, most in (("coupling", 1), ("momentum", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"{name}={getattr(self, name)} is out of range; use a number from 0 to {most}")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise InputError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}")
+        if self.coupling > 0 and self.blocks - self.first_coupled < 2:
+            raise InputError(
+                f"first_coupled={self.first_coupled} leaves fewer than two of {self.blocks} blocks to couple; "
+                "use fewer uncoupled blocks, more blocks, or coupling=0"
+            )
+
+    def resolved(self) -> Self:
+        """The same run with the recipe's values where fields are None."""
+        recipe = asdict(RECIPES.get(self.data, OTHER_DATA))
+        recipe["init"] = "recurrent" if self.coupling > 0 else "independent"
+        return replace(self, **{name: value for name, value in recipe.items() if getattr(self, name) is None})
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate in an epoch, from 0, of the resolved run."""
+        run = self.resolved()
+        assert run.lr is not None and run.lr_divisor is not None and run.epochs is not None
+        passed = sum(epoch >= run.epochs * part for part in (0.5, 0.75))
+        return float(run.lr / run.lr_divisor**passed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields of the resolved run, as JSON has them."""
+        return asdict(self.resolved())
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """A run from ``to_dict``.
+
+        Args:
+            values: Fields by name.
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: If a field is unknown or its value out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise InputError(f"{unknown[0]!r} is no field of a run; the fields are {', '.join(known)}")
+        return cls(**values)
+
+    @property
+    def hash(self) -> str:
+        """Eight hexadecimal digits that identify the resolved run."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """A readable name that ends in the hash; what names the run's folder."""
+        run = self.resolved()
+        start = "rec" if run.init == "recurrent" else "ind"
+        data = PurePath(run.data).name
+        return (
+            f"{data}-{run.residual}-s{run.stages}-b{run.blocks}-w{run.width}"
+            f"-{start}-c{run.coupling:g}-seed{run.seed}-{self.hash}"
+        )
+
+
+_LEAST = {
+    "samples": 1,
+    "width": 1,
+    "blocks": 1,
+    "stages": 1,
+    "first_coupled": 0,
+    "epochs": 1,
+    "batch_size": 2,
+    "weight_decay": 0,
+    "seed": 0,
+}
+_CHOICES = {
+    "residual": get_args(Residual),
+    "init": get_args(Init),
+    "kernel": get_args(Kernel),
+    "selection": get_args(Selection),
+}

@@ -1,0 +1,129 @@
+"""A whole run: train, measure, count, and leave the folder finished; and how to open one again."""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iterconv import data
+from iterconv.coupling import effective_parameter_count
+from iterconv.errors import InputError
+from iterconv.measurement import measure
+from iterconv.stages import StagedModel
+from iterconv.training.config import RunConfig
+from iterconv.training.folder import RunFolder
+from iterconv.training.loop import OnEpoch, Stop, make_network, train
+
+
+def complete(
+    config: RunConfig,
+    path: Path,
+    *,
+    device: str | None = None,
+    on_epoch: OnEpoch | None = None,
+    stop: Stop | None = None,
+) -> dict[str, Any]:
+    """Bring a run to its end: train what is missing, measure the indices on the test split.
+
+    Args:
+        config: The run.
+        path: Its folder.
+        device: A torch device; the accelerator that is there by default.
+        on_epoch: Called with each new row of the history.
+        stop: Looked at after each training step.
+
+    Returns:
+        The contents of ``result.json``; a finished run is only read.
+
+    Raises:
+        InputError: If the options don't fit the data, or a file can't be read or written.
+        KeyboardInterrupt: When asked to stop, once the state is saved.
+    """
+    folder = RunFolder(path, config)
+    with folder.claimed():
+        if folder.finished:
+            return folder.result()
+        dataset = load_data(config, device)
+        started = time.monotonic()
+        network = train(config, folder, dataset, on_epoch, stop)
+        report = measure(network, dataset.batches(dataset.test))
+        report.save(path / "report.parquet")
+        folder.write_json("result.json", _result(folder, network, report, time.monotonic() - started))
+        folder.drop_checkpoint()
+        return folder.result()
+
+
+def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float) -> dict[str, Any]:
+    run = folder.config
+    count = effective_parameter_count(network, network.coupling_groups(run.first_coupled))
+    curves = report.curves
+    intact = curves[(curves.perturbation == "extra evaluation") & (curves.position == 0) & (curves.stage == 0)]
+    test = intact.set_index("metric")["value"]
+    return {
+        "name": run.name,
+        "test_error": float(test["error"]),
+        "test_loss": float(test["cross_entropy"]),
+        "test_examples": report.options["examples"],
+        "chance": report.options["chance"],
+        **count._asdict(),
+        "device": str(next(network.parameters()).device),
+        "torch": torch.__version__,
+        "seconds_of_last_session": round(seconds, 1),
+    }
+
+
+def load_data(config: RunConfig, device: str | None = None) -> data.Data:
+    """The data set of a run, on a device; loaded once a process.
+
+    Args:
+        config: The run.
+        device: A torch device; the accelerator that is there by default.
+
+    Returns:
+        The data.
+
+    Raises:
+        InputError: If the data or the device is not there.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device {device!r} is not there; use --device cpu") from None
+    return _loaded(config.data, config.samples, device)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str, samples: int | None, device: str) -> data.Data:
+    return data.load(name, samples=samples, device=device)
+
+
+def open_run(path: Path, device: str | None = None) -> tuple[StagedModel, data.Data, RunFolder]:
+    """Load the trained network of a run and its data.
+
+    Args:
+        path: The run's folder.
+        device: A torch device; the accelerator that is there by default.
+
+    Returns:
+        The network with the best epoch's weights, the data, the folder.
+
+    Raises:
+        InputError: If the folder holds no trained run, or its weights are damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = RunFolder.existing(path)
+    weights = path / "best.safetensors"
+    if not weights.exists():
+        raise InputError(f"there are no weights at {weights}; finish the run with `iterconv train`")
+    dataset = load_data(folder.config, device)
+    network = make_network(folder.config, dataset)
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, OSError):
+        raise InputError(f"{weights} is damaged or of another network; delete the folder and train again") from None
+    return network.to(dataset.train.images.device), dataset, folder
