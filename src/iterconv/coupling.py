@@ -7,7 +7,7 @@ each coupled block become a mixture of the gradients of all blocks in its group.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ class Coupling:
         """Uncouple the optimizer."""
         self._hook.remove()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Coupling":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from iterconv import metrics, paths
 from iterconv.errors import InputError
@@ -23,7 +23,7 @@ Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 
 
 def measure(
-    model: nn.Module,
+    model: Any,
     batches: Iterable[Any],
     *,
     reference: Reference = "labels",
@@ -78,7 +78,7 @@ def measure(
         "confidence": confidence,
         "seed": seed,
         "examples": weights.shape[1],
-        "block_applications": paths.block_applications(_routes(families)),
+        "block_applications": paths.block_applications(_routes(paths.full_route(model.stages), families)),
     }
     return Report(
         _curve_table(families, means, confidence, weights.shape[1]),
@@ -112,9 +112,8 @@ def _families(num_blocks: int, extra: int) -> list[paths.Perturbation]:
     ]
 
 
-def _routes(families: list[list[paths.Perturbation]]) -> list[paths.Route]:
+def _routes(full: paths.Route, families: list[list[paths.Perturbation]]) -> list[paths.Route]:
     """The ordinary pass first, then every route in which one stage leaves it."""
-    full = tuple(max((p.path for p in family if p.family == "early read-out"), key=len) for family in families)
     perturbed = (
         (*full[:stage], perturbation.path, *full[stage + 1 :])
         for stage, family in enumerate(families)
@@ -124,13 +123,13 @@ def _routes(families: list[list[paths.Perturbation]]) -> list[paths.Route]:
 
 
 def _values(
-    model: nn.Module,
+    model: Any,
     batches: Iterable[Any],
     families: list[list[paths.Perturbation]],
     reference: str,
     progress: Callable[[int], None] | None,
 ) -> tuple[Values, float]:
-    routes = _routes(families)
+    routes = _routes(paths.full_route(model.stages), families)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     columns: dict[tuple[int, paths.Path, str], list[NDArray[np.float64]]] = {}
     chances: list[float] = []
@@ -157,7 +156,7 @@ def _pair(batch: Any, number: int, device: torch.device) -> tuple[Any, Any]:
 
 
 def _batch_values(
-    model: nn.Module,
+    model: Any,
     routes: list[paths.Route],
     inputs: Any,
     targets: Tensor,

@@ -55,7 +55,7 @@ def extra_evaluations(num_blocks: int, most: int = 16) -> list[Perturbation]:
     return [Perturbation(family="extra evaluation", position=k, path=full + (last,) * k) for k in range(most + 1)]
 
 
-def full_route(stages: Sequence[Stage]) -> Route:
+def full_route(stages: Iterable[Stage]) -> Route:
     """The ordinary pass through the whole network."""
     return tuple(tuple(range(len(stage.blocks))) for stage in stages)
 
@@ -159,7 +159,7 @@ def _apply(model: Any, step: _Step, state: _State) -> Any:
     return z
 
 
-def _steps(route: Route, stages: Sequence[Stage]) -> tuple[tuple[_Step, ...], Route]:
+def _steps(route: Route, stages: Any) -> tuple[tuple[_Step, ...], Route]:
     if len(route) != len(stages):
         raise InputError(f"route {route} has {len(route)} paths for {len(stages)} stages; give one a stage")
     steps: list[_Step] = []

@@ -5,7 +5,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -65,7 +65,7 @@ class Report:
         write_atomically(path, contents)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> "Report":
         """Read a report that ``save`` wrote.
 
         Args:
@@ -103,14 +103,14 @@ class Report:
         return bytes(sink.getvalue().to_pybytes())
 
     @classmethod
-    def _from_parquet(cls, path: Path) -> Self:
+    def _from_parquet(cls, path: Path) -> "Report":
         _, parquet = _pyarrow()
         table = parquet.read_table(path)
         head = json.loads((table.schema.metadata or {})[_KEY])
         return cls._from_dict({**head, "curves": table.to_pandas()})
 
     @classmethod
-    def _from_dict(cls, contents: dict[str, Any]) -> Self:
+    def _from_dict(cls, contents: dict[str, Any]) -> "Report":
         if contents["format"] != _FORMAT:
             raise ValueError(f"format {contents['format']!r}")
         curves = pd.DataFrame(contents["curves"])

@@ -168,7 +168,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.equal(a, b))
 
 
-def verify(model: nn.Module, reference: nn.Module, inputs: Any) -> None:
+def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
     """Check that a staged model, run block by block, reproduces the untouched reference.
 
     Args:
@@ -179,13 +179,13 @@ def verify(model: nn.Module, reference: nn.Module, inputs: Any) -> None:
     Raises:
         InputError: If the contract is not met or the outputs differ in a single bit.
     """
-    from iterconv.paths import evaluate
+    from iterconv.paths import evaluate, full_route
 
     require_staged(model)
     with untouched(reference):
         expected = reference(inputs)
     with untouched(model):
-        [(_, outcome)] = evaluate(model, [tuple(stage.full_path for stage in model.stages)], inputs)
+        [(_, outcome)] = evaluate(model, [full_route(model.stages)], inputs)
     if outcome.output.shape != expected.shape or not torch.equal(outcome.output, expected):
         raise InputError(
             f"run block by block, {type(model).__name__} does not reproduce {type(reference).__name__}: "

@@ -9,23 +9,19 @@ from typing import Any
 
 from torch import Tensor
 
-from iterconv.errors import InputError
-from iterconv.reports import write_atomically
-
-_VERSION = 1
+_VERSION = 2
 
 
 def cache_folder() -> Path:
-    """``$ITERCONV_CACHE``, or ``~/.cache/iterconv``."""
+    """``$ITERCONV_CACHE``, or ``~/.cache/iterconv``; its files can be deleted at any time."""
     return Path(os.environ.get("ITERCONV_CACHE") or Path.home() / ".cache" / "iterconv")
 
 
-def cached(source: Path, options: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The decoded tensors of a file or folder, from the cache where they are and still fit.
+def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors that ``decode`` makes, from the cache where they are.
 
     Args:
-        source: The file or folder; its files' names, sizes and times are part of the key.
-        options: Whatever else the tensors depend on.
+        key: Whatever the tensors depend on; goes through JSON.
         decode: Makes the tensors.
 
     Returns:
@@ -34,23 +30,22 @@ def cached(source: Path, options: Any, decode: Callable[[], dict[str, Tensor]]) 
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save
 
-    path = cache_folder() / f"{_key(source, options)}.safetensors"
+    name = hashlib.sha256(json.dumps([_VERSION, key]).encode()).hexdigest()[:16]
+    path = cache_folder() / f"{name}.safetensors"
     try:
         return load_file(path)
     except (OSError, SafetensorError):
         tensors = decode()
+    from iterconv.reports import write_atomically  # late, because it brings pandas
+
     try:
-        write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        write_atomically(path, save(tensors))
     except OSError:
         pass
     return tensors
 
 
-def _key(source: Path, options: Any) -> str:
-    try:
-        files = sorted(p for p in (source.rglob("*") if source.is_dir() else [source]) if p.is_file())
-        stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    except OSError as problem:
-        raise InputError(f"can't read {source} ({problem.strerror}); check the path and its rights") from None
-    text = json.dumps([_VERSION, str(source.resolve()), stamps, options])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def stamp(source: Path) -> list[Any]:
+    """What changes when a file, or any file in a folder, changes: names, sizes, times."""
+    files = sorted(file for file in [source, *source.rglob("*")] if file.is_file())
+    return [str(source.resolve()), [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]]

@@ -1,6 +1,6 @@
 """A data set as tensors on a device: three splits, standardisation, batches, augmentation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ PADDING = 4
 """Pixels that the augmentation pads on each side before it crops."""
 
 Images = Shaped[Tensor, "n channels height width"]
+Inputs = Float[Tensor, "n channels height width"]
+Targets = Int[Tensor, " n"] | Float[Tensor, "n classes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +24,16 @@ class Split:
 
     images: Images
     """uint8, (n, channels, height, width)."""
-    targets: Int[Tensor, " n"]
-    """Class numbers from 0."""
+    targets: Targets
+    """int64 class numbers from 0; or float32 rows of 0 and 1 where an image has several labels."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: Tensor) -> "Split":
+    def __getitem__(self, index: Tensor | slice) -> "Split":
         return Split(self.images[index], self.targets[index])
 
-    def to(self, device: str) -> "Split":
+    def to(self, device: str | torch.device) -> "Split":
         """The same split on another device."""
         return Split(self.images.to(device), self.targets.to(device))
 
@@ -41,7 +43,7 @@ class Data:
     """A data set with its three splits on one device.
 
     Choice: images are standardised by the mean and standard deviation of each channel over the training
-    split.
+    split, all its pixels together.
     """
 
     name: str
@@ -68,7 +70,7 @@ class Data:
         """The error of guessing, 1 - 1/classes."""
         return 1 - 1 / self.classes
 
-    def normalise(self, images: Images) -> Float[Tensor, "n channels height width"]:
+    def normalise(self, images: Images) -> Inputs:
         """Standardised float32 images from uint8 ones."""
         return (images.float() / 255 - self.mean[:, None, None]) / self.std[:, None, None]
 
@@ -91,20 +93,25 @@ class Data:
 
     def training_batches(
         self, batch_size: int, generator: torch.Generator, augment: bool = False
-    ) -> Iterator[tuple[Float[Tensor, "n channels height width"], Int[Tensor, " n"]]]:
+    ) -> Iterator[tuple[Inputs, Targets]]:
         """One pass through the training split in random order.
 
-        Choice: augmentation pads 4 black pixels, crops at random and flips half of the images, each by
-        itself; a last batch of a single sample is left out, as batch statistics need two.
+        The last batch may be smaller. Choice: it is left out if it is a single image, as batch norm can't
+        train on one.
 
         Args:
             batch_size: At least 2.
             generator: On the CPU; order and augmentation follow from it alone.
-            augment: Whether to crop and flip.
+            augment: Whether to crop and flip, as ``crop_and_flip`` does.
 
         Yields:
             Standardised (inputs, targets).
+
+        Raises:
+            InputError: If the batch size is below 2, at the first batch.
         """
+        if batch_size < 2:
+            raise InputError(f"batch_size={batch_size} is too small to train with; use 2 or more")
         order = torch.randperm(len(self.train), generator=generator)
         for rows in order.split(batch_size):
             if len(rows) < 2:
@@ -115,9 +122,10 @@ class Data:
 
 
 def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
-    """Pad with zeros, crop each image at its own place, flip half of them, all in one gather.
+    """Pad by 4 on each side, crop each image at its own place, flip about half of them, all in one gather.
 
-    Source: the customary augmentation of CIFAR. Choice: padding is black, before standardisation.
+    Choice: the customary augmentation of CIFAR, which the text does not give; the padding is black (0 before
+    standardisation), places are uniform, a flip has probability 1/2, each image draws its own.
 
     Args:
         images: Of any type, shape (n, channels, height, width).
@@ -136,7 +144,7 @@ def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
     return padded.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(images)
 
 
-class Batches(Sequence[tuple[Tensor, Tensor]]):
+class Batches:
     """A split in order, one standardised batch at a time; made by ``Data.batches``."""
 
     def __init__(self, data: Data, split: Split, batch_size: int) -> None:
@@ -145,8 +153,10 @@ class Batches(Sequence[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return -(-len(self._split) // self._size)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        rows = slice(index * self._size, (index + 1) * self._size)
-        return self._data.normalise(self._split.images[rows]), self._split.targets[rows]
+    def __getitem__(self, index: int) -> tuple[Inputs, Targets]:
+        index = range(len(self))[index]  # counts from the end if negative
+        batch = self._split[slice(index * self._size, (index + 1) * self._size)]
+        return self._data.normalise(batch.images), batch.targets
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Targets]]:
+        return (self[index] for index in range(len(self)))

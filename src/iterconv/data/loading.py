@@ -1,33 +1,19 @@
-"""``load``: find a source, decode it once, split it with a seed, put it on a device."""
+"""``load``: find a source, split it with a seed, put it on a device."""
 
-import difflib
 import os
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from iterconv.data.cache import cached
-from iterconv.data.dataset import Data, Split
+from iterconv._typing import Float
+from iterconv.data.dataset import Data, Images, Split
+from iterconv.data.sources import Source, find
 from iterconv.data.splits import balanced, stratified
 from iterconv.errors import InputError
 
-
-@dataclass(frozen=True)
-class Source:
-    """A data set as it comes: training rows, and test rows where there are any."""
-
-    train: Split
-    test: Split | None
-    classes: int
-
-
-HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 TEST_SHARE = 0.2
+"""Of all images, where the source has no test split."""
+
+Channels = Float[torch.Tensor, " channels"]
 
 
 def load(
@@ -36,23 +22,26 @@ def load(
     samples: int | None = None,
     validation: float = 0.1,
     split_seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> Data:
     """Load a data set as tensors on a device.
 
-    Source: Lippl et al., Sec. A.4, F. Choice: validation is a tenth of the training split, with the classes'
-    shares kept; a source without a test split gives a fifth of its rows as one first. The splits depend on
-    ``split_seed`` alone, so all networks see the same.
+    Decoded images are kept under ``$ITERCONV_CACHE`` or ``~/.cache/iterconv``. The digits' grey levels 0..16
+    are multiplied by 255/16 and rounded, which keeps all 17 apart.
+
+    Source: Lippl et al., Sec. A.4. Choice: validation is a tenth of the training images, with the classes'
+    shares kept; a source without a test split first gives a fifth of its images as one. The splits depend on
+    ``split_seed`` alone, so that all networks see the same.
 
     Args:
         name: ``"digits"`` (UCI digits, inside scikit-learn); ``"mnist"``, ``"cifar10"``, ``"cifar100"``, from
-            ``$ITERCONV_DATA/<name>`` where that is, else from the Hugging Face hub; a folder (a data set
-            in the hub's Parquet layout, or images in a folder a class, below train/ and test/ if need be);
-            a Parquet file; or a hub name ``owner/name``.
-        samples: Train on so many rows only, equally many of each class.
-        validation: Share of the training rows, in [0, 1).
+            ``$ITERCONV_DATA/<name>`` where that is a folder, else from the Hugging Face hub; a folder (in the
+            hub's Parquet layout, or images in one folder per class, below train/ and test/ if need be); a
+            Parquet file; or a hub name ``owner/name``.
+        samples: Train on this many images only, equally many of each class.
+        validation: Share of the training images, in [0, 1).
         split_seed: Of the splits and of ``samples``.
         device: A torch device.
         image_column: ``image`` or ``img`` by default.
@@ -62,23 +51,22 @@ def load(
         The data.
 
     Raises:
-        InputError: If the name is unknown, the hub out of reach, a file corrupt, a column missing, images of
-            unequal size, labels out of range, or an option out of range.
+        InputError: If the name is unknown, the hub out of reach, a file corrupt or empty, a column missing, the
+            images are of unequal size or not of 8 bits, labels are not 0..classes-1, there are too few images,
+            the device is not there or an option is out of range.
     """
     if not 0 <= validation < 1:
         raise InputError(f"validation={validation} is out of range; use a share from 0 to below 1")
-    source = _find(str(name), image_column, label_column)
-    train, test = source.train, source.test
-    if test is None:
-        chosen, others = stratified(train.targets, round(TEST_SHARE * len(train)), split_seed)
-        train, test = train[others], train[chosen]
-    chosen, others = stratified(train.targets, round(validation * len(train)), split_seed + 1)
-    train, held_out = train[others], train[chosen]
+    _check_device(device)
+    source = find(os.fspath(name), (image_column, label_column))
+    train, held_out, test = _split(source, validation, split_seed)
     if samples is not None:
         train = train[balanced(train.targets, samples, source.classes, split_seed)]
-    mean, std = _statistics(train)
+    if len(train) == 0:
+        raise InputError(f"validation={validation} leaves no image of {name} to train on; use a smaller share")
+    mean, std = _statistics(train.images)
     return Data(
-        name=str(name),
+        name=os.fspath(name),
         train=train.to(device),
         validation=held_out.to(device),
         test=test.to(device),
@@ -88,58 +76,27 @@ def load(
     )
 
 
-def _statistics(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in split.images.unbind(1)])
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device {str(device)!r} is not there; use 'cpu'") from None
+
+
+def _split(source: Source, validation: float, seed: int) -> tuple[Split, Split, Split]:
+    train, test = source.train, source.test
+    if test is None:
+        chosen, others = stratified(train.targets, round(TEST_SHARE * len(train)), seed)
+        train, test = train[others], train[chosen]
+    chosen, others = stratified(train.targets, round(validation * len(train)), seed + 1)
+    return train[others], train[chosen], test
+
+
+def _statistics(images: Images) -> tuple[Channels, Channels]:
+    """Exact mean and standard deviation of each channel, 0..1; a constant channel is left unscaled."""
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
     values = torch.arange(256, dtype=torch.float64) / 255
     weights = counts.double() / counts.sum(1, keepdim=True)
     mean = weights @ values
-    std = ((weights * (values - mean[:, None]) ** 2).sum(1)).sqrt()
-    return mean.float(), std.float().clamp(min=1e-6)
-
-
-def _find(name: str, image_column: str | None, label_column: str | None) -> Source:
-    if name in SOURCES:
-        return SOURCES[name]()
-    path = Path(name)
-    if name in HUB:
-        local = os.environ.get("ITERCONV_DATA")
-        path = Path(local) / name if local else path
-        if not (local and path.is_dir()):
-            return _from_hub(HUB[name], image_column, label_column)
-    if path.exists():
-        from iterconv.data.images import read_path
-
-        return _as_source(
-            cached(path, (image_column, label_column), lambda: read_path(path, image_column, label_column))
-        )
-    if name.count("/") == 1 and not name.startswith((".", "~")):
-        return _from_hub(name, image_column, label_column)
-    known = [*SOURCES, *HUB]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}, a path or a hub name"
-    raise InputError(f"there is no data set {name!r}; {hint}")
-
-
-def _from_hub(name: str, image_column: str | None, label_column: str | None) -> Source:
-    from iterconv.data.images import read_hub
-
-    return _as_source(read_hub(name, image_column, label_column))
-
-
-def _as_source(tensors: dict[str, torch.Tensor]) -> Source:
-    test = Split(tensors["test_images"], tensors["test_targets"]) if "test_images" in tensors else None
-    return Source(Split(tensors["train_images"], tensors["train_targets"]), test, int(tensors["classes"]))
-
-
-def _digits() -> Source:
-    from sklearn.datasets import load_digits
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        bunch: Any = load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # grey levels 0..16 to 0..255
-    return Source(Split(torch.from_numpy(images), torch.from_numpy(bunch.target).long()), None, 10)
-
-
-SOURCES: dict[str, Callable[[], Source]] = {"digits": _digits}
-"""Data sets that need no file, by name."""
+    std = (weights * (values - mean[:, None]) ** 2).sum(1).sqrt()
+    return mean.float(), torch.where(std > 1e-6, std, 1).float()

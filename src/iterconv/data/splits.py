@@ -6,10 +6,10 @@ from torch import Tensor
 from iterconv._typing import Int
 from iterconv.errors import InputError
 
-Rows = Int[Tensor, " rows"]
 
-
-def stratified(targets: Int[Tensor, " n"], count: int, seed: int) -> tuple[Rows, Rows]:
+def stratified(
+    targets: Int[Tensor, " n"], count: int, seed: int
+) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " others"]]:
     """Choose rows so that each class has its share, by largest remainders.
 
     Args:
@@ -33,7 +33,7 @@ def stratified(targets: Int[Tensor, " n"], count: int, seed: int) -> tuple[Rows,
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
 
 
-def balanced(targets: Int[Tensor, " n"], count: int, classes: int, seed: int) -> Rows:
+def balanced(targets: Int[Tensor, " n"], count: int, classes: int, seed: int) -> Int[Tensor, " chosen"]:
     """Choose equally many rows of each class (one more of the first ones where it doesn't divide).
 
     Args:

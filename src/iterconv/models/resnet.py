@@ -67,10 +67,10 @@ class ResidualStage(Stage):
 
     def constants(self, size: tuple[int, int]) -> Float[Tensor, " blocks"]:
         """What each residual function is divided by in evaluation: 1 here."""
-        return torch.ones(len(self), device=self.blocks[0].conv1.weight.device)
+        return torch.ones(len(self), device=self._typed_blocks()[0].conv1.weight.device)
 
     def _typed_blocks(self) -> list[ResidualBlock]:
-        return list(self.blocks)
+        return list(self.blocks)  # type: ignore[arg-type]
 
 
 class ConstrainedStage(ResidualStage):

@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from iterconv.errors import InputError
 from iterconv.options import Init, Kernel, Residual, Selection
@@ -27,14 +27,14 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe(stages=3, epochs=400, lr=0.1, lr_divisor=10, augment=True),
-    "cifar100": Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10, augment=True),
+    "cifar10": Recipe(stages=3, epochs=400, lr=0.1, lr_divisor=10.0, augment=True),
+    "cifar100": Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10.0, augment=True),
     "mnist": Recipe(stages=1, epochs=400, lr=0.025, lr_divisor=2.5),
-    "digits": Recipe(stages=1, epochs=30, lr=0.1, lr_divisor=10, batch_size=32),
+    "digits": Recipe(stages=1, epochs=30, lr=0.1, lr_divisor=10.0, batch_size=32),
 }
 """Source: Lippl et al., Sec. A.4. Choice: batch 128 and the CIFAR augmentation; ``digits`` (UCI) is ours throughout."""
 
-OTHER_DATA = Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10)
+OTHER_DATA = Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class RunConfig:
                 "use fewer uncoupled blocks, more blocks, or coupling=0"
             )
 
-    def resolved(self) -> Self:
+    def resolved(self) -> "RunConfig":
         """The same run with the recipe's values where fields are None."""
         recipe = asdict(RECIPES.get(self.data, OTHER_DATA))
         recipe["init"] = "recurrent" if self.coupling > 0 else "independent"
@@ -121,11 +121,12 @@ class RunConfig:
         return float(run.lr / run.lr_divisor**passed)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields of the resolved run, as JSON has them."""
-        return asdict(self.resolved())
+        """All fields of the resolved run, as JSON has them; 1 and 1.0 are the same strength."""
+        values = asdict(self.resolved())
+        return {name: float(value) if name in _FLOATS else value for name, value in values.items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
         """A run from ``to_dict``.
 
         Args:
@@ -161,6 +162,7 @@ class RunConfig:
         )
 
 
+_FLOATS = ("lipschitz", "norm_scale", "coupling", "lr", "lr_divisor", "momentum", "weight_decay")
 _LEAST = {
     "samples": 1,
     "width": 1,

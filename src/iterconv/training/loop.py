@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -25,6 +25,7 @@ SAVE_EVERY = 30.0
 OnEpoch = Callable[[dict[str, float]], None]
 
 
+@runtime_checkable
 class Stop(Protocol):
     """Asks a run to save its state and stop; a ``threading`` or ``multiprocessing`` event will do."""
 

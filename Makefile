@@ -1,0 +1,43 @@
+# `make reproduce` and `make test` work on a fresh machine: they make .venv and install what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+# uv installs several times faster than pip, but reads its own variable for local wheels.
+INSTALL = UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt
+THREADS := OMP_NUM_THREADS=1
+
+.PHONY: reproduce test lint format clean
+
+reproduce: .venv/repro
+	$(BIN)/iterconv reproduce --scale quick
+
+test: .venv/dev lint
+	$(THREADS) $(BIN)/pytest -n 2
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+
+# torch first and pinned, so that nothing else chooses its build.
+.venv/torch: constraints.txt | .venv/bin/uv
+	$(INSTALL) torch==2.13.0
+	@touch $@
+
+.venv/repro: pyproject.toml .venv/torch
+	$(INSTALL) --editable '.[repro]'
+	@touch $@
+
+.venv/dev: pyproject.toml .venv/torch
+	$(INSTALL) --editable '.[repro,dev]'
+	@touch $@ .venv/repro

@@ -1,0 +1,210 @@
+"""The command line: words to calls, nothing else. Everything heavy is imported when a command runs."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro import cli, conf
+
+from iterconv.errors import InputError
+from iterconv.options import Reference
+from iterconv.training.config import RunConfig
+
+DEFAULT_ROOT = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one network and measure it; an interrupted run goes on when the same command is given again."""
+
+    run: conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+    out: Path | None = None
+    """The run's folder; runs/<name of the run> by default."""
+    device: str | None = None
+    """cpu, cuda, ...; the accelerator that is there by default."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.commands import train
+
+        return train(self.run, self.out or DEFAULT_ROOT / self.run.name, self.device, stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Measure the indices of a trained run; prints a table, writes report.parquet or whatever --out names."""
+
+    folder: conf.Positional[Path]
+    """The folder of a finished run."""
+    out: Path | None = None
+    """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
+    reference: Reference = "labels"
+    """What errors are taken against: labels, or the unperturbed model's own predictions."""
+    extra_evaluations: int = 16
+    """How often the last block is evaluated again, at most."""
+    replicates: int = 1000
+    """Bootstrap resamples for the intervals; 0 for none."""
+    audit: bool = False
+    """Also bound and measure the Lipschitz constant of every block."""
+    device: str | None = None
+    """cpu, cuda, ...; the accelerator that is there by default."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.commands import measure_run
+
+        options = {"extra_evaluations": self.extra_evaluations, "replicates": self.replicates}
+        return measure_run(self.folder, self.out, self.audit, self.device, reference=self.reference, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Train what the paper's studies still lack, measure, draw the figures, write the report."""
+
+    studies: conf.Positional[tuple[str, ...]] = ()
+    """fig2, fig3, fig4, fig7, fig12; all of them by default."""
+    scale: str = "quick"
+    """quick (minutes), small (a night) or paper (GPUs)."""
+    out: Path = DEFAULT_ROOT
+    """The folder of runs and reports."""
+    workers: int = field(
+        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    )
+    """Runs side by side, one thread each; the machine's cores by default."""
+    list: bool = False
+    """Show studies, scales and what they cost, and stop."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.studies.reproduce import list_studies, reproduce
+
+        if self.list:
+            return list_studies(self.out, self.workers)
+        return reproduce(self.studies, self.scale, self.out, self.workers, stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Draw the figures and write the report again from the runs that are finished."""
+
+    studies: conf.Positional[tuple[str, ...]] = ()
+    """fig2, fig3, fig4, fig7, fig12; all of them by default."""
+    scale: str = "quick"
+    """quick, small or paper."""
+    out: Path = DEFAULT_ROOT
+    """The folder of runs and reports."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.studies.reproduce import write_report
+
+        return write_report(self.studies, self.scale, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Load a data set and tell what is in it."""
+
+    name: conf.Positional[str]
+    """digits, mnist, cifar10, cifar100, a folder, a Parquet file, or a hub name."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.commands import describe_data
+
+        return describe_data(self.name)
+
+
+Command = (
+    Annotated[Reproduce, conf.subcommand("reproduce")]
+    | Annotated[Train, conf.subcommand("train")]
+    | Annotated[Measure, conf.subcommand("measure")]
+    | Annotated[Report, conf.subcommand("report")]
+    | Annotated[Data, conf.subcommand("data")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; the process's own by default.
+
+    Returns:
+        The exit code: 0, 1 if some runs failed, 2 for bad input, 130 after Ctrl-C.
+    """
+    try:
+        command = _parse(list(sys.argv[1:] if arguments is None else arguments))
+        with _interruptible() as stop:
+            return command(stop)
+    except InputError as problem:
+        print(f"iterconv: {' '.join(str(problem).split())}", file=sys.stderr)
+        return 2
+    except OSError as problem:
+        place = f" {problem.filename}" if problem.filename else ""
+        print(f"iterconv: {problem.strerror or problem}{place}; what was saved before is intact", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("iterconv: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parse(arguments: list[str]) -> Train | Measure | Reproduce | Report | Data:
+    """Tyro's parser, its boxed complaints turned into one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return cli(
+                Command, args=arguments, prog="iterconv", description=_DESCRIPTION, config=(conf.FlagCreatePairsOff,)
+            )
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            raise
+        raise InputError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip(" │┃|╭╮╰╯─━┏┓┗┛") for line in plain.splitlines()]
+    text = " ".join(line for line in lines[1:] if line)  # the first is a title
+    text = re.sub(r"Error parsing (__\S+: )?|\.$", "", text)
+    near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
+    what = re.split(r"Argument helptext:|For full helptext|Perhaps you meant:", text)[0].strip(" .;")
+    return f"{what}; did you mean {near[1]}?" if near else f"{what}; see iterconv --help"
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into an event, so that state can be saved first; a second one acts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: object) -> None:
+        stop.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_DESCRIPTION = "Measure how iterative and how convergent a residual network is, and train networks to be more so."
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""One loader per source: the data sets known by name, and whatever a path or a hub name leads to."""
+
+import difflib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from iterconv.data.dataset import Split
+from iterconv.data.decoding import Columns
+from iterconv.data.images import read_hub, read_path
+from iterconv.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set as it comes: training images, and test images where there are any."""
+
+    train: Split
+    test: Split | None
+    classes: int
+
+
+def find(name: str, columns: Columns) -> Source:
+    """The source that a name, a path or a hub name means.
+
+    Args:
+        name: As for ``load``.
+        columns: Names of the image and label columns, None for the usual ones.
+
+    Returns:
+        The source, decoded.
+
+    Raises:
+        InputError: If nothing answers to the name, or what does can't be read.
+    """
+    if name in SOURCES:
+        return SOURCES[name](columns)
+    path = Path(name).expanduser()
+    if name and path.exists():
+        return _as_source(read_path(path, columns))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix != ".parquet":
+        return _as_source(read_hub(name, columns))
+    near = difflib.get_close_matches(name.lower(), SOURCES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(SOURCES)}, a path or a hub name"
+    raise InputError(f"there is no data set {name!r}; {hint}")
+
+
+def _as_source(tensors: dict[str, torch.Tensor]) -> Source:
+    test = Split(tensors["test_images"], tensors["test_targets"]) if "test_images" in tensors else None
+    return Source(Split(tensors["train_images"], tensors["train_targets"]), test, int(tensors["classes"]))
+
+
+def _digits(_: Columns) -> Source:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise InputError("the digits need scikit-learn; install iterconv[repro]") from None
+    bunch: Any = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Source(Split(torch.from_numpy(images), torch.from_numpy(bunch.target).long()), None, 10)
+
+
+def _benchmark(name: str, hub_name: str, columns: Columns) -> Source:
+    """A well-known data set from ``$ITERCONV_DATA``, else from the hub."""
+    folder = Path(os.environ.get("ITERCONV_DATA", "")) / name
+    local = "ITERCONV_DATA" in os.environ and folder.is_dir()
+    return _as_source(read_path(folder, columns) if local else read_hub(hub_name, columns))
+
+
+SOURCES: dict[str, Callable[[Columns], Source]] = {
+    "digits": _digits,
+    "mnist": partial(_benchmark, "mnist", "ylecun/mnist"),
+    "cifar10": partial(_benchmark, "cifar10", "uoft-cs/cifar10"),
+    "cifar100": partial(_benchmark, "cifar100", "uoft-cs/cifar100"),
+}
+"""What makes the data of each name: a new source is a new line here."""

@@ -1,0 +1,1 @@
+"""The paper's figures, each a function from tables to a matplotlib figure."""

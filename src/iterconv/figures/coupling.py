@@ -1,0 +1,96 @@
+"""Indices and error against coupling, by width (Fig. 3, 4, 11, 12)."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iterconv.figures.style import (
+    INDEX_NAMES,
+    condition_label,
+    conditions_of,
+    dots,
+    new_figure,
+    paper_style,
+    wide_enough,
+    width_colour,
+)
+
+
+def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Figure:
+    """Fig. 3, 4, 12: indices against coupling; error against coupling; error against indices.
+
+    Source: Lippl et al., Fig. 3. Every seed is a dot, lines join means; in the lower right, lines join the
+    conditions of one width, that is, of equal raw parameter count.
+
+    Args:
+        runs: ``studies.tables.run_table`` of one architecture and one kind of residual function.
+        baseline: The same of unconstrained nets, drawn dashed for comparison.
+
+    Returns:
+        The figure.
+    """
+    with paper_style():
+        figure = new_figure(9.5, 5.4)
+        panels = figure.subplots(2, 3)
+        for axes, (name, title) in zip(panels[0], INDEX_NAMES.items(), strict=True):
+            _against_coupling(axes, runs, name)
+            axes.set_title(title)
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, -0.03), max(high, 1.05))
+        error = panels[1][0]
+        if baseline is not None and len(baseline):
+            _baseline(error, runs, baseline)
+        _against_coupling(error, runs, "test_error")
+        error.set_ylabel("test error")
+        error.set_title("Error")
+        wide_enough(error, x=0)
+        for axes, name in zip(panels[1][1:], ("convergence", "divergence"), strict=True):
+            _error_against(axes, runs, name)
+        if runs["width"].nunique() > 1 or baseline is not None:
+            error.legend(title="width")
+    return figure
+
+
+def _against_coupling(axes: Axes, runs: pd.DataFrame, column: str) -> None:
+    conditions = conditions_of(runs)
+    for width, of_width in runs.groupby("width"):
+        colour = width_colour(int(str(width)))
+        by_condition = of_width.groupby(["coupling", "init"])[column]
+        means = {(init, coupling): values.mean() for (coupling, init), values in by_condition}
+        for place, (init, coupling) in enumerate(conditions):
+            values = of_width[(of_width.init == init) & (of_width.coupling == coupling)][column]
+            dots(axes, place, values, colour)
+        there = [(place, means[c]) for place, c in enumerate(conditions) if c in means]
+        axes.plot(*zip(*there, strict=True), "-", color=colour, linewidth=1.4, label=str(width))
+    axes.set_xticks(range(len(conditions)), [condition_label(*condition) for condition in conditions])
+    axes.set_xlim(-0.4, len(conditions) - 0.6)
+    axes.set_xlabel("coupling strength")
+
+
+def _baseline(axes: Axes, runs: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    conditions = conditions_of(runs)
+    for width, of_width in baseline[baseline.width.isin(runs.width)].groupby("width"):
+        means = of_width.groupby(["init", "coupling"])["test_error"].mean()
+        there = [(place, means[c]) for place, c in enumerate(conditions) if c in means.index]
+        if there:
+            label = f"{width}, unconstrained"
+            axes.plot(*zip(*there, strict=True), "--", color="#888888", linewidth=1, label=label)
+
+
+def _error_against(axes: Axes, runs: pd.DataFrame, name: str) -> None:
+    for width, of_width in runs.groupby("width"):
+        colour = width_colour(int(str(width)))
+        axes.plot(
+            of_width[name], of_width["test_error"], "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0
+        )
+        means = of_width.groupby(["coupling", "init"])[[name, "test_error"]].mean()
+        axes.plot(means[name], means["test_error"], "-", color=colour, linewidth=1)
+        there = means.dropna()
+        for (coupling, init), row in there.iloc[[0, -1] if len(there) > 1 else []].iterrows():
+            label = condition_label(init, coupling).replace("\n", " ")
+            axes.annotate(
+                label, (row[name], row["test_error"]), fontsize=6.5, xytext=(3, 3), textcoords="offset points"
+            )
+    axes.set_xlabel(INDEX_NAMES[name])
+    axes.set_title(f"Error against {INDEX_NAMES[name].split()[0].lower()}")
+    wide_enough(axes)

@@ -1,0 +1,79 @@
+"""Effective parameter counts (Fig. 7)."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iterconv.figures.style import (
+    CONDITION_COLOURS,
+    condition_label,
+    conditions_of,
+    counts,
+    dots,
+    new_figure,
+    paper_style,
+    wide_enough,
+    width_colour,
+)
+
+
+def draw_parameters(runs: pd.DataFrame) -> Figure:
+    """Fig. 7: effective against raw count; error against both; mean deviation against coupling.
+
+    Source: Lippl et al., Fig. 7.
+
+    Args:
+        runs: ``studies.tables.run_table`` of one architecture.
+
+    Returns:
+        The figure.
+    """
+    with paper_style():
+        figure = new_figure(11.5, 3.1)
+        panels = list(figure.subplots(1, 4))
+        for number, (init, coupling) in enumerate(conditions_of(runs)):
+            own = runs[(runs.init == init) & (runs.coupling == coupling)]
+            style: dict[str, Any] = {
+                "color": CONDITION_COLOURS[number % len(CONDITION_COLOURS)],
+                "label": condition_label(init, coupling).replace("\n", " "),
+                "alpha": 0.65,
+                "markersize": 5,
+                "markeredgewidth": 0,
+                "linestyle": "none",
+                "marker": "o",
+            }
+            panels[0].plot(own["raw"], own["effective"], **style)
+            panels[1].plot(own["raw"], own["test_error"], **style)
+            panels[2].plot(own["effective"], own["test_error"], **style)
+        _label(panels[0], "raw parameters", "effective parameters")
+        low, high = runs["raw"].min(), runs["raw"].max()
+        panels[0].plot([low, high], [low, high], color="#999999", linewidth=0.8, linestyle="--")
+        counts(panels[0], "y")
+        panels[0].legend(title="coupling")
+        for axes, label in ((panels[1], "raw parameters"), (panels[2], "effective parameters")):
+            _label(axes, label, "test error")
+            wide_enough(axes)
+        _deviations(panels[3], runs)
+    return figure
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    counts(axes, "x")
+
+
+def _deviations(axes: Axes, runs: pd.DataFrame) -> None:
+    conditions = conditions_of(runs)
+    for width, of_width in runs.groupby("width"):
+        for place, (init, coupling) in enumerate(conditions):
+            values = of_width[(of_width.init == init) & (of_width.coupling == coupling)]["mean_deviation"]
+            dots(axes, place, values, width_colour(int(str(width))))
+        axes.plot([], [], "o", color=width_colour(int(str(width))), label=str(width))
+    axes.set_xticks(range(len(conditions)), [condition_label(*condition) for condition in conditions])
+    axes.set_xlabel("coupling strength")
+    axes.set_ylabel("mean deviation of blocks")
+    axes.set_ylim(bottom=-0.02)
+    axes.legend(title="width")

@@ -1,0 +1,136 @@
+"""What all figures share: colours, sizes, the names of the conditions, the files they become."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from iterconv.reports import write_atomically
+
+INDEX_NAMES = {
+    "convergence": "Convergence Index",
+    "recurrence": "Recurrence Index",
+    "divergence": "Divergence Index",
+}
+STAGE_COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#8d6a9f")
+WIDTH_COLOURS = {8: "#4c9fd4", 16: "#d1495b", 32: "#e3a72f", 64: "#5a9367"}
+CONDITION_COLOURS = ("#444444", "#4c9fd4", "#5a9367", "#e3a72f", "#d1495b", "#8d6a9f")
+
+_SETTINGS: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "iterconv",  # equal data, equal bytes
+    "figure.dpi": 130,
+}
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Our settings inside, the user's afterwards."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure that no window system knows of.
+
+    Args:
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        The figure, with constrained layout.
+    """
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, stem: Path) -> str:
+    """Write a figure as PNG and SVG; return the SVG's text.
+
+    Args:
+        figure: What to write.
+        stem: The path without suffix.
+
+    Returns:
+        The SVG element, without the XML declaration.
+    """
+    files: dict[str, bytes] = {}
+    with paper_style():
+        for suffix, metadata in (("png", None), ("svg", {"Date": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix, metadata=metadata)
+            files[suffix] = buffer.getvalue()
+    for suffix, contents in files.items():
+        write_atomically(stem.with_name(f"{stem.name}.{suffix}"), contents)
+    text = files["svg"].decode()
+    return text[text.index("<svg") :]
+
+
+def condition_label(init: str, coupling: float) -> str:
+    """A condition on the axis: its coupling strength, and for 0 how the net started."""
+    if coupling > 0:
+        return f"{coupling:g}"
+    return "0\nrec." if init == "recurrent" else "0\nnon-rec."
+
+
+def conditions_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
+    """The conditions in a table, ordinary ones first, then by coupling strength."""
+    pairs = {(str(init), float(coupling)) for init, coupling in zip(runs["init"], runs["coupling"], strict=True)}
+    return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
+
+
+def width_colour(width: int) -> str:
+    """The colour that a width has in every figure."""
+    return WIDTH_COLOURS.get(width, "#777777")
+
+
+def dots(axes: Axes, x: float, values: Sequence[float] | pd.Series, colour: str) -> None:
+    """Every seed as a translucent dot, side by side."""
+    shown = np.asarray(values, dtype=float)
+    offsets: NDArray[Any] = np.linspace(-0.08, 0.08, len(shown)) if len(shown) > 1 else np.zeros(len(shown))
+    axes.plot(x + offsets, shown, "o", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
+
+
+def wide_enough(axes: Axes, x: float = 0.1, y: float = 0.02) -> None:
+    """Show errors from 0 on and in percent, and no tiny range as if it were a large one.
+
+    Args:
+        axes: With error rates on the y axis.
+        x: The least range of the x axis.
+        y: The least range of the y axis.
+    """
+    low, high = axes.get_xlim()
+    if high - low < x:
+        middle = (low + high) / 2
+        axes.set_xlim(middle - x / 2, middle + x / 2)
+    axes.set_ylim(0, max(axes.get_ylim()[1], y))
+    percent(axes)
+
+
+def percent(axes: Axes, axis: str = "y") -> None:
+    """Show an axis of error rates in percent."""
+    (axes.yaxis if axis == "y" else axes.xaxis).set_major_formatter(PercentFormatter(1))
+
+
+def counts(axes: Axes, axis: str) -> None:
+    """A logarithmic axis of counts, labelled 1 k, 2 k, 5 k, 10 k, ..."""
+    shown = axes.yaxis if axis == "y" else axes.xaxis
+    (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
+    shown.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    shown.set_major_formatter(EngFormatter(sep=""))
+    shown.set_minor_locator(NullLocator())

@@ -1,0 +1,25 @@
+"""What all tests share: one thread, a cache of their own, matplotlib without windows."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("MPLBACKEND", "agg")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ITERCONV_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("ITERCONV_DATA", raising=False)
+
+
+@pytest.fixture
+def shared_data():
+    """The real data sets beside the checkout, where they are."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data sets at {folder}")
+    return folder
