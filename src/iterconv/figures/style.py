@@ -71,7 +71,7 @@ def save(figure: Figure, stem: Path) -> str:
     """
     files: dict[str, bytes] = {}
     with paper_style():
-        for suffix, metadata in (("png", None), ("svg", {"Date": None})):
+        for suffix, metadata in (("png", None), ("svg", dict.fromkeys(("Creator", "Date", "Format", "Type")))):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, metadata=metadata)
             files[suffix] = buffer.getvalue()

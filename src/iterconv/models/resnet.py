@@ -180,7 +180,7 @@ class DownsamplingBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(2 * width)
         self.conv2 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, bias=False)
 
-    def forward(self, z: Maps) -> Maps:
+    def forward(self, z: Maps) -> Float[Tensor, "n twice_channels half_height half_width"]:
         """From (n, width, height, width) to twice the channels on half the map, rounded up."""
         branch = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(z))))))
         shortcut = z[:, :, ::2, ::2]

@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from iterconv.cli import main
+
+TINY = ["--data", "digits", "--width", "4", "--blocks", "2", "--epochs", "1", "--samples", "100"]
+
+
+def refused(capsys, *arguments):
+    """The one line that bad input gets."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    line = captured.err.strip().splitlines()[-1]
+    assert line.startswith("iterconv: ") and "Traceback" not in captured.err
+    return line
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["train", "--coupling", "1.5"], "coupling=1.5 is out of range"),
+        (["train", "--width", "0"], "width=0 is out of range"),
+        (["train", "--width", "eight"], "invalid literal for int() with base 10: 'eight'"),
+        (["train", "--widht", "8"], "did you mean --width?"),
+        (["train", "--residual", "other"], "invalid choice 'other'"),
+        (["train", "--lr", "nan"], "lr=nan"),
+        (["train", "--data", "digitz", "--out", "OUT"], "did you mean 'digits'?"),
+        (["train", "--data", "digits", "--samples", "5", "--out", "OUT"], "less than one for each of 10 classes"),
+        (["train", "--device", "nonsense", "--out", "OUT"], "device 'nonsense' is not there"),
+        (["reproduce", "fig99"], "no study 'fig99'"),
+        (["reproduce", "--scale", "huge"], "no scale 'huge'"),
+        (["reproduce", "--workers", "0", "--out", "OUT"], "workers=0"),
+        (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
+        (["measure", "OUT"], "there is no"),
+        (["data", "mnits"], "did you mean 'mnist'?"),
+        (["frobnicate"], "reproduce, train, measure, report, data"),
+        (["measure"], "PATH"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, arguments, says):
+    line = refused(capsys, *[str(tmp_path / "out") if word == "OUT" else word for word in arguments])
+    assert says in line
+
+
+def test_train_measure_and_refusals_on_a_real_run(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    assert main(["train", *TINY, "--coupling", "0.5", "--out", out]) == 0
+    printed = capsys.readouterr().out
+    assert "test error" in printed and "convergence" in printed and "stage 1" in printed
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["coupling"] == 0.5
+    assert "holds another run (coupling is 0.5 there, 0.9 here)" in refused(
+        capsys, "train", *TINY, "--coupling", "0.9", "--out", out
+    )
+
+    assert main(["measure", out, "--reference", "predictions", "--replicates", "20", "--audit"]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "run" / "report-predictions.parquet").exists() and "contractive" in printed
+    assert (tmp_path / "run" / "report-predictions.png").stat().st_size > 10_000
+    assert "no known format" in refused(capsys, "measure", out, "--out", str(tmp_path / "x.txt"))
+    assert "extra_evaluations=0" in refused(capsys, "measure", out, "--extra-evaluations", "0")
+
+
+def test_folders_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    below_a_file = str(tmp_path / "file" / "run")
+    assert "can't write to" in refused(capsys, "train", *TINY, "--out", below_a_file)
+    assert "can't write to" in refused(capsys, "reproduce", "--out", below_a_file)
+    # Not even root can write here.
+    assert "can't write to" in refused(capsys, "train", *TINY, "--out", "/proc/iterconv")
+
+
+def test_list_and_data_and_help(capsys):
+    assert main(["reproduce", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("quick", "small", "paper", "fig2", "fig12", "about"))
+    assert main(["data", "digits"]) == 0
+    assert "1294 training, 144 validation and 359 test images of 8 x 8 pixels" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as leaving:
+        main(["train", "--help"])
+    assert leaving.value.code == 0 and "--coupling FLOAT" in capsys.readouterr().out

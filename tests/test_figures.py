@@ -1,0 +1,88 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import iterconv as ic
+from iterconv.figures.coupling import draw_coupling
+from iterconv.figures.curves import draw_instances
+from iterconv.figures.parameters import draw_parameters
+from iterconv.figures.style import conditions_of, save
+from iterconv.studies.catalogue import CONDITIONS
+
+
+@pytest.fixture(scope="module")
+def report():
+    torch.manual_seed(0)
+    net = ic.models.resnet(width=4, blocks=3, stages=2, in_channels=1)
+    batch = torch.randn(40, 1, 8, 8)
+    with torch.no_grad():
+        labels = net.eval()(batch).argmax(1)
+    return ic.measure(net, [(batch, labels)], replicates=50)
+
+
+def runs(widths=(8, 16), seeds=3):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "width": width,
+            "init": init,
+            "coupling": coupling,
+            "seed": seed,
+            "test_error": 0.1 + 0.05 * coupling + 0.01 * rng.random(),
+            "convergence": 0.5 + 0.3 * coupling,
+            "recurrence": 1.0,
+            "divergence": 0.5 - 0.3 * coupling,
+            "raw": 1000 * width,
+            "effective": 1000 * width * (1 - 0.9 * coupling),
+            "mean_deviation": 1 - coupling,
+            "chance": 0.9,
+        }
+        for width, (init, coupling), seed in itertools.product(widths, CONDITIONS, range(seeds))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_report_draws_its_own_numbers(report, tmp_path):
+    figure = report.plot(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    errors = report.curves[(report.curves.metric == "error") & (report.curves.stage == 1)]
+    for axes, family in zip(figure.axes, ("early read-out", "drop-out", "extra evaluation"), strict=True):
+        curve = errors[errors.perturbation == family]
+        line = axes.lines[1]
+        assert line.get_xdata().tolist() == curve["position"].tolist()
+        assert line.get_ydata().tolist() == curve["value"].tolist()
+    with pytest.raises(ic.InputError, match="use .png"):
+        report.plot(tmp_path / "curves.xyz")
+
+
+def test_coupling_figure_has_every_seed_and_the_means():
+    table = runs()
+    figure = draw_coupling(table, baseline=table[table.width == 8])
+    convergence = figure.axes[0]
+    dots = np.concatenate([line.get_ydata() for line in convergence.lines if line.get_marker() == "o"])
+    assert sorted(dots) == sorted(table["convergence"])
+    means = next(line for line in convergence.lines if line.get_label() == "16")
+    expected = table[table.width == 16].groupby(["coupling", "init"])["convergence"].mean()
+    assert means.get_ydata() == pytest.approx([expected[c, i] for i, c in conditions_of(table)])
+    assert [text.get_text() for text in convergence.get_xticklabels()] == ["0\nnon-rec.", "0\nrec.", "0.5", "0.9", "1"]
+
+
+def test_undefined_indices_and_single_runs_can_be_drawn(report):
+    table = runs(widths=(8,), seeds=1)
+    table.loc[0, "convergence"] = np.nan
+    draw_coupling(table)
+    draw_parameters(table)
+    indices = report.indices.assign(seed=0)
+    indices.loc[indices["index"] == "divergence", "value"] = np.nan
+    draw_instances(report.curves.assign(seed=0), indices, table[:1])
+
+
+def test_equal_tables_give_equal_files(tmp_path):
+    for name in "ab":
+        svg = save(draw_parameters(runs()), tmp_path / name)
+    assert svg.startswith("<svg")
+    for suffix in ("svg", "png"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
