@@ -148,7 +148,7 @@ class Coupling:
 
 
 def couple(
-    optimizer: Optimizer,
+    optimizer: Any,
     groups: Sequence[Group],
     strength: float,
     kernel: Kernel = "uniform",
@@ -164,7 +164,7 @@ def couple(
     Source: Lippl et al., Sec. 4.1, D.2, D.3.
 
     Args:
-        optimizer: Any torch optimizer that is stepped without a closure.
+        optimizer: Any torch optimizer that is stepped without a closure, or Fabric's or Accelerate's wrapper of one.
         groups: Lists of modules; those of one list have equal structure and are coupled to each other.
         strength: lambda, in [0, 1].
         kernel: ``"uniform"`` couples all blocks alike, ``"triangular"`` near ones more.

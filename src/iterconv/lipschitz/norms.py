@@ -33,11 +33,11 @@ class _Operators:
         self.padding = (kernels.shape[-2] // 2, kernels.shape[-1] // 2)
         self.grouped = kernels.flatten(0, 1)  # one group a block: a single call serves the whole stage
 
-    def __call__(self, x: Maps) -> Maps:
+    def __call__(self, x: Float[Tensor, "blocks in height width"]) -> Float[Tensor, "blocks out height width"]:
         y = F.conv2d(x.flatten(0, 1)[None], self.grouped, padding=self.padding, groups=self.blocks)
         return y.view(self.blocks, -1, *x.shape[2:])
 
-    def adjoint(self, y: Maps) -> Maps:
+    def adjoint(self, y: Float[Tensor, "blocks out height width"]) -> Float[Tensor, "blocks in height width"]:
         x = F.conv_transpose2d(y.flatten(0, 1)[None], self.grouped, padding=self.padding, groups=self.blocks)
         return x.view(self.blocks, -1, *y.shape[2:])
 
@@ -62,7 +62,7 @@ def power_iteration(
     right: Float[Tensor, "blocks in"] | None = None,
     *,
     steps: int = 1,
-) -> tuple[Maps, Maps, Float[Tensor, " blocks"]]:
+) -> tuple[Float[Tensor, "blocks out height width"], Maps, Float[Tensor, " blocks"]]:
     """Iterate towards the leading singular vectors of diag(left) Conv diag(right), for each block.
 
     Args:
