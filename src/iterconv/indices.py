@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[np.float64] | np.float64
+"""numpy has a type of its own for arrays without dimensions."""
 
 
 def convergence_index(errors: ArrayLike, chance: float) -> Array:
@@ -82,7 +83,9 @@ INDICES = (
 )
 
 
-def undefined_reason(index: Index, curve: Array, chance: float, least_margin: float, confidence: float) -> str:
+def undefined_reason(
+    index: Index, curve: NDArray[np.float64], chance: float, least_margin: float, confidence: float
+) -> str:
     """Why an index is undefined, or an empty string where it is defined.
 
     Choice: an index needs a reference error clearly below chance, by ``least_margin`` at least and with a
@@ -108,10 +111,10 @@ def undefined_reason(index: Index, curve: Array, chance: float, least_margin: fl
     return ""
 
 
-def _mean(errors: Array) -> Array:
+def _mean(errors: NDArray[np.float64]) -> Array:
     return errors.mean(0) if len(errors) else np.full(errors.shape[1:], np.nan)
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(numerator / denominator)
+        return numerator / denominator

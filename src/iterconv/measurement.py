@@ -249,7 +249,7 @@ def _index_table(
         for stage, family in enumerate(families):
             curve = np.stack([means[stage, p.path, "error"] for p in family if p.family == index.family])
             reason = undefined_reason(index, curve, chance, least_margin, confidence)
-            estimates = index.compute(curve, chance)
+            estimates = np.asarray(index.compute(curve, chance))
             rows.append(_index_row(stage, index.name, estimates, reason, confidence))
             per_stage.append(estimates)
             reasons += [f"stage {stage}: {reason}"] if reason else []
