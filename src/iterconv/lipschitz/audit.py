@@ -34,10 +34,12 @@ def audit(model: nn.Module, inputs: Float[Tensor, "n channels height width"], *,
         "contractive on these inputs" (only the measured constant is), or "not contractive".
 
     Raises:
-        InputError: If the model does not satisfy the contract, its blocks are not those of the paper, or the
-            inputs are not finite.
+        InputError: If the model does not satisfy the contract, its blocks are not those of the paper, the
+            inputs are not finite, or there are no iterations.
     """
     require_staged(model)
+    if iterations < 1:
+        raise InputError(f"iterations={iterations} measures nothing; use 1 or more")
     if not bool(torch.isfinite(inputs).all()) or len(inputs) == 0:
         raise InputError("the inputs of an audit must be a batch of at least one example without NaN or infinity")
     rows = []

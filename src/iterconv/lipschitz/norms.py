@@ -107,7 +107,7 @@ def converged_norms(
         most_steps: Stop here in any case.
 
     Returns:
-        The norms, from below.
+        The norms, from below; NaN for kernels or factors that are not finite.
     """
     operators = _Operators(kernels, left, right)
     v, u = start, torch.zeros(())
@@ -122,8 +122,9 @@ def converged_norms(
         if step % 5 == 0:
             bidiagonal = torch.diag_embed(torch.stack(alphas, 1))
             bidiagonal[:, :-1, 1:] += torch.diag_embed(torch.stack(betas[:-1], 1))
-            norms = torch.linalg.matrix_norm(bidiagonal, ord=2)
-            if before is not None and bool((norms <= before * (1 + tolerance)).all()):
+            finite = bidiagonal.isfinite().flatten(1).all(1)  # LAPACK refuses anything else
+            norms = torch.linalg.matrix_norm(bidiagonal.where(finite[:, None, None], 0), ord=2).where(finite, torch.nan)
+            if before is not None and not bool((norms > before * (1 + tolerance)).any()):
                 break
             before = norms
     return norms
@@ -200,8 +201,12 @@ class ConvolutionNorms(nn.Module):
         left: Float[Tensor, "blocks out"] | None = None,
         right: Float[Tensor, "blocks in"] | None = None,
     ) -> Float[Tensor, " blocks"]:
-        """The norms, iterated to convergence from the current vectors, which stay as they are."""
-        return converged_norms(kernels.detach(), self._start(kernels, size), left, right, tolerance=1e-5)
+        """The norms, iterated to convergence from a random start; the current vectors stay as they are.
+
+        Vectors that have settled on other weights can miss the largest singular value of these altogether.
+        """
+        start = random_maps(len(kernels), kernels.shape[2], size, kernels)
+        return converged_norms(kernels.detach(), start, left, right, tolerance=1e-5)
 
     def estimate(
         self,
@@ -225,7 +230,7 @@ class ConvolutionNorms(nn.Module):
         # The size of the feature map is known from the first batch only, so a stored buffer sets the shape.
         stored = state_dict.get(prefix + "vectors")
         if stored is not None and stored.shape != self.vectors.shape:
-            self.vectors = torch.empty_like(stored, device=self.vectors.device)
+            self.vectors = self.vectors.new_empty(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -122,16 +122,21 @@ class ConstrainedStage(ResidualStage):
         # Dividing the small kernel is cheaper than dividing the map.
         return F.conv2d(F.relu(block.bn2(hidden)), block.conv2.weight / c, padding=1)
 
-    @torch.no_grad()
     def constants(self, size: tuple[int, int]) -> Float[Tensor, " blocks"]:
         """C of each block in evaluation, from norms iterated to convergence for maps of this size."""
         # In-place updates raise a tensor's version, replacements change its identity.
         key = (size, [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in self._watched()])
         if self._cached is None or self._cached[0] != key:
+            self._cached = (key, self._converged_constants(size))
+        return self._cached[1]
+
+    def _converged_constants(self, size: tuple[int, int]) -> Tensor:
+        # They outlive this call, so neither inference mode nor autocast around it may show in them.
+        device = self._typed_blocks()[0].conv1.weight.device.type
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             conv1, conv2, left, right = self.operators()
             bounds = self.inner_norms.converged(conv1, size, left, right) * self.outer_norms.converged(conv2, size)
-            self._cached = (key, (bounds / self.lipschitz).clamp(min=1))
-        return self._cached[1]
+            return (bounds / self.lipschitz).clamp(min=1)
 
     @torch.no_grad()
     def estimates(self, size: tuple[int, int]) -> Float[Tensor, " blocks"]:
@@ -143,9 +148,10 @@ class ConstrainedStage(ResidualStage):
         """The tensors that the constants in evaluation depend on."""
         watched = []
         for block in self._typed_blocks():
-            bn1, bn2 = block.bn1, block.bn2
-            watched += [block.conv1.weight, block.conv2.weight, bn1.weight, bn2.weight]
-            watched += [norm.running_var for norm in (bn1, bn2) if norm.running_var is not None]
+            watched += [block.conv1.weight, block.conv2.weight]
+            for norm in (block.bn1, block.bn2):
+                # Batch norm moves its variance without raising the version; the number of batches shows it.
+                watched += [norm.weight, *norm.buffers()]
         return watched
 
     def _move_vectors(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
