@@ -178,6 +178,8 @@ def _batch_values(
             "error": metrics.error(outcome.output, targets, chances[-1]),
             "cross_entropy": metrics.cross_entropy(outcome.output, targets),
         }
+        if targets.ndim == 2:
+            compared["exact_error"] = metrics.exact_error(outcome.output, targets, 1.0)
         left = [stage for stage, path in enumerate(route) if path != full[stage]] or range(len(full))
         for stage in left:
             compared["distance"] = metrics.distance(outcome.stage_outputs[stage], intact[stage])
@@ -217,7 +219,7 @@ def _curve_table(
     rows = []
     for stage, family in enumerate(families):
         for perturbation in family:
-            for metric in metrics.METRICS:
+            for metric in (m for m in metrics.METRICS if (stage, perturbation.path, m) in means):
                 estimates = means[stage, perturbation.path, metric]
                 low, high = _interval(estimates, confidence)
                 rows.append(

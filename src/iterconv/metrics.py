@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from iterconv._typing import Float, Shaped
 from iterconv.errors import InputError
 
-METRICS = ("error", "cross_entropy", "distance")
+METRICS = ("error", "exact_error", "cross_entropy", "distance")
+"""``exact_error`` is there for several labels only."""
 
 
 def check_batch(inputs: Any, targets: Any, number: int) -> None:
@@ -114,6 +115,23 @@ def error(
     else:
         wrong = 1 - (predicted * targets).sum(1) / targets.sum(1).clamp(min=1)
     return torch.where(torch.isfinite(output).all(1), wrong.float(), chance)
+
+
+def exact_error(
+    output: Float[Tensor, "n classes"], targets: Float[Tensor, "n classes"], chance: float
+) -> Float[Tensor, " n"]:
+    """1 where the predicted set of labels is not exactly the true one, else 0.
+
+    Args:
+        output: The model's output.
+        targets: 0/1 rows of shape (n, classes).
+        chance: The error of guessing a set, for outputs that are not finite.
+
+    Returns:
+        Errors in [0, 1].
+    """
+    wrong = (predict(output, targets) != targets).any(1).float()
+    return torch.where(torch.isfinite(output).all(1), wrong, chance)
 
 
 def cross_entropy(output: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]) -> Float[Tensor, " n"]:

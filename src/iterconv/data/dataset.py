@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from iterconv._typing import Float, Int, Shaped
 from iterconv.errors import InputError
+from iterconv.metrics import chance_level
 
 PADDING = 4
 """Pixels that the augmentation pads on each side before it crops."""
@@ -67,8 +68,8 @@ class Data:
 
     @property
     def chance(self) -> float:
-        """The error of guessing, 1 - 1/classes."""
-        return 1 - 1 / self.classes
+        """The error of guessing: 1 - 1/classes, or 1 - labels/classes where an image has several labels."""
+        return chance_level(self.train.targets, self.classes)
 
     def normalise(self, images: Images) -> Inputs:
         """Standardised float32 images from uint8 ones."""

@@ -3,18 +3,19 @@
 Source: Spoerer, McClure & Kriegeskorte (2017), as Lippl et al., Sec. 5 and A.4 use it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iterconv.data.glyphs import BLANK, EDGE, Glyph, digit_glyphs
 from iterconv.errors import InputError
+from iterconv.options import Debris
 
 CANVAS, SIZE = 512, 32
 BLOCK = CANVAS // SIZE
@@ -28,7 +29,8 @@ CROP = (6, 9)
 """Narrowest and widest crop of debris, in image pixels."""
 CHUNK = 500
 
-Debris = Literal["light", "heavy"]
+Part = tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.uint8]]
+"""Images, visible shares and masks of some images."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +93,7 @@ def generate(
     parts = []
     chunks = [draws[start : start + CHUNK] for start in range(0, n, CHUNK)]
     if workers == 1:
-        made = map(render, chunks)
+        made: Iterator[Part] = map(render, chunks)
     else:
         digit_glyphs(font)  # a font that can't be read is told here, not by a worker
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
@@ -144,9 +146,7 @@ def _centres(draws: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
     return (draws[:, 10 : 10 + 2 * digits].reshape(len(draws), digits, 2) * 2 - 1) * REACH
 
 
-def _render(
-    draws: NDArray[np.float64], digits: int, font: str | None, masks: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.uint8]]:
+def _render(draws: NDArray[np.float64], digits: int, font: str | None, masks: bool) -> Part:
     """Images, visible shares and masks of one chunk."""
     glyphs = digit_glyphs(font)
     order, centres = _order(draws, digits), _centres(draws, digits)
@@ -177,7 +177,9 @@ def _corner(glyph: Glyph, centre: NDArray[np.float64]) -> tuple[int, int]:
     return int(top), int(left)
 
 
-def _paste(canvas: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int, left: int, layer: int) -> tuple[slice, slice]:
+def _paste(
+    canvas: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int, left: int, layer: int
+) -> tuple[slice, slice]:
     """Cover what is there; a canvas pixel is 4 * (layer + 1) + FACE or EDGE, or 0 where nothing was pasted."""
     place = (slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1]))
     np.copyto(canvas[place], pixels + np.uint8(4 * (layer + 1)), where=pixels != BLANK)

@@ -44,13 +44,13 @@ def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
     """
     try:
         from matplotlib.font_manager import FontProperties, findfont
-        from matplotlib.ft2font import FT2Font
+        from matplotlib.ft2font import FT2Font, LoadFlags
         from matplotlib.textpath import TextPath
     except ImportError:
         raise InputError("drawing digits needs matplotlib; install iterconv[repro]") from None
     try:
         properties = FontProperties(fname=font or findfont(FontProperties(family="DejaVu Sans", weight="bold")))
-        face = FT2Font(properties.get_file())
+        face = FT2Font(str(properties.get_file()))
         if not all(ord(str(digit)) in face.get_charmap() for digit in range(10)):
             raise InputError(f"font {font} has no digits; choose another one")
         outlines = [TextPath((0, 0), str(digit), size=1000, prop=properties) for digit in range(10)]
@@ -59,7 +59,7 @@ def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
             raise
         raise InputError(f"can't read font {font} ({problem}); pass a TrueType or OpenType file") from None
     face.set_size(1000, 72)
-    advance = face.load_char(ord("0"), flags=0).linearHoriAdvance / 65536
+    advance = face.load_char(ord("0"), flags=LoadFlags.NO_HINTING).linearHoriAdvance / 65536
     scale = (ADVANCE / advance, HEIGHT / outlines[1].get_extents().height)
     return tuple(_draw(outline.vertices * scale, outline.codes) for outline in outlines)
 

@@ -36,7 +36,8 @@ def load(
     ``split_seed`` alone, so that all networks see the same.
 
     Args:
-        name: ``"digits"`` (UCI digits, inside scikit-learn); ``"mnist"``, ``"cifar10"``, ``"cifar100"``, from
+        name: ``"digits"`` (UCI digits, inside scikit-learn); ``"digitclutter-3"``, ``-4``, ``-5`` (made on first
+            use, in a minute); ``"mnist"``, ``"cifar10"``, ``"cifar100"``, from
             ``$ITERCONV_DATA/<name>`` where that is a folder, else from the Hugging Face hub; a folder (in the
             hub's Parquet layout, or images in one folder per class, below train/ and test/ if need be); a
             Parquet file; or a hub name ``owner/name``.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from iterconv.data.cache import cached
 from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
 from iterconv.data.images import read_hub, read_path
@@ -74,10 +75,29 @@ def _benchmark(name: str, hub_name: str, columns: Columns) -> Source:
     return _as_source(read_path(folder, columns) if local else read_hub(hub_name, columns))
 
 
+CLUTTER_SIZES = (100_000, 10_000)
+"""Training (validation included) and test images of Digitclutter; Source: Lippl et al., Sec. F."""
+
+
+def _digitclutter(digits: int, _: Columns) -> Source:
+    def make() -> dict[str, torch.Tensor]:
+        from iterconv.data.digitclutter import generate
+
+        tensors = {"classes": torch.tensor(10)}
+        for seed, (split, n) in enumerate(zip(("train", "test"), CLUTTER_SIZES, strict=True)):
+            made = generate(n, digits, seed=seed, masks=False)
+            tensors[f"{split}_images"] = torch.from_numpy(made.images)[:, None]
+            tensors[f"{split}_targets"] = torch.from_numpy(made.targets).float()
+        return tensors
+
+    return _as_source(cached(["digitclutter", digits, CLUTTER_SIZES], make))
+
+
 SOURCES: dict[str, Callable[[Columns], Source]] = {
     "digits": _digits,
     "mnist": partial(_benchmark, "mnist", "ylecun/mnist"),
     "cifar10": partial(_benchmark, "cifar10", "uoft-cs/cifar10"),
     "cifar100": partial(_benchmark, "cifar100", "uoft-cs/cifar100"),
+    **{f"digitclutter-{digits}": partial(_digitclutter, digits) for digits in (3, 4, 5)},
 }
 """What makes the data of each name: a new source is a new line here."""

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
-from iterconv._typing import Int
+from iterconv._typing import Int, Shaped
 from iterconv.errors import InputError
 
 
 def stratified(
-    targets: Int[Tensor, " n"], count: int, seed: int
+    targets: Shaped[Tensor, "n *classes"], count: int, seed: int
 ) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " others"]]:
     """Choose rows so that each class has its share, by largest remainders.
 
     Args:
-        targets: Class numbers.
+        targets: Class numbers; of rows with several labels the choice is plainly random.
         count: How many rows to choose, from 0 to n.
         seed: The choice follows from it alone.
 
@@ -22,6 +22,8 @@ def stratified(
     """
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(targets), generator=generator)
+    if targets.ndim == 2:
+        return shuffled[:count].sort().values, shuffled[count:].sort().values
     sizes = torch.bincount(targets)
     shares = sizes.double() * count / max(len(targets), 1)
     quotas = shares.floor().long()
@@ -33,11 +35,11 @@ def stratified(
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
 
 
-def balanced(targets: Int[Tensor, " n"], count: int, classes: int, seed: int) -> Int[Tensor, " chosen"]:
+def balanced(targets: Shaped[Tensor, "n *classes"], count: int, classes: int, seed: int) -> Int[Tensor, " chosen"]:
     """Choose equally many rows of each class (one more of the first ones where it doesn't divide).
 
     Args:
-        targets: Class numbers.
+        targets: Class numbers; of rows with several labels the choice is plainly random.
         count: How many rows in all.
         classes: The number of classes.
         seed: The choice follows from it alone.
@@ -53,6 +55,8 @@ def balanced(targets: Int[Tensor, " n"], count: int, classes: int, seed: int) ->
     if count > len(targets):
         raise InputError(f"samples={count} is more than the {len(targets)} training samples there are; use fewer")
     shuffled = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    if targets.ndim == 2:
+        return shuffled[:count].sort().values
     chosen = []
     for label in range(classes):
         quota = count // classes + (label < count % classes)
