@@ -253,3 +253,10 @@ def test_training_in_another_thread_works(tmp_path):
     thread.start()
     thread.join()
     assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_without_a_validation_split_the_epoch_cannot_be_chosen(tmp_path):
+    few = replace(data.load("digits"), validation=data.load("digits").validation[:0])
+    folder = RunFolder(tmp_path / "run", TINY)
+    with folder.claimed(), pytest.raises(InputError, match="too few images for a validation split"):
+        loop.train(TINY, folder, few)

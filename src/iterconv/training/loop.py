@@ -90,6 +90,7 @@ def train(
 
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None
+    _selection_split(config, dataset)  # before any work is done
     fabric = Fabric(accelerator=dataset.train.images.device.type, devices=1)
     network = make_network(config, dataset)
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=run.momentum, weight_decay=run.weight_decay)
@@ -191,7 +192,7 @@ def _epoch_row(config: RunConfig, network: StagedModel, dataset: data.Data, prog
             f"the loss became {train_loss} in epoch {progress.epoch + 1}; lower --lr "
             f"(now {config.learning_rate(progress.epoch):g}) and use another --out"
         )
-    split = dataset.test if config.selection == "test" else dataset.validation
+    split = _selection_split(config, dataset)
     selection_loss, selection_error = evaluate(network, dataset, split)
     return {
         "epoch": progress.epoch + 1,
@@ -201,6 +202,13 @@ def _epoch_row(config: RunConfig, network: StagedModel, dataset: data.Data, prog
         "selection_loss": selection_loss,
         "selection_error": selection_error,
     }
+
+
+def _selection_split(config: RunConfig, dataset: data.Data) -> data.Split:
+    split = dataset.test if config.selection == "test" else dataset.validation
+    if not len(split):
+        raise InputError(f"{dataset.name} has too few images for a validation split; use --selection test")
+    return split
 
 
 def evaluate(network: StagedModel, dataset: data.Data, split: data.Split) -> tuple[float, float]:
