@@ -326,3 +326,11 @@ def test_audit_refuses_what_it_cannot_audit():
     other = ic.StagedModel(nn.Identity(), [ic.Stage([nn.Conv2d(1, 1, 1)])], [], nn.Identity())
     with pytest.raises(ic.InputError, match="no `branch"):
         ic.lipschitz.audit(other, torch.zeros(1, 1, 8, 8))
+
+
+def test_constants_are_computed_anew_after_changes_that_torch_does_not_count():
+    stage = constrained_net(stages=1).eval().stages[0]
+    first = stage.constants((8, 8)).clone()
+    stage.blocks[0].conv1.weight.data.mul_(2)  # raises no version
+    stage.eval()
+    torch.testing.assert_close(stage.constants((8, 8))[0], 2 * first[0])

@@ -260,3 +260,10 @@ def test_without_a_validation_split_the_epoch_cannot_be_chosen(tmp_path):
     folder = RunFolder(tmp_path / "run", TINY)
     with folder.claimed(), pytest.raises(InputError, match="too few images for a validation split"):
         loop.train(TINY, folder, few)
+
+
+def test_leftovers_of_a_killed_writer_are_cleared_up(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".checkpoint.pt.abc").write_bytes(b"half")
+    complete(replace(TINY, epochs=1), tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".checkpoint*"))

@@ -6,7 +6,7 @@ each coupled block become a mixture of the gradients of all blocks in its group.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -87,6 +87,11 @@ class Coupling:
         """
         if self._strength == 0:  # plain training, bit for bit
             return
+        for gradients in list(self._gradients()):  # all are checked before any changes
+            _mix_(gradients, self._strength, self.kernel, self._matrices[len(gradients)])
+
+    def _gradients(self) -> Iterator[list[Tensor]]:
+        """The gradients that are there, those that correspond together."""
         for number, group in enumerate(self._tensors):
             for tensors in group:
                 gradients = [tensor.grad for tensor in tensors]
@@ -99,7 +104,9 @@ class Coupling:
                         f"block {missing} of coupling group {number} has no gradient while others have; "
                         "freeze all blocks of a group or none, and use every block in the loss"
                     )
-                _mix_(present, self._strength, self.kernel, self._matrices[len(present)])
+                if any(gradient.layout != torch.strided for gradient in present):
+                    raise InputError("sparse gradients can't be coupled; use dense ones (sparse=False)")
+                yield present
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if any(callable(argument) for argument in (*args, *kwargs.values())):
@@ -238,8 +245,6 @@ def _total_deviation(parallel: Sequence[Tensor]) -> float:
 
 
 def _mix_(gradients: list[Tensor], strength: float, kernel: Kernel, matrix: Tensor) -> None:
-    if any(gradient.layout != torch.strided for gradient in gradients):
-        raise InputError("sparse gradients can't be coupled; use dense ones (sparse=False)")
     stacked = torch.stack(gradients)
     if strength == 1:  # all rows of the kernel are equal: one mixture, copied, keeps tied blocks bit-identical
         mixture = (stacked.mean(0) * (matrix[0].sum() if kernel == "triangular" else 1)).to(stacked.dtype)

@@ -20,6 +20,8 @@ from iterconv.stages import require_staged, untouched
 
 Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 """Per-example values of each (stage, path, metric)."""
+_WEIGHTS_AT_ONCE = 2**24
+"""Bootstrap weights that are in memory together (64 MiB)."""
 
 
 def measure(
@@ -68,8 +70,8 @@ def measure(
     with untouched(model):
         values, chance_found = _values(model, batches, families, reference, progress)
     chance = chance_found if chance is None else chance
-    weights = _bootstrap_weights(len(next(iter(values.values()))), replicates, seed)
-    means = dict(zip(values, _weighted_means(np.stack(list(values.values())), weights), strict=True))
+    rows = np.stack(list(values.values()))
+    means = dict(zip(values, _resampled_means(rows, replicates, seed), strict=True))
     options = {
         "reference": reference,
         "chance": chance,
@@ -77,11 +79,11 @@ def measure(
         "replicates": replicates,
         "confidence": confidence,
         "seed": seed,
-        "examples": weights.shape[1],
+        "examples": rows.shape[1],
         "block_applications": paths.block_applications(_routes(paths.full_route(model.stages), families)),
     }
     return Report(
-        _curve_table(families, means, confidence, weights.shape[1]),
+        _curve_table(families, means, confidence, rows.shape[1]),
         _index_table(families, means, chance, least_margin, confidence),
         options,
     )
@@ -188,21 +190,21 @@ def _batch_values(
     return values
 
 
-def _bootstrap_weights(examples: int, replicates: int, seed: int) -> NDArray[np.float32]:
-    """Row 0 weighs all examples alike; each further row is a resample with replacement."""
-    rng = np.random.default_rng(seed)
-    weights = np.ones((1 + replicates, examples), dtype=np.float32)
-    for row in weights[1:]:
-        row[:] = np.bincount(rng.integers(examples, size=examples), minlength=examples)
-    return weights
+def _resampled_means(rows: NDArray[np.float64], replicates: int, seed: int) -> NDArray[np.float64]:
+    """Means of each row over all examples (column 0) and over each resample with replacement.
 
-
-def _weighted_means(rows: NDArray[np.float64], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Means of each row under each weighting, shape (rows, 1 + replicates); no replicates of infinite rows."""
+    All rows see the same resamples. Rows that are not finite get no replicates.
+    """
+    examples, rng = rows.shape[1], np.random.default_rng(seed)
     finite = np.isfinite(rows).all(1)
-    means = np.full((len(rows), len(weights)), np.nan)
-    means[finite] = (rows[finite].astype(np.float32) @ weights.T) / rows.shape[1]
-    means[:, 0] = rows.mean(1)  # the estimate itself in double precision
+    single = rows[finite].astype(np.float32)
+    means = np.full((len(rows), 1 + replicates), np.nan)
+    means[:, 0] = rows.mean(1)
+    at_once = max(1, _WEIGHTS_AT_ONCE // examples)
+    for first in range(1, 1 + replicates, at_once):
+        count = min(at_once, 1 + replicates - first)
+        drawn = [np.bincount(rng.integers(examples, size=examples), minlength=examples) for _ in range(count)]
+        means[finite, first : first + count] = single @ np.array(drawn, dtype=np.float32).T / examples
     return means
 
 

@@ -41,8 +41,10 @@ class Report:
         Raises:
             InputError: If matplotlib is missing or the suffix is no picture format.
         """
-        from iterconv.figures.curves import draw_report
-
+        try:
+            from iterconv.figures.curves import draw_report
+        except ImportError:
+            raise InputError("drawing needs matplotlib; install iterconv[repro]") from None
         figure = draw_report(self)
         if path is not None:
             try:

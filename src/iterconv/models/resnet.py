@@ -100,6 +100,11 @@ class ConstrainedStage(ResidualStage):
         self._tables: tuple[Tensor, Tensor] | None = None
         self._cached: tuple[object, Tensor] | None = None
 
+    def train(self, mode: bool = True) -> "ConstrainedStage":
+        """Switch between training and evaluation; constants are computed anew, whatever was done to the weights."""
+        self._cached = None
+        return super().train(mode)
+
     def forward(self, x: Maps) -> Maps:
         """The ordinary pass; in training the singular vectors move one step."""
         if self.training:

@@ -71,8 +71,22 @@ class RunFolder:
                 raise InputError(
                     f"another process is training in {self.path}; wait for it or choose another --out"
                 ) from None
+            self._clear_up()
             self.write_json("config.json", self.config.to_dict())
             yield
+
+    def _clear_up(self) -> None:
+        """Remove what a process that was killed while writing left behind."""
+        for name in (
+            "config.json",
+            "history.csv",
+            "checkpoint.pt",
+            "best.safetensors",
+            "report.parquet",
+            "result.json",
+        ):
+            for left in self.path.glob(f".{name}.*"):
+                left.unlink(missing_ok=True)
 
     def _check_owner(self) -> None:
         path = self.path / "config.json"

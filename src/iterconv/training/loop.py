@@ -91,7 +91,8 @@ def train(
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None
     _selection_split(config, dataset)  # before any work is done
-    fabric = Fabric(accelerator=dataset.train.images.device.type, devices=1)
+    device = dataset.train.images.device
+    fabric = Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1)
     network = make_network(config, dataset)
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=run.momentum, weight_decay=run.weight_decay)
     groups = network.coupling_groups(run.first_coupled) if run.coupling else []
