@@ -79,3 +79,28 @@ def test_list_and_data_and_help(capsys):
     with pytest.raises(SystemExit) as leaving:
         main(["train", "--help"])
     assert leaving.value.code == 0 and "--coupling FLOAT" in capsys.readouterr().out
+
+
+def test_a_refused_command_does_not_claim_its_folder(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    refused(capsys, "train", "--data", "digits", "--samples", "3", "--out", out)
+    assert main(["train", *TINY, "--out", out]) == 0
+
+
+def test_a_network_that_does_not_fit_into_memory(capsys, tmp_path):
+    line = refused(capsys, "train", "--width", "1000000", "--out", str(tmp_path / "run"))
+    assert "out of memory; use a smaller --width" in line
+
+
+def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
+    from iterconv.data.cache import read_tensors
+    from iterconv.data.digitclutter import generate
+
+    out = tmp_path / "new" / "clutter.safetensors"
+    arguments = ["data", "digitclutter", "--digits", "3", "--n", "20", "--seed", "4", "--workers", "1"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert "20 images of 3 digits" in capsys.readouterr().out
+    assert (read_tensors(out)["images"].numpy() == generate(20, 3, seed=4, masks=False).images).all()
+    assert "let it end in .safetensors" in refused(capsys, *arguments)
+    assert "digits=11" in refused(capsys, "data", "digitclutter", "--digits", "11", "--out", str(out))
+    assert "--out are for digitclutter" in refused(capsys, "data", "digits", "--out", str(out))

@@ -15,10 +15,14 @@ from typing import Annotated
 from tyro import cli, conf
 
 from iterconv.errors import InputError
-from iterconv.options import Reference
+from iterconv.options import Debris, Reference
 from iterconv.training.config import RunConfig
 
 DEFAULT_ROOT = Path("runs")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +79,7 @@ class Reproduce:
     """quick (minutes), small (a night) or paper (GPUs)."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
-    workers: int = field(
-        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    )
+    workers: int = field(default_factory=_cores)
     """Runs side by side, one thread each; the machine's cores by default."""
     list: bool = False
     """Show studies, scales and what they cost, and stop."""
@@ -111,15 +113,34 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Load a data set and tell what is in it."""
+    """Load a data set and tell what is in it; or make Digitclutter images: iterconv data digitclutter --out FILE."""
 
     name: conf.Positional[str]
-    """digits, mnist, cifar10, cifar100, a folder, a Parquet file, or a hub name."""
+    """digits, mnist, cifar10, cifar100, digitclutter-5, a folder, a Parquet file, a hub name; or digitclutter."""
+    digits: int = 5
+    """digitclutter: digits in each image."""
+    n: int = 100_000
+    """digitclutter: how many images."""
+    seed: int = 0
+    """digitclutter: equal seeds make equal images."""
+    debris: Debris | None = None
+    """digitclutter: crops of digits pasted over the images."""
+    font: Path | None = None
+    """digitclutter: a bold font's file; matplotlib's DejaVu Sans Bold by default."""
+    workers: int = field(default_factory=_cores)
+    """digitclutter: processes; the machine's cores by default."""
+    out: Path | None = None
+    """digitclutter: the file to write, .safetensors."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Do it."""
-        from iterconv.commands import describe_data
+        from iterconv.commands import describe_data, make_digitclutter
 
+        if self.name == "digitclutter":
+            font = str(self.font) if self.font else None
+            return make_digitclutter(self.out, self.n, self.digits, self.seed, self.debris, font, self.workers)
+        if self != Data(name=self.name):
+            raise InputError(f"--digits, --n, ... --out are for digitclutter; {self.name} is only loaded and described")
         return describe_data(self.name)
 
 
@@ -148,6 +169,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as problem:
         print(f"iterconv: {' '.join(str(problem).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (MemoryError, RuntimeError) as problem:
+        if not _out_of_memory(problem):
+            raise
+        print("iterconv: out of memory; use a smaller --width, --batch-size or fewer --workers", file=sys.stderr)
+        return 2
     except OSError as problem:
         place = f" {problem.filename}" if problem.filename else ""
         print(f"iterconv: {problem.strerror or problem}{place}; what was saved before is intact", file=sys.stderr)
@@ -155,6 +184,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("iterconv: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _out_of_memory(problem: Exception) -> bool:
+    # torch has an error of its own for accelerators only; on the CPU it is a RuntimeError like any other.
+    return isinstance(problem, MemoryError) or re.search(r"allocate memory|out of memory", str(problem)) is not None
 
 
 def _parse(arguments: list[str]) -> Train | Measure | Reproduce | Report | Data:
@@ -175,9 +209,10 @@ def _one_line(box: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip(" │┃|╭╮╰╯─━┏┓┗┛") for line in plain.splitlines()]
     text = " ".join(line for line in lines[1:] if line)  # the first is a title
-    text = re.sub(r"Error parsing (__\S+: )?|\.$", "", text)
+    text = re.sub(r"Error parsing (__\S+: )?| \(applied to [^)]*\)|-{5,}", "", text)
     near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
-    what = re.split(r"Argument helptext:|For full helptext|Perhaps you meant:", text)[0].strip(" .;")
+    what = re.split(r"Argument(?:s are applied|s similar to| helptext:)|For full helptext|Perhaps you meant:", text)[0]
+    what = what.strip(" .;")
     return f"{what}; did you mean {near[1]}?" if near else f"{what}; see iterconv --help"
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from iterconv.errors import InputError
+from iterconv.options import Debris
 from iterconv.training.config import RunConfig
 
 console = Console(soft_wrap=True, highlight=False)
@@ -98,6 +99,42 @@ def describe_data(name: str) -> int:
         f"images of {height} x {width} pixels, {dataset.in_channels} channel(s), {dataset.classes} classes, "
         f"chance {dataset.chance:.1%}"
     )
+    return 0
+
+
+def make_digitclutter(
+    out: Path | None, n: int, digits: int, seed: int, debris: Debris | None, font: str | None, workers: int
+) -> int:
+    """Make Digitclutter images with a bar, and write them to one file with its checksum.
+
+    Args:
+        out: The file; images, targets, digits, centres and visible shares as ``generate`` returns them.
+        n: How many images.
+        digits: In each image.
+        seed: Of the images.
+        debris: "light", "heavy" or None.
+        font: A font's file, or None.
+        workers: Processes.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If an option is out of range or the file can't be written.
+    """
+    import torch
+
+    from iterconv.data.cache import write_tensors
+    from iterconv.data.digitclutter import generate
+
+    if out is None or out.suffix != ".safetensors":
+        raise InputError(f"--out {out} does not name a file for the images; let it end in .safetensors")
+    require_folder(out.parent)
+    with bar("images", n) as advance:
+        made = generate(n, digits, seed=seed, debris=debris, font=font, workers=workers, masks=False, progress=advance)
+    arrays = {name: array for name, array in vars(made).items() if array is not None}
+    write_tensors(out, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    console.print(f"{n} images of {digits} digits, {made.visible.mean():.0%} of them visible, in {out}")
     return 0
 
 

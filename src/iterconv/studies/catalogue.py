@@ -102,7 +102,7 @@ SCALES = {
                 ),
                 Architecture(
                     label="one stage of 16 blocks",
-                    base=RunConfig(data="digits", stages=1, blocks=16, epochs=14),
+                    base=RunConfig(data="digits", stages=1, blocks=16, epochs=12),
                     widths=(8, 16),
                     residuals=("ordinary",),
                 ),

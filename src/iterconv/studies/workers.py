@@ -105,8 +105,8 @@ def _round(
                     undone.append(config)
                 elif isinstance(problem, InputError):
                     tally.failed[config.name] = str(problem)
-                elif isinstance(problem, Exception):
-                    raise problem
+                elif isinstance(problem, Exception):  # such as too little memory: the others may still do
+                    tally.failed[config.name] = f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
                 elif problem is None and not future.cancelled():
                     tally.finished += 1
                     on_finished(config)

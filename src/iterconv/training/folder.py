@@ -72,7 +72,6 @@ class RunFolder:
                     f"another process is training in {self.path}; wait for it or choose another --out"
                 ) from None
             self._clear_up()
-            self.write_json("config.json", self.config.to_dict())
             yield
 
     def _clear_up(self) -> None:

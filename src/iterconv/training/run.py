@@ -46,6 +46,7 @@ def complete(
         if folder.finished:
             return folder.result()
         dataset = load_data(config, device)
+        folder.write_json("config.json", config.to_dict())  # now that the options are known to fit the data
         started = time.monotonic()
         network = train(config, folder, dataset, on_epoch, stop)
         report = measure(network, dataset.batches(dataset.test))
