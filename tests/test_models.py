@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -29,22 +31,62 @@ def test_parameter_counts_are_the_papers(stages, channels, width, raw, tied):
     assert once == tied
 
 
+def normalise(x, bn, training):
+    mean, var = (x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)) if training else (bn.running_mean, bn.running_var)
+    scaled = (x - mean[:, None, None]) / torch.sqrt(var + bn.eps)[:, None, None]
+    return scaled * bn.weight[:, None, None] + bn.bias[:, None, None]
+
+
+def branch(z, block, training, stride=1):
+    """Conv2(ReLU(BN2(Conv1(ReLU(BN1(z)))))), written out."""
+    hidden = normalise(z, block.bn1, training).clamp(min=0)
+    hidden = F.conv2d(hidden, block.conv1.weight, padding=1, stride=stride)
+    return F.conv2d(normalise(hidden, block.bn2, training).clamp(min=0), block.conv2.weight, padding=1)
+
+
+def unsettle_(module):
+    """Batch norms as after training: no scale, bias or statistic at its initial value."""
+    for norm in (m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.data = torch.rand(tensor.shape).to(tensor) + 0.5
+    return module
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_block_is_the_papers_sequence(training):
     torch.manual_seed(0)
-    block, z = ResidualBlock(4).train(training), torch.randn(8, 4, 6, 5)
+    block, z = unsettle_(ResidualBlock(4)).double().train(training), torch.randn(8, 4, 6, 5, dtype=torch.float64)
+    expected = z + branch(z, block, training)
+    torch.testing.assert_close(block.branch(z), expected - z)
+    block = block.train(training)
+    torch.testing.assert_close(block(z), z + branch(z, block, training))
+    assert {name for name, _ in block.named_parameters()} == {
+        *("bn1.weight", "bn1.bias", "conv1.weight", "bn2.weight", "bn2.bias", "conv2.weight")
+    }
 
-    def norm(x, bn):
-        if training:
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-        else:
-            mean, var = bn.running_mean, bn.running_var
-        scaled = (x - mean[:, None, None]) / torch.sqrt(var + bn.eps)[:, None, None]
-        return scaled * bn.weight[:, None, None] + bn.bias[:, None, None]
 
-    hidden = F.conv2d(norm(z, block.bn1).clamp(min=0), block.conv1.weight, padding=1)
-    expected = z + F.conv2d(norm(hidden, block.bn2).clamp(min=0), block.conv2.weight, padding=1)
-    torch.testing.assert_close(block(z), expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_network_is_stem_blocks_downsampling_and_head(training, size):
+    torch.manual_seed(0)
+    net = unsettle_(resnet(width=4, blocks=2, stages=3, in_channels=2, classes=7)).double().train(training)
+    x = torch.randn(6, 2, *size, dtype=torch.float64)
+    actual = net(x)
+    if not training:
+        unchanged = {k: v.clone() for k, v in net.state_dict().items()}
+    z = F.conv2d(x, net.stem.weight, padding=1)
+    for number, stage in enumerate(net.stages):
+        if number:
+            down = net.transitions[number - 1]
+            shortcut = z[:, :, ::2, ::2]
+            z = torch.cat([shortcut, torch.zeros_like(shortcut)], 1) + branch(z, down, training, stride=2)
+        assert z.shape[1] == 4 * 2**number
+        for block in stage.blocks:
+            z = z + branch(z, block, training)
+    expected = normalise(z, net.head.bn, training).clamp(min=0).mean((2, 3)) @ net.head.linear.weight.T
+    torch.testing.assert_close(actual, expected + net.head.linear.bias)
+    if not training:
+        assert all(torch.equal(v, unchanged[k]) for k, v in net.state_dict().items())
 
 
 @pytest.mark.parametrize("height, width", [(8, 8), (7, 5), (2, 2), (1, 1)])
@@ -56,38 +98,67 @@ def test_downsampling_shortcut_takes_every_second_pixel_and_appends_zeros(height
     assert y.shape == (4, 6, (height + 1) // 2, (width + 1) // 2)
 
 
-def test_stages_differ_in_what_the_shortcut_carries():
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
+def test_stages_differ_in_what_the_shortcut_carries(residual, training):
     torch.manual_seed(0)
-    z, x = torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)
-    for residual, shortcut in (("ordinary", z), ("improper", z), ("proper", x)):
-        stage = resnet(width=4, blocks=3, stages=1, residual=residual).eval().stages[0]
-        torch.testing.assert_close(stage.step(1, z, x), shortcut + stage.branch(1, z))
+    stage = resnet(width=4, blocks=3, stages=1, residual=residual).stages[0]
+    x, z = torch.randn(4, 4, 6, 6), torch.randn(4, 4, 6, 6)
+    stage(x)
+    stage.train(training)
+    state = copy.deepcopy(stage)
+    shortcut = x if residual == "proper" else z
+    assert torch.equal(stage.step(1, z, x), shortcut + state.branch(1, z))
+    stage, state = copy.deepcopy(state), state
+    z = x
+    tables = state._move_vectors((6, 6)) if training and residual != "ordinary" else None
+    for index in range(3):
+        if tables:
+            state._tables = tables
+        z = (x if residual == "proper" else z) + state.branch(index, z)
+    assert torch.equal(stage(x), z)
 
 
-def test_recurrent_init_is_equal_and_independent_init_is_not():
+@pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
+def test_recurrent_init_is_equal_and_independent_init_is_not(residual):
     for init, equal in (("recurrent", True), ("independent", False)):
-        for stage in resnet(width=4, blocks=3, init=init).stages:
-            first, last = stage.blocks[0].state_dict(), stage.blocks[2].state_dict()
-            assert all(torch.equal(first[k], last[k]) for k in first if "conv" in k) == equal
+        net = resnet(width=4, blocks=3, init=init, residual=residual, norm_scale=0.1)
+        for stage in net.stages:
+            first = stage.blocks[0].state_dict()
+            for block in stage.blocks[1:]:
+                assert all(torch.equal(v, block.state_dict()[k]) == equal for k, v in first.items() if "conv" in k)
+                assert all(torch.equal(v, block.state_dict()[k]) for k, v in first.items() if "bn" in k)
+        assert len({id(p) for p in net.parameters()}) == len(net.state_dict()) - len(list(net.buffers()))
 
 
-def test_initial_values():
+@pytest.mark.parametrize("norm_scale", [1.0, 0.1])
+def test_initial_values(norm_scale):
     torch.manual_seed(0)
-    net = resnet(width=32, blocks=4, stages=2, norm_scale=0.1)
-    weight = net.stages[1].blocks[0].conv1.weight
-    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
-    assert net.head.linear.weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)
-    assert not net.head.linear.bias.any()
-    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert all((n.weight == 0.1).all() and not n.bias.any() for n in norms)
+    net = resnet(width=32, blocks=4, stages=2, norm_scale=norm_scale)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            fan_in = module.weight[0].numel()
+            assert module.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+            # The mean of n such weights has a standard error of std / sqrt(n).
+            assert abs(module.weight.mean().item()) < 5 * (2 / fan_in / module.weight.numel()) ** 0.5
+        if isinstance(module, torch.nn.Conv2d):
+            assert module.bias is None
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert (module.weight == norm_scale).all() and not module.bias.any()
+    assert not net.head.linear.bias.any() and net.training
 
 
-def test_equal_random_states_give_equal_networks():
-    nets = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        nets.append(resnet(width=4, blocks=2))
-    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+@pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
+@pytest.mark.parametrize("init", ["recurrent", "independent"])
+def test_equal_random_states_give_equal_networks(init, residual):
+    def weights(seed, residual):
+        torch.manual_seed(seed)
+        return list(resnet(width=4, blocks=2, init=init, residual=residual).parameters())
+
+    reference = weights(3, residual)
+    assert all(torch.equal(p, q) for p, q in zip(reference, weights(3, residual), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(reference, weights(3, "ordinary"), strict=True)), "only f/c differs"
+    assert not torch.equal(reference[0], weights(4, residual)[0])
 
 
 def test_late_coupling_groups():
@@ -110,6 +181,8 @@ def test_late_coupling_groups():
         ({"init": "zero"}, "init='zero'"),
         ({"residual": "strict"}, "residual='strict'"),
         ({"lipschitz": 0.0}, "lipschitz=0.0"),
+        ({"lipschitz": float("inf"), "residual": "proper"}, "lipschitz=inf"),
+        ({"norm_scale": -1.0}, "norm_scale=-1.0"),
         ({"norm_scale": float("nan")}, "norm_scale=nan"),
     ],
 )

@@ -7,6 +7,6 @@ from beartype import BeartypeConf, FrozenDict, beartype
 
 from iterconv import options
 
-_OPTIONS = (options.Init, options.Residual, options.Kernel, options.Selection, options.Reference, options.Debris, options.ToyKind)
+_OPTIONS = [hint for name, hint in vars(options).items() if name[0].isupper() and name != "Literal"]
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({o: str for o in _OPTIONS})))
