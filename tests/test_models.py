@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 import iterconv as ic
 from iterconv.models import resnet
-from iterconv.models.resnet import DownsamplingBlock, ResidualBlock
+from iterconv.models.blocks import DownsamplingBlock, ResidualBlock
 
 
 @pytest.mark.parametrize(
