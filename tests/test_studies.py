@@ -110,6 +110,16 @@ def test_stopping_saves_and_the_next_call_goes_on(tmp_path):
     assert not (tmp_path / run.name / "result.json").exists()
 
 
+def test_stopping_with_runs_still_waiting_ends(tmp_path):
+    queued = [replace(BASE, width=2, epochs=300, seed=seed) for seed in range(6)]
+    stop = threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        workers.run_all(
+            queued, tmp_path, workers=1, on_epoch=lambda r: stop.set(), on_finished=lambda r: None, stop=stop
+        )
+    assert len(list(tmp_path.glob("*/checkpoint.pt"))) == 1
+
+
 def test_a_killed_worker_is_replaced(tmp_path):
     run = replace(BASE, width=4, epochs=60)
     killed = []

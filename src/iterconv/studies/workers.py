@@ -95,10 +95,11 @@ def _round(
         pending: dict[Future[None], RunConfig] = {pool.submit(_work, c, root): c for c in configs}
         by_name = {c.name: c for c in configs}
         while pending:
-            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             while not events.empty():
                 on_epoch(by_name[events.get()])
-            for future in done:
+            # Not what `wait` returns: to it, a future that was cancelled while it queued is never done.
+            for future in [future for future in pending if future.done()]:
                 config = pending.pop(future)
                 problem = None if future.cancelled() else future.exception()
                 if isinstance(problem, BrokenProcessPool):
