@@ -137,6 +137,32 @@ def test_a_killed_worker_is_replaced(tmp_path):
     assert killed and [r.name for r in finished] == [run.name]
 
 
+def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
+    command = [sys.executable, "-m", "iterconv.cli", "reproduce", "fig4", "--workers", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def children(pid):
+        found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+        return [int(child) for child in found.split()]
+
+    def alive(pid):
+        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+        return state.strip() and state[0] != "Z"  # nobody may be there to collect a dead orphan
+
+    wait_for(lambda: list(tmp_path.glob("*/history.csv")))
+    workers_before = children(process.pid)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(alive(pid) for pid in workers_before))
+    assert list(tmp_path.glob("*/checkpoint.pt"))
+
+
 def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
     page = (tmp_path / "report-tiny" / "index.html").read_text()

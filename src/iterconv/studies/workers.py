@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +21,7 @@ RETRIES = 3
 _context = get_context("spawn")
 _events: Any = None
 _stop: Any = None
+_busy = threading.Lock()
 
 
 @dataclass
@@ -122,6 +125,7 @@ def _round(
 def _start_worker(events: Any, stop: Any) -> None:
     global _events, _stop
     _events, _stop = events, stop
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one decides
     import torch
 
@@ -134,4 +138,13 @@ def _work(config: RunConfig, root: Path) -> None:
     stop = _StopWorker()
     if stop.is_set():
         raise KeyboardInterrupt
-    complete(config, root / config.name, on_epoch=lambda row: _events.put(config.name), stop=stop)
+    with _busy:
+        complete(config, root / config.name, on_epoch=lambda row: _events.put(config.name), stop=stop)
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this process once its parent is gone (killed, say) and the run at work has saved its state."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    with _busy:
+        os._exit(1)  # the pool's own loop would wait for work for ever
