@@ -176,8 +176,9 @@ _SIZES = {"digits": (1293, 8, 1), "mnist": (54000, 28, 1), "cifar10": (45000, 32
 def estimated_seconds(config: RunConfig) -> float:
     """A rough time for a run on one core of the reference machine (two cores, no GPU).
 
-    Fitted to measured training steps: 1 ms for each convolution of a step, and 40 billion
-    multiply-accumulations a second; the constraint takes half as long again.
+    Fitted to measured training steps: 0.2 ms for each convolution of a step, and 1.55 billion
+    multiply-accumulations a second for each channel up to 32 (narrow convolutions leave vector units idle);
+    the constraint takes 0.4 times as long again.
 
     Args:
         config: A run on a data set known by name.
@@ -189,9 +190,9 @@ def estimated_seconds(config: RunConfig) -> float:
     assert run.stages is not None and run.epochs is not None and run.batch_size is not None
     samples, size, channels = _SIZES.get(run.data, _SIZES["cifar10"])
     samples = min(samples, run.samples or samples)
-    convolutions = run.stages * (2 * run.blocks + 2)
+    convolutions = 2 * run.blocks + 2  # of each stage, downsampling included
     # Halving the map and doubling the channels leaves each stage the same work.
-    per_image = convolutions * 9 * run.width**2 * size**2 + 9 * channels * run.width * size**2
-    step = 1e-3 * convolutions + 3 * run.batch_size * per_image / 40e9
-    constraint = 1.0 if run.residual == "ordinary" else 1.5
+    work = 3 * run.batch_size * (convolutions * 9 * run.width**2 + 9 * channels * run.width) * size**2
+    step = sum(0.2e-3 * convolutions + work / (1.55e9 * min(run.width * 2**stage, 32)) for stage in range(run.stages))
+    constraint = 1.0 if run.residual == "ordinary" else 1.4
     return 3.0 + constraint * step * run.epochs * -(-samples // run.batch_size)
