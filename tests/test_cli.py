@@ -28,6 +28,8 @@ def refused(capsys, *arguments):
         (["train", "--data", "digitz", "--out", "OUT"], "did you mean 'digits'?"),
         (["train", "--data", "digits", "--samples", "5", "--out", "OUT"], "less than one for each of 10 classes"),
         (["train", "--device", "nonsense", "--out", "OUT"], "device 'nonsense' is not there"),
+        (["train", "--device", "meta", "--out", "OUT"], "device 'meta' is not there"),
+        (["train", "--seed", "99999999999999999999"], "use 0 to 4294967295"),
         (["reproduce", "fig99"], "no study 'fig99'"),
         (["reproduce", "--scale", "huge"], "no scale 'huge'"),
         (["reproduce", "--workers", "0", "--out", "OUT"], "workers=0"),

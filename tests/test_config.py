@@ -62,6 +62,8 @@ def test_round_trip_and_unknown_fields():
         ("batch_size", 1),
         ("samples", 0),
         ("seed", -1),
+        ("seed", 2**32),
+        ("seed", 10**30),
         ("lr", 0.0),
         ("lr", float("nan")),
         ("lr_divisor", -1.0),
@@ -81,7 +83,7 @@ def test_round_trip_and_unknown_fields():
 )
 def test_values_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(InputError, match=f"{field}=") as error:
-        RunConfig(**{field: value})
+        RunConfig.from_dict({field: value})
     assert "\n" not in str(error.value)
 
 
@@ -102,3 +104,23 @@ def test_every_field_has_a_sentence():
         if isinstance(first, ast.AnnAssign) and isinstance(second, ast.Expr)
     ]
     assert documented == [field.name for field in dataclasses.fields(RunConfig)]
+
+
+WRONG_KINDS = """
+from iterconv.errors import InputError
+from iterconv.training.config import RunConfig
+for field, value in (("width", None), ("width", True), ("width", 8.5), ("data", 5), ("augment", "yes"), ("lr", [1])):
+    try:
+        RunConfig.from_dict({field: value})
+    except InputError as problem:
+        assert str(problem) == f"{field}={value!r} is of the wrong kind; see iterconv train --help", problem
+    else:
+        raise AssertionError(field)
+RunConfig.from_dict({"lr": 1, "coupling": 1, "epochs": None, "init": "recurrent", "augment": True})
+"""
+
+
+def test_values_of_the_wrong_kind_as_in_a_damaged_file_are_refused():
+    """In a process of its own, where no type checker comes first."""
+    done = subprocess.run([sys.executable, "-c", WRONG_KINDS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -182,6 +182,9 @@ def test_a_checkpoint_of_another_run_and_a_truncated_one_are_refused(tmp_path):
         checkpoint.write_bytes(damaged)
         with pytest.raises(InputError, match="is damaged; delete it"):
             complete(TINY, tmp_path / "run")
+    RunFolder(tmp_path / "run", TINY).save_checkpoint({"something": 1})
+    with pytest.raises(InputError, match="is damaged; delete it"):
+        complete(TINY, tmp_path / "run")
     other = replace(TINY, seed=9)
     with pytest.raises(KeyboardInterrupt):
         complete(other, tmp_path / "other", stop=StopAfter(2))

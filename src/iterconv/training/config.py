@@ -8,7 +8,8 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from iterconv.errors import InputError
 from iterconv.options import Init, Kernel, Residual, Selection
@@ -36,6 +37,9 @@ RECIPES = {
 """Source: Lippl et al., Sec. A.4. Departure: of the two schedules that the text gives Digitclutter, this is the one
 with 400 epochs; the other is CIFAR-100's: epochs 200, lr 0.1, lr_divisor 10. Choice: batch 128 and the CIFAR
 augmentation; ``digits`` (UCI) is ours throughout."""
+
+MOST_SEED = 2**32 - 1
+"""Seeds are combined with the epoch's number and have to fit torch's generators then."""
 
 OTHER_DATA = Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10.0)
 
@@ -89,6 +93,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check every field by itself; what depends on the data is checked when it is loaded."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not _is_of_type(value, field.type):
+                raise InputError(f"{field.name}={value!r} is of the wrong kind; see iterconv train --help")
+        if self.seed > MOST_SEED:
+            raise InputError(f"seed={self.seed} is out of range; use 0 to {MOST_SEED}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and (not math.isfinite(value) or value < least):
@@ -163,6 +173,18 @@ class RunConfig:
             f"{data}-{run.residual}-s{run.stages}-b{run.blocks}-w{run.width}"
             f"-{start}-c{run.coupling:g}-seed{run.seed}-{self.hash}"
         )
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    options = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+    if isinstance(value, bool):
+        return bool in options
+    if value is None:
+        return type(None) in options
+    if isinstance(value, int):
+        return int in options or float in options
+    # Any string may stand for a choice: which ones there are is told by name.
+    return type(value) in options or (isinstance(value, str) and any(get_origin(o) is Literal for o in options))
 
 
 _FLOATS = ("lipschitz", "norm_scale", "coupling", "lr", "lr_divisor", "momentum", "weight_decay")

@@ -169,7 +169,11 @@ class RunFolder:
         Raises:
             InputError: If the run is not finished or the file damaged.
         """
-        return read_json(self.path / "result.json", "the run is not finished; train it first")
+        path = self.path / "result.json"
+        contents = read_json(path, "the run is not finished; train it first")
+        if "test_error" not in contents:
+            raise InputError(f"{path} is damaged; delete it and run the same command again")
+        return contents
 
 
 def read_config(path: Path) -> RunConfig:

@@ -101,7 +101,10 @@ def train(
     progress = _Progress()
     saved = folder.load_checkpoint()
     if saved:
-        _restore(saved, network, optimizer, coupling, progress)
+        try:
+            _restore(saved, network, optimizer, coupling, progress)
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError):
+            raise InputError(f"the checkpoint in {folder.path} is damaged; delete it to start this run anew") from None
     last_saved = time.monotonic()
 
     def save() -> None:
