@@ -164,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         command = _parse(list(sys.argv[1:] if arguments is None else arguments))
-        with _interruptible() as stop:
+        # Only training has state to save first; everything else stops at once.
+        saves = isinstance(command, Train | Reproduce)
+        with _interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
             return command(stop)
     except InputError as problem:
         print(f"iterconv: {' '.join(str(problem).split())}", file=sys.stderr)
