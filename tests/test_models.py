@@ -56,10 +56,9 @@ def unsettle_(module):
 def test_block_is_the_papers_sequence(training):
     torch.manual_seed(0)
     block, z = unsettle_(ResidualBlock(4)).double().train(training), torch.randn(8, 4, 6, 5, dtype=torch.float64)
-    expected = z + branch(z, block, training)
-    torch.testing.assert_close(block.branch(z), expected - z)
-    block = block.train(training)
-    torch.testing.assert_close(block(z), z + branch(z, block, training))
+    expected = branch(z, block, training)
+    torch.testing.assert_close(copy.deepcopy(block).branch(z), expected)
+    torch.testing.assert_close(block(z), z + expected)
     assert {name for name, _ in block.named_parameters()} == {
         *("bn1.weight", "bn1.bias", "conv1.weight", "bn2.weight", "bn2.bias", "conv2.weight")
     }
@@ -106,17 +105,20 @@ def test_stages_differ_in_what_the_shortcut_carries(residual, training):
     x, z = torch.randn(4, 4, 6, 6), torch.randn(4, 4, 6, 6)
     stage(x)
     stage.train(training)
-    state = copy.deepcopy(stage)
+    twin = copy.deepcopy(stage)  # its vectors and statistics move alike
     shortcut = x if residual == "proper" else z
-    assert torch.equal(stage.step(1, z, x), shortcut + state.branch(1, z))
-    stage, state = copy.deepcopy(state), state
-    z = x
-    tables = state._move_vectors((6, 6)) if training and residual != "ordinary" else None
-    for index in range(3):
-        if tables:
-            state._tables = tables
-        z = (x if residual == "proper" else z) + state.branch(index, z)
-    assert torch.equal(stage(x), z)
+    assert torch.equal(stage.step(1, z, x), shortcut + twin.branch(1, z))
+
+
+@pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
+def test_a_stage_is_its_steps_from_its_input_on(residual):
+    torch.manual_seed(0)
+    stage = resnet(width=4, blocks=3, stages=1, residual=residual).eval().stages[0]
+    x = torch.randn(4, 4, 6, 6)
+    first = x + stage.branch(0, x)
+    second = (x if residual == "proper" else first) + stage.branch(1, first)
+    third = (x if residual == "proper" else second) + stage.branch(2, second)
+    assert torch.equal(stage(x), third) and stage.full_path == (0, 1, 2)
 
 
 @pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
