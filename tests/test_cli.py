@@ -36,7 +36,12 @@ def refused(capsys, *arguments):
         (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["measure", "OUT"], "there is no"),
         (["data", "mnits"], "did you mean 'mnist'?"),
-        (["frobnicate"], "reproduce, train, measure, report, data"),
+        (["frobnicate"], "reproduce, train, measure, report, claims, data"),
+        (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),
+        (["claims", "OUT"], "holds no tables"),
+        (["claims", "OUT", "--scale", "small"], "--scale and --out are for finished runs"),
+        (["reproduce", "--dry-run", "--workers", "0"], "workers=0"),
+        (["train", "--evaluation-samples", "0"], "evaluation_samples=0 is out of range"),
         (["measure"], "PATH"),
     ],
 )

@@ -177,6 +177,19 @@ def test_samples_are_a_balanced_part_of_the_training_split():
     assert not torch.equal(part.mean, whole.mean)
 
 
+def test_evaluation_samples_limit_validation_and_test_alike():
+    whole, few = data.load("digits"), data.load("digits", evaluation_samples=50)
+    assert torch.equal(few.train.images, whole.train.images) and torch.equal(few.mean, whole.mean)
+    for name in ("validation", "test"):
+        split, part = getattr(whole, name), getattr(few, name)
+        assert len(part) == 50
+        known = {image.numpy().tobytes() for image in split.images}
+        assert all(image.numpy().tobytes() in known for image in part.images)
+        assert (torch.bincount(part.targets) - 50 * torch.bincount(split.targets) / len(split)).abs().max() < 1
+    more = data.load("digits", evaluation_samples=200)
+    assert len(more.validation) == len(whole.validation) < 200 == len(more.test)
+
+
 def test_stratified_gives_every_class_its_share():
     targets = torch.tensor([0] * 60 + [1] * 30 + [3] * 10)
     chosen, others = stratified(targets, 20, seed=0)
@@ -350,6 +363,7 @@ def test_the_hub_is_decoded_once(monkeypatch, tmp_path):
         ({"validation": 1.0}, r"validation=1.0 is out of range; use a share"),
         ({"validation": -0.1}, r"validation=-0.1"),
         ({"validation": 0.9999}, r"validation=0.9999 leaves no image of digits to train on"),
+        ({"evaluation_samples": 0}, "evaluation_samples=0 leaves nothing"),
         ({"samples": 9}, r"samples=9 is less than one for each of 10 classes; use 10 or more"),
         ({"samples": 1798}, r"samples=1798 is more than the 1294 training samples there are; use fewer"),
         ({"device": "nowhere"}, r"device 'nowhere' is not there; use 'cpu'"),

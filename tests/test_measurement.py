@@ -31,8 +31,8 @@ def make_batches(net, n=60, size=25, noise=0.2, seed=1):
 
 
 def naive(net, batches, stage, path, reference):
-    """Mean error, cross-entropy and distance of one path, by itself."""
-    errors, entropies, distances = [], [], []
+    """Mean error, disagreement, cross-entropy and distance of one path, by itself."""
+    errors, disagreements, entropies, distances = [], [], [], []
     full = tuple(range(len(net.stages[0].blocks)))
     with torch.no_grad():
         for images, labels in batches:
@@ -51,9 +51,15 @@ def naive(net, batches, stage, path, reference):
             intact, expected = run(full)
             targets = labels if reference == "labels" else expected.argmax(1)
             errors += (output.argmax(1) != targets).tolist()
+            disagreements += (output.argmax(1) != expected.argmax(1)).tolist()
             entropies += F.cross_entropy(output, targets, reduction="none").tolist()
             distances += (z - intact).flatten(1).norm(dim=1).tolist()
-    return {"error": np.mean(errors), "cross_entropy": np.mean(entropies), "distance": np.mean(distances)}
+    return {
+        "error": np.mean(errors),
+        "disagreement": np.mean(disagreements),
+        "cross_entropy": np.mean(entropies),
+        "distance": np.mean(distances),
+    }
 
 
 @pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
@@ -62,7 +68,7 @@ def test_every_row_equals_a_naive_evaluation(residual, reference):
     net = make_net(residual)
     batches = make_batches(net)
     report = ic.measure(net, batches, reference=reference, extra_evaluations=4, replicates=0)
-    assert len(report.curves) == 2 * (3 + 3 + 5) * 3
+    assert len(report.curves) == 2 * (3 + 3 + 5) * 4
     for (stage, path), rows in report.curves.groupby(["stage", "path"]):
         expected = naive(net, batches, stage, path, reference)
         for row in rows.itertuples():

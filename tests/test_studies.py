@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,20 +9,52 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
-from iterconv import InputError
+from iterconv import InputError, data
+from iterconv.cli import main
+from iterconv.data import sources
+from iterconv.data.dataset import Split
+from iterconv.data.sources import Source
+from iterconv.models.toy import forward_model, iterative_algorithm
 from iterconv.studies import catalogue, workers
-from iterconv.studies.catalogue import Architecture, Scale, estimated_seconds, find_scale, find_studies
-from iterconv.studies.reproduce import duration, reproduce, unfinished, unique_runs
-from iterconv.studies.tables import curve_table, history_table, index_table, run_table
+from iterconv.studies.catalogue import Scale, Setting, find_scale, find_studies
+from iterconv.studies.cost import cost, estimated_gpu_seconds, estimated_seconds
+from iterconv.studies.inverse import TRACED, ToyRun, perturbed, toy_runs
+from iterconv.studies.reproduce import (
+    dry_run,
+    duration,
+    gather,
+    list_studies,
+    reproduce,
+    unfinished,
+    unique_runs,
+    write_report,
+)
+from iterconv.studies.tables import Tables
+from iterconv.training import loop
 from iterconv.training.config import RunConfig
+from iterconv.training.run import complete
 
 BASE = RunConfig(blocks=2, stages=2, epochs=2, samples=100)
+CLUTTER = replace(BASE, data="clutter", blocks=2, epochs=1, evaluation_samples=40)
 TINY = Scale(
     name="tiny",
     summary="for tests",
-    architectures=(Architecture(label="two stages of 2 blocks", base=BASE, widths=(2, 3)),),
-    seeds=(0,),
+    settings=(
+        Setting(
+            label="two stages of 2 blocks",
+            base=BASE,
+            widths=(2, 3),
+            seeds=(0,),
+            studies=("fig2", "fig3", "fig4", "fig7"),
+        ),
+        Setting(label="clutter", base=CLUTTER, widths=(2,), seeds=(0,), studies=("fig13",)),
+        Setting(
+            label="three stages", base=replace(BASE, blocks=3, stages=1), widths=(2,), seeds=(0,), studies=("fig8",)
+        ),
+    ),
+    toy_seeds=(0,),
 )
 
 
@@ -31,25 +64,62 @@ def tiny(monkeypatch):
     return TINY
 
 
-def test_quick_trains_what_the_issue_asks_for():
+def test_quick_is_small_and_real():
     quick = find_scale("quick")
-    runs = unique_runs(find_studies(()), quick)
+    runs = unique_runs(find_studies(("fig3", "fig4", "fig12")), quick)
     three = [run for run in runs if run.stages == 3]
     one = [run for run in runs if run.stages == 1]
-    assert {(r.blocks, r.width) for r in three} == {(5, 8)} and {(r.blocks, r.width) for r in one} == {
-        (16, 8),
-        (16, 16),
-    }
+    assert {(r.blocks, r.width) for r in three} == {(5, 8)}
+    assert {(r.blocks, r.width) for r in one} == {(16, 8), (16, 16)}
     assert len(three) == 3 * 5 * 3 and len(one) == 2 * 5 * 3
     assert {r.data for r in runs} == {"digits"} and {r.seed for r in runs} == {0, 1, 2}
     assert {(r.init, r.coupling) for r in three if r.residual == "proper"} == set(catalogue.CONDITIONS)
 
 
+@pytest.mark.parametrize("scale", catalogue.SCALES)
+def test_every_study_has_runs_at_every_scale(scale):
+    for study in find_studies(()):
+        runs = study.runs(find_scale(scale))
+        assert runs and len({run.name for run in runs}) == len(unique_runs([study], find_scale(scale)))
+        assert study.residual == {"fig4": "improper", "fig12": "proper"}.get(study.name, "ordinary")
+
+
 def test_paper_scale_has_the_texts_numbers():
-    runs = unique_runs(find_studies(("fig3",)), find_scale("paper"))
-    assert len(runs) == 5 * 4 * 6
+    paper = find_scale("paper")
+    runs = unique_runs(find_studies(("fig4", "fig12")), paper)
+    assert len(runs) == 3 * 5 * 4 * 6
     assert {(r.blocks, r.width) for r in runs} == {(16, 8), (16, 16), (16, 32), (16, 64)}
     assert all(r.resolved().epochs == 400 and r.stages == 3 for r in runs)
+    assert {r.data for r in unique_runs(find_studies(("fig3",)), paper)} == {"cifar10", "digitclutter-5"}
+    (fig2,) = find_studies(("fig2",))
+    assert len(fig2.runs(paper)) == 6 and {(r.width, r.init, r.coupling) for r in fig2.runs(paper)} == {
+        (16, "independent", 0.0)
+    }
+    (fig13,) = find_studies(("fig13",))
+    sets = {(r.data, r.samples, r.resolved().epochs, r.resolved().stages) for r in fig13.runs(paper)}
+    assert sets == {
+        ("digitclutter-3", None, 400, 3),
+        ("digitclutter-5", None, 400, 3),
+        ("digitclutter-4", 8192, 400, 3),
+        ("cifar100", None, 200, 3),
+        ("cifar10", 2048, 400, 3),
+        ("mnist", None, 400, 1),
+    }
+
+
+def test_fig8_has_every_variant():
+    (fig8,) = find_studies(("fig8",))
+    for scale, late in (("paper", 5), ("small", 2)):
+        found = {}
+        for run in fig8.runs(find_scale(scale)):
+            found.setdefault((run.norm_scale, run.kernel, run.first_coupled), set()).add((run.init, run.coupling))
+        assert found == {
+            (1.0, "uniform", 0): set(catalogue.CONDITIONS),
+            (0.1, "uniform", 0): set(catalogue.CONDITIONS),
+            (1.0, "triangular", 0): {("recurrent", 0.5), ("recurrent", 0.9)},
+            (1.0, "uniform", late): set(catalogue.COUPLED),
+            (0.1, "uniform", late): set(catalogue.COUPLED),
+        }
 
 
 def test_runs_that_studies_share_are_done_once():
@@ -72,6 +142,25 @@ def test_estimates_grow_with_the_work():
     for more in ({"width": 16}, {"epochs": 60}, {"blocks": 32}, {"residual": "proper"}, {"stages": 3}):
         assert estimated_seconds(RunConfig(**{"width": 8, **more})) > base
     assert duration([RunConfig()] * 100, 1).endswith(("min", "h"))
+    assert duration([], 1) == "0 s"
+    large = RunConfig(data="cifar10")
+    assert estimated_gpu_seconds(large) < estimated_seconds(large) / 100
+    assert estimated_seconds(ToyRun("residual", 0)) == estimated_seconds(ToyRun("recurrent", 1))
+
+
+def test_the_work_of_a_run_is_what_its_layers_multiply():
+    run = RunConfig(data="cifar10", width=4, blocks=3, stages=2, samples=64, evaluation_samples=10, epochs=1)
+    network = loop.make_network(run, data.load("digits", samples=64))
+    counted = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda m, i, o: counted.append(o[0].numel() * m.in_channels * m.kernel_size[0] * m.kernel_size[1])
+            )
+    network(torch.randn(2, 1, 32, 32))
+    forward = sum(counted)
+    # Training is three forward passes of 64; validating one of 10; measuring some of 10.
+    assert cost(run).raw_work == pytest.approx((64 * 3 + 10 * 0.8 * (1 + 24)) * forward, rel=0.25)
 
 
 def collect(configs, root, stop=None, count=2):
@@ -163,22 +252,113 @@ def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
     assert list(tmp_path.glob("*/checkpoint.pt"))
 
 
+@pytest.fixture
+def clutter(monkeypatch):
+    """A data set with three labels an image."""
+
+    def source(_):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (160, 1, 8, 8), generator=generator, dtype=torch.uint8)
+        targets = (torch.rand(160, 10, generator=generator).argsort(1) < 3).float()
+        return Source(Split(images, targets), None, 10)
+
+    monkeypatch.setitem(sources.SOURCES, "clutter", source)
+
+
+def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutter, capsys):
+    # In this process: workers would not know of the data set above.
+    for run in unique_runs(find_studies(()), tiny):
+        if isinstance(run, RunConfig):
+            complete(run, tmp_path / run.name)
+        else:
+            perturbed_quickly(run, tmp_path)
+    assert write_report((), "tiny", tmp_path) == 0
+    folder = tmp_path / "report-tiny"
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert drawn == {
+        "fig1",
+        "fig2-1-width2",
+        "fig2-1-width3",
+        "fig6-1-width2",
+        "fig6-1-width3",
+        "fig3-1",
+        "fig5-1",
+        "fig4-1",
+        "fig7-1",
+        "fig8-1-width2",
+        "fig13",
+    }
+    page = (folder / "index.html").read_text()
+    assert page.count("<svg") == len(drawn) and "sets not exact" in page
+    assert "fig12: The same for properly convergent" in page and "0 of 0 runs" in page
+    tables = gather(find_studies(()), tiny, tmp_path)
+    again = Tables.load(folder / "tables")
+    for name in ("runs", "indices", "curves", "history", "toy"):
+        assert len(getattr(again, name)) == len(getattr(tables, name)) > 0
+    assert tables.runs[tables.runs.data == "clutter"].test_exact_error.notna().all()
+    assert (tables.runs[tables.runs.data == "clutter"].test_examples == 32).all(), "a fifth of 160"
+    capsys.readouterr()
+    assert main(["claims", str(folder / "tables")]) == 0
+    from_files = capsys.readouterr().out
+    assert main(["claims", "--scale", "tiny", "--out", str(tmp_path)]) == 0
+    from_runs = capsys.readouterr().out
+    assert [line[:12] for line in from_files.splitlines()] == [line[:12] for line in from_runs.splitlines()]
+    assert all(f"\n{number}. " in from_files for number in range(1, 18))
+    facts = json.loads((folder / "tables" / "facts.json").read_text())
+    assert facts["command"].startswith("iterconv reproduce fig1") and facts["torch"] == torch.__version__
+
+
+def perturbed_quickly(run, root):
+    path = run.path(root)
+    path.parent.mkdir(exist_ok=True)
+    perturbed(run.kind, run.seed, steps=5).to_parquet(path)
+
+
+def test_toy_tables_are_the_networks_perturbed():
+    table = perturbed("exact", 0)
+    measured = table[table.point < 0].set_index(["perturbation", "position"])
+    z = torch.tensor([row for row in TRACED])
+    traced = table[(table.point >= 0) & (table.perturbation == "early read-out") & (table.position == 3)]
+    torch.testing.assert_close(
+        torch.tensor(traced[["z1", "z2"]].to_numpy()).float(), iterative_algorithm(forward_model(z), 3)[-1]
+    )
+    assert (
+        len(measured) == 16 + 16 + 17
+        and measured.rmse["early read-out", 16]
+        == measured.rmse["drop-out", 1] * 0 + (measured.rmse["extra evaluation", 0])
+    )
+    assert measured.distance["extra evaluation", 0] == 0
+    first, second = (perturbed("residual", 1, steps=3) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+    assert [(run.kind, run.seed) for run in toy_runs((0, 1))][:3] == [("exact", 0), ("residual", 0), ("residual", 1)]
+
+
+def test_listing_and_dry_run_train_nothing(tmp_path, tiny, capsys):
+    assert list_studies(tmp_path, 2) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in catalogue.STUDIES) and "paper:" in listed
+    assert dry_run(("fig1", "fig2"), "tiny", tmp_path, 2) == 0
+    planned = capsys.readouterr().out
+    assert planned.count("to do") == 4 + 2 + 1 and "on a GPU" in planned and "assumed, not measured" in planned
+    assert not list(tmp_path.iterdir())
+
+
 def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
     page = (tmp_path / "report-tiny" / "index.html").read_text()
-    assert page.count("<svg") == 3 and "iterconv reproduce fig7 --scale tiny" in page
+    assert page.count("<svg") == 5 and "iterconv reproduce fig7 --scale tiny" in page
     fetched = ('src="', 'href="http', "@import", "url(http")
     assert not any(word in page for word in fetched), "needs nothing else"
     names = {path.name for path in (tmp_path / "report-tiny").iterdir()}
-    assert {"fig2-1-width2.png", "fig2-1-width2.svg", "fig7-1.png", "fig7-runs.csv", "fig7-summary.csv"} <= names
-    runs = unique_runs(find_studies(("fig7",)), tiny)
+    assert {"fig2-1-width2.png", "fig2-1-width2.svg", "fig7-1.png", "fig7-summary.csv", "tables"} <= names
     assert unfinished(find_studies(("fig7",)), tiny, tmp_path) == []
-    table = run_table(runs, tmp_path)
+    tables = gather(find_studies(("fig7",)), tiny, tmp_path)
+    table = tables.runs
     assert len(table) == 10 and table["test_error"].between(0, 1).all()
     assert table[table.coupling == 1]["effective"].eq(table[table.coupling == 1]["tied"]).all()
-    assert set(index_table(runs, tmp_path)["stage"]) == {0, 1, "mean"}
-    assert len(history_table(runs, tmp_path)) == 20
-    assert len(curve_table(runs, tmp_path)) == 10 * 2 * (2 + 2 + 17) * 3
+    assert set(tables.indices["stage"]) == {0, 1, "mean"}
+    assert len(tables.history) == 20
+    assert len(tables.curves) == 10 * 2 * (2 + 2 + 17) * 4
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("best.safetensors")}
     assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("best.safetensors")}
@@ -186,11 +366,9 @@ def test_reproduce_end_to_end(tmp_path, tiny, capsys):
 
 
 def test_a_report_on_nothing_is_refused(tmp_path, tiny):
-    from iterconv.report import render
-
     with pytest.raises(InputError, match="no run of scale 'tiny' is finished"):
-        render(find_studies(()), tiny, tmp_path)
-    assert run_table([BASE], tmp_path).empty and curve_table([BASE], tmp_path).empty
+        write_report((), "tiny", tmp_path)
+    assert Tables.collect([BASE], tmp_path).empty
 
 
 def test_ctrl_c_on_the_command_line_saves_and_tells_how_to_go_on(tmp_path):

@@ -129,7 +129,7 @@ def test_coupling_at_0_is_the_plain_loop_bit_for_bit(tmp_path):
     run = replace(TINY, epochs=1)
     complete(run, tmp_path / "run")
     dataset = data.load("digits", samples=150)
-    network = loop.make_network(run, dataset)
+    network = loop.make_network(run, dataset).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     for inputs, targets in dataset.training_batches(32, torch.Generator().manual_seed(0)):
         optimizer.zero_grad()

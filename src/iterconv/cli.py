@@ -74,22 +74,26 @@ class Reproduce:
     """Train what the paper's studies still lack, measure, draw the figures, write the report."""
 
     studies: conf.Positional[tuple[str, ...]] = ()
-    """fig2, fig3, fig4, fig7, fig12; all of them by default."""
+    """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
     scale: str = "quick"
-    """quick (minutes), small (a night) or paper (GPUs)."""
+    """quick (minutes), small (hours) or paper (GPUs)."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
     workers: int = field(default_factory=_cores)
     """Runs side by side, one thread each; the machine's cores by default."""
     list: bool = False
     """Show studies, scales and what they cost, and stop."""
+    dry_run: bool = False
+    """Show every run with its cost on this machine and on a GPU, and stop."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Do it."""
-        from iterconv.studies.reproduce import list_studies, reproduce
+        from iterconv.studies.reproduce import dry_run, list_studies, reproduce
 
         if self.list:
             return list_studies(self.out, self.workers)
+        if self.dry_run:
+            return dry_run(self.studies, self.scale, self.out, self.workers)
         return reproduce(self.studies, self.scale, self.out, self.workers, stop)
 
 
@@ -98,7 +102,7 @@ class Report:
     """Draw the figures and write the report again from the runs that are finished."""
 
     studies: conf.Positional[tuple[str, ...]] = ()
-    """fig2, fig3, fig4, fig7, fig12; all of them by default."""
+    """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
     scale: str = "quick"
     """quick, small or paper."""
     out: Path = DEFAULT_ROOT
@@ -109,6 +113,26 @@ class Report:
         from iterconv.studies.reproduce import write_report
 
         return write_report(self.studies, self.scale, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Judge the paper's 17 claims: supported, contradicted or not testable with the runs that are finished."""
+
+    tables: conf.Positional[Path | None] = None
+    """A folder of tables, as results/small or runs/report-quick/tables; the finished runs of --scale by default."""
+    scale: str = "quick"
+    """quick, small or paper."""
+    out: Path = DEFAULT_ROOT
+    """The folder of runs and reports."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.studies.verdicts import print_claims
+
+        if self.tables is not None and (self.scale, self.out) != ("quick", DEFAULT_ROOT):
+            raise InputError(f"{self.tables} is a folder of tables; --scale and --out are for finished runs")
+        return print_claims(self.tables, self.scale, self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +173,7 @@ Command = (
     | Annotated[Train, conf.subcommand("train")]
     | Annotated[Measure, conf.subcommand("measure")]
     | Annotated[Report, conf.subcommand("report")]
+    | Annotated[Claims, conf.subcommand("claims")]
     | Annotated[Data, conf.subcommand("data")]
 )
 
@@ -193,7 +218,7 @@ def _out_of_memory(problem: Exception) -> bool:
     return isinstance(problem, MemoryError) or re.search(r"allocate memory|out of memory", str(problem)) is not None
 
 
-def _parse(arguments: list[str]) -> Train | Measure | Reproduce | Report | Data:
+def _parse(arguments: list[str]) -> Train | Measure | Reproduce | Report | Claims | Data:
     """Tyro's parser, its boxed complaints turned into one line."""
     complaint = io.StringIO()
     try:

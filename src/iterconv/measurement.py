@@ -169,15 +169,18 @@ def _batch_values(
     full = routes[0]
     values: dict[tuple[int, paths.Path, str], NDArray[np.float64]] = {}
     intact: tuple[Any, ...] = ()
+    predicted = targets
     for route, outcome in paths.evaluate(model, routes, inputs):
         if route == full:
             metrics.check_targets(targets, outcome.output, number)
             chances.append(metrics.chance_level(targets, outcome.output.shape[1]))
             intact = outcome.stage_outputs
+            predicted = metrics.predict(outcome.output, targets)
             if reference == "predictions":
-                targets = metrics.predict(outcome.output, targets)
+                targets = predicted
         compared = {
             "error": metrics.error(outcome.output, targets, chances[-1]),
+            "disagreement": metrics.error(outcome.output, predicted, chances[-1]),
             "cross_entropy": metrics.cross_entropy(outcome.output, targets),
         }
         if targets.ndim == 2:

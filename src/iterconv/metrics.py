@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from iterconv._typing import Float, Shaped
 from iterconv.errors import InputError
 
-METRICS = ("error", "exact_error", "cross_entropy", "distance")
-"""``exact_error`` is there for several labels only."""
+METRICS = ("error", "exact_error", "disagreement", "cross_entropy", "distance")
+"""``exact_error`` is there for several labels only; ``disagreement`` is the error against the unperturbed model's
+own predictions."""
 
 
 def check_batch(inputs: Any, targets: Any, number: int) -> None:

@@ -20,6 +20,7 @@ def load(
     name: str | os.PathLike[str],
     *,
     samples: int | None = None,
+    evaluation_samples: int | None = None,
     validation: float = 0.1,
     split_seed: int = 0,
     device: str | torch.device = "cpu",
@@ -42,8 +43,9 @@ def load(
             hub's Parquet layout, or images in one folder per class, below train/ and test/ if need be); a
             Parquet file; or a hub name ``owner/name``.
         samples: Train on this many images only, equally many of each class.
+        evaluation_samples: Validate and test on this many images each, at most, with the classes' shares kept.
         validation: Share of the training images, in [0, 1).
-        split_seed: Of the splits and of ``samples``.
+        split_seed: Of the splits, of ``samples`` and of ``evaluation_samples``.
         device: A torch device.
         image_column: ``image`` or ``img`` by default.
         label_column: ``label``, ``fine_label`` or ``labels`` by default.
@@ -63,6 +65,8 @@ def load(
     train, held_out, test = _split(source, validation, split_seed)
     if samples is not None:
         train = train[balanced(train.targets, samples, source.classes, split_seed)]
+    if evaluation_samples is not None:
+        held_out, test = (_fewer(split, evaluation_samples, split_seed) for split in (held_out, test))
     if len(train) == 0:
         raise InputError(f"validation={validation} leaves no image of {name} to train on; use a smaller share")
     mean, std = _statistics(train.images)
@@ -75,6 +79,12 @@ def load(
         mean=mean.to(device),
         std=std.to(device),
     )
+
+
+def _fewer(split: Split, count: int, seed: int) -> Split:
+    if count < 1:
+        raise InputError(f"evaluation_samples={count} leaves nothing to test on; use 1 or more")
+    return split[stratified(split.targets, min(count, len(split)), seed)[0]]
 
 
 def _check_device(device: str | torch.device) -> None:

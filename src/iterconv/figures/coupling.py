@@ -33,14 +33,14 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
         figure = new_figure(9.5, 5.4)
         panels = figure.subplots(2, 3)
         for axes, (name, title) in zip(panels[0], INDEX_NAMES.items(), strict=True):
-            _against_coupling(axes, runs, name)
+            against_coupling(axes, runs, name)
             axes.set_title(title)
             low, high = axes.get_ylim()
             axes.set_ylim(min(low, -0.03), max(high, 1.05))
         error = panels[1][0]
         if baseline is not None and len(baseline):
             _baseline(error, runs, baseline)
-        _against_coupling(error, runs, "test_error")
+        against_coupling(error, runs, "test_error")
         error.set_ylabel("test error")
         error.set_title("Error")
         wide_enough(error, x=0)
@@ -51,7 +51,8 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
     return figure
 
 
-def _against_coupling(axes: Axes, runs: pd.DataFrame, column: str) -> None:
+def against_coupling(axes: Axes, runs: pd.DataFrame, column: str) -> None:
+    """A column against the conditions: every seed a dot, a line through the means of each width."""
     conditions = conditions_of(runs)
     for width, of_width in runs.groupby("width"):
         colour = width_colour(int(str(width)))

@@ -72,7 +72,7 @@ def draw_instances(curves: pd.DataFrame, indices: pd.DataFrame, runs: pd.DataFra
         _draw_families(above.subplots(1, 3, sharey=True), curves, float(runs["chance"].iloc[0]))
         panels = below.subplots(1, 5)
         for axes, (name, title) in zip(panels, INDEX_NAMES.items(), strict=False):
-            _draw_stages(axes, indices[indices["index"] == name])
+            draw_stages(axes, indices[indices["index"] == name])
             axes.set_title(title)
         for axes, name in zip(panels[3:], ("convergence", "divergence"), strict=True):
             axes.plot(runs[name], runs["test_error"], "o", color="#333333", alpha=0.7, markeredgewidth=0)
@@ -103,7 +103,8 @@ def _draw_families(panels: Any, curves: pd.DataFrame, chance: float) -> None:
     panels[0].legend()
 
 
-def _draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
+def draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
+    """Values of one index by stage and in the mean: every seed a dot, means large."""
     stages = [*sorted(stage for stage in indices["stage"].unique() if stage != "mean"), "mean"]
     for place, stage in enumerate(stages):
         values = indices[indices["stage"] == stage]["value"].astype(float)

@@ -94,6 +94,14 @@ def conditions_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
     return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
 
 
+def variant_label(norm_scale: float, kernel: str, first_coupled: int) -> str:
+    """What tells a variant of coupling and initialisation from the standard."""
+    parts = [kernel] if kernel != "uniform" else []
+    parts += [f"late, from block {first_coupled + 1}"] if first_coupled else []
+    parts += [f"norm scale {norm_scale:g}"] if norm_scale != 1 else []
+    return ", ".join(parts) or "standard"
+
+
 def width_colour(width: int) -> str:
     """The colour that a width has in every figure."""
     return WIDTH_COLOURS.get(width, "#777777")

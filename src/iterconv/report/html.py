@@ -1,6 +1,5 @@
 """Render sections to one self-contained HTML file, with figures and tables beside it as files too."""
 
-import platform
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,31 +10,38 @@ from iterconv.figures.style import save
 from iterconv.report.sections import Section, make_section
 from iterconv.reports import write_atomically
 from iterconv.studies.catalogue import Scale, Study
+from iterconv.studies.tables import Tables, machine
+from iterconv.studies.verdicts import describe, judge_all, scale_of, verdict_table
 
 
-def render(studies: list[Study], scale: Scale, root: Path) -> Path:
+def render(studies: list[Study], scale: Scale, tables: Tables, root: Path) -> Path:
     """Write the report of studies from their finished runs.
 
     Args:
         studies: What to report on.
         scale: At which scale.
+        tables: Of the studies' finished runs.
         root: The folder of all runs; the report goes to ``root/report-<scale>/``.
 
     Returns:
         The HTML file.
 
     Raises:
-        InputError: If not a single run is finished, or a file is damaged or can't be written.
+        InputError: If a file can't be written.
     """
-    sections = [make_section(study, scale, root) for study in studies]
-    if all(section.runs.empty for section in sections):
-        raise InputError(f"no run of scale {scale.name!r} is finished in {root}; run `iterconv reproduce` first")
+    sections = [make_section(study, scale, tables) for study in studies]
+    judgements = judge_all(tables)
     folder = root / f"report-{scale.name}"
+    command = f"iterconv reproduce {' '.join(study.name for study in studies)} --scale {scale.name}"
     try:
+        tables.save(folder / "tables", {"command": command, "scale": scale_of(tables)})
+        write_atomically(folder / "tables" / "claims.csv", verdict_table(judgements).to_csv(index=False).encode())
         text = _template().render(
             scale=scale,
             sections=[(section, _write_parts(section, folder)) for section in sections],
-            facts=_facts(sections),
+            judgements=judgements,
+            describe=describe,
+            facts=_facts(tables),
         )
         write_atomically(folder / "index.html", text.encode())
     except OSError as problem:
@@ -51,8 +57,7 @@ def _template():  # type: ignore[no-untyped-def]
 def _write_parts(section: Section, folder: Path) -> list[tuple[str, str]]:
     """Write figures and tables as files; (SVG, caption) of each figure."""
     name = section.study.name
-    if not section.runs.empty:
-        write_atomically(folder / f"{name}-runs.csv", section.runs.to_csv(index=False).encode())
+    if section.finished:
         write_atomically(folder / f"{name}-summary.csv", section.table.to_csv(index=False).encode())
     drawn = [
         (save(picture.figure, folder / picture.name), picture.name, picture.caption) for picture in section.pictures
@@ -69,13 +74,15 @@ def _own_names(svg: str, prefix: str) -> str:
     )
 
 
-def _facts(sections: list[Section]) -> dict[str, str]:
-    runs = [section.runs for section in sections if not section.runs.empty]
-    distinct = {name for table in runs for name in table["name"]}
-    return {
-        "Finished runs": str(len(distinct)),
-        "Devices": ", ".join(sorted({device for table in runs for device in table["device"]})),
-        "torch": ", ".join(sorted({version for table in runs for version in table["torch"]})),
-        "Machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "Test images": ", ".join(sorted({str(n) for table in runs for n in table["test_examples"]})),
+def _facts(tables: Tables) -> dict[str, str]:
+    here, runs = machine(), tables.runs
+    facts = {
+        "Experiments": scale_of(tables),
+        "Report made on": f"{here['processor']}, {here['cores']} cores, {here['system']}, Python {here['python']}",
     }
+    if len(runs):
+        facts["Runs made on"] = (
+            f"{', '.join(sorted(set(runs['device'])))}; torch {', '.join(sorted(set(runs['torch'])))}"
+        )
+        facts["Test images"] = ", ".join(str(n) for n in sorted(set(runs["test_examples"])))
+    return facts

@@ -5,9 +5,12 @@ import time
 from pathlib import Path
 
 from iterconv.commands import bar, console, require_folder
-from iterconv.studies.catalogue import SCALES, STUDIES, Scale, Study, estimated_seconds, find_scale, find_studies
+from iterconv.errors import InputError
+from iterconv.studies.catalogue import SCALES, STUDIES, Run, Scale, Study, find_scale, find_studies
+from iterconv.studies.cost import estimated_gpu_seconds, estimated_seconds, machine_factor
+from iterconv.studies.inverse import ToyRun
+from iterconv.studies.tables import Tables
 from iterconv.studies.workers import run_all
-from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 
 
@@ -25,20 +28,16 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
         The exit code: 1 if runs failed, in which case the report is made from the others.
 
     Raises:
-        InputError: If a name is unknown, the folder can't be written, or the options don't fit.
+        InputError: If a name is unknown, the folder can't be written, the options don't fit, or no run succeeded.
         KeyboardInterrupt: When interrupted, once all state is saved.
     """
-    from iterconv.errors import InputError
-
-    studies, scale = find_studies(names), find_scale(scale_name)
-    if workers < 1:
-        raise InputError(f"workers={workers} is too few; use 1 or more")
+    studies, scale = _find(names, scale_name, workers)
     require_folder(root)
     missing = unfinished(studies, scale, root)
     if missing:
         console.print(
             f"{len(missing)} of {len(unique_runs(studies, scale))} runs to do, {workers} at a time; "
-            f"about {duration(missing, workers)} on two cores like the reference machine's"
+            f"about {duration(missing, workers)} on cores like the reference machine's"
         )
     failed = _train(missing, root, workers, stop) if missing else {}
     for name, reason in failed.items():
@@ -47,30 +46,61 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
     return 1 if failed else 0
 
 
-def _train(missing: list[RunConfig], root: Path, workers: int, stop: threading.Event) -> dict[str, str]:
+def _find(names: tuple[str, ...], scale_name: str, workers: int) -> tuple[list[Study], Scale]:
+    if workers < 1:
+        raise InputError(f"workers={workers} is too few; use 1 or more")
+    return find_studies(names), find_scale(scale_name)
+
+
+def gather(studies: list[Study], scale: Scale, root: Path) -> Tables:
+    """The tables of what is finished of some studies.
+
+    Args:
+        studies: The studies.
+        scale: Their scale.
+        root: The folder of all runs.
+
+    Returns:
+        The tables.
+
+    Raises:
+        InputError: If nothing is finished, or a file is damaged.
+    """
+    tables = Tables.collect(unique_runs(studies, scale), root)
+    if tables.empty:
+        raise InputError(f"no run of scale {scale.name!r} is finished in {root}; run `iterconv reproduce` first")
+    return tables
+
+
+def _train(missing: list[Run], root: Path, workers: int, stop: threading.Event) -> dict[str, str]:
     # Epochs of big nets take longer: the bar counts estimated seconds, so that the time left is about right.
-    share = {run.name: estimated_seconds(run) / (run.resolved().epochs or 1) for run in missing}
+    share = {run.name: estimated_seconds(run) / _epochs(run) for run in missing}
     total = sum(estimated_seconds(run) for run in missing)
     done, finished, started = 0.0, 0, time.monotonic()
     with bar("estimated seconds", round(total)) as advance:
 
-        def on_epoch(run: RunConfig) -> None:
+        def on_epoch(run: Run) -> None:
             nonlocal done
             done += share[run.name]
             advance(round(done))
 
-        def on_finished(run: RunConfig) -> None:
+        def on_finished(run: Run) -> None:
             nonlocal finished
             finished += 1
-            result = RunFolder(root / run.name, run).result()
-            console.print(
-                f"{finished}/{len(missing)} {run.name}: test error {result['test_error']:.2%}, "
-                f"{time.monotonic() - started:.0f} s"
-            )
+            if isinstance(run, ToyRun):
+                on_epoch(run)
+                outcome = "done"
+            else:
+                outcome = f"test error {RunFolder(root / run.name, run).result()['test_error']:.2%}"
+            console.print(f"{finished}/{len(missing)} {run.name}: {outcome}, {time.monotonic() - started:.0f} s")
 
         # The costliest first, so that no core waits long for the last run.
         order = sorted(missing, key=estimated_seconds, reverse=True)
         return run_all(order, root, workers=workers, on_epoch=on_epoch, on_finished=on_finished, stop=stop).failed
+
+
+def _epochs(run: Run) -> int:
+    return 1 if isinstance(run, ToyRun) else run.resolved().epochs or 1
 
 
 def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
@@ -90,24 +120,32 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
     from iterconv.report import render
 
     studies, scale = find_studies(names), find_scale(scale_name)
-    path = render(studies, scale, root)
+    path = render(studies, scale, gather(studies, scale, root), root)
     console.print(f"report in {path}")
     return 0
 
 
-def unique_runs(studies: list[Study], scale: Scale) -> list[RunConfig]:
+def unique_runs(studies: list[Study], scale: Scale) -> list[Run]:
     """The runs that studies need; what several need, once."""
-    return list({run.hash: run for study in studies for run in study.runs(scale)}.values())
+    return list({run.name: run for study in studies for run in study.runs(scale)}.values())
 
 
-def unfinished(studies: list[Study], scale: Scale, root: Path) -> list[RunConfig]:
+def unfinished(studies: list[Study], scale: Scale, root: Path) -> list[Run]:
     """The runs that studies still lack."""
-    return [run for run in unique_runs(studies, scale) if not RunFolder(root / run.name, run).finished]
+    return [run for run in unique_runs(studies, scale) if not _finished(run, root)]
 
 
-def duration(runs: list[RunConfig], workers: int) -> str:
-    """The estimated time of runs side by side, in words."""
-    seconds = sum(estimated_seconds(run) for run in runs) / workers
+def _finished(run: Run, root: Path) -> bool:
+    return run.path(root).exists() if isinstance(run, ToyRun) else RunFolder(root / run.name, run).finished
+
+
+def duration(runs: list[Run], workers: int) -> str:
+    """The estimated time of runs side by side on the reference machine, in words."""
+    return in_words(sum(estimated_seconds(run) for run in runs) / workers)
+
+
+def in_words(seconds: float) -> str:
+    """A time with its unit."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -130,13 +168,45 @@ def list_studies(root: Path, workers: int) -> int:
         left = unfinished(everything, scale, root)
         console.print(f"{scale.name}: {scale.summary}")
         for study in everything:
-            own, lacking = study.runs(scale), unfinished([study], scale, root)
-            console.print(
-                f"  {study.name:6} {len(own):4} runs, {len(own) - len(lacking)} finished, "
-                f"about {duration(lacking, workers)} to go: {study.title}"
-            )
+            own, lacking = unique_runs([study], scale), unfinished([study], scale, root)
+            counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
+            time_left = duration(lacking, workers)
+            console.print(f"  {study.name:6} {counts}, about {time_left} to go: {study.title}")
         console.print(
             f"  all    {len(runs):4} runs (shared ones once), {len(runs) - len(left)} finished, "
-            f"about {duration(left, workers)} to go with {workers} worker(s) on CPU cores like the reference machine's"
+            f"about {duration(left, workers)} to go with {workers} worker(s) on cores like the reference machine's"
         )
+    return 0
+
+
+def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> int:
+    """Print every run that studies need and what it would cost, and train nothing.
+
+    Args:
+        names: The studies; all of them if empty.
+        scale_name: quick, small or paper.
+        root: The folder of runs.
+        workers: Runs side by side.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If a name is unknown or the options don't fit.
+    """
+    studies, scale = _find(names, scale_name, workers)
+    factor = machine_factor()
+    left = unfinished(studies, scale, root)
+    names_left = {run.name for run in left}
+    for run in unique_runs(studies, scale):
+        state = "to do" if run.name in names_left else "finished"
+        here, gpu = in_words(estimated_seconds(run) * factor), in_words(estimated_gpu_seconds(run))
+        console.print(f"{state:8}  about {here} here, {gpu} on a GPU  {run.name}")
+    here = in_words(sum(map(estimated_seconds, left)) * factor / workers)
+    gpu = in_words(sum(map(estimated_gpu_seconds, left)))
+    console.print(
+        f"{len(left)} of {len(unique_runs(studies, scale))} runs to do; about {here} here with {workers} worker(s) "
+        f"(a core of this machine takes {factor:.1f} times the reference machine's time), "
+        f"about {gpu} on one GPU, run after run (assumed, not measured: see studies/cost.py)"
+    )
     return 0

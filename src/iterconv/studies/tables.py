@@ -1,60 +1,225 @@
-"""Tables of finished runs: what figures, claims and reports are made from."""
+"""Tables of finished runs: what figures, claims and reports are made from, and how they are kept as small files."""
 
+import json
+import os
+import platform
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from iterconv.reports import Report
+from iterconv.errors import InputError
+from iterconv.indices import INDICES, undefined_reason
+from iterconv.reports import Report, write_atomically
+from iterconv.studies.catalogue import Run
+from iterconv.studies.inverse import ToyRun, toy_table
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 
+LEAST_MARGIN = 0.05
+"""As ``measure`` has it by default: closer to chance, an index is undefined."""
+_CONFIG = [field.name for field in fields(RunConfig)]
 
-def run_table(configs: Iterable[RunConfig], root: Path) -> pd.DataFrame:
-    """One row a finished run: its configuration, its errors and counts, its indices.
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """What a set of finished runs came to.
+
+    All but ``toy`` have the fields of ``RunConfig`` and the run's ``name`` as columns.
+    """
+
+    runs: pd.DataFrame
+    """One row a run: test_error, raw, tied, effective, mean_deviation and the rest of ``result.json``; convergence,
+    recurrence, divergence (means over the stages, NaN where undefined)."""
+    indices: pd.DataFrame
+    """One row a run, stage (from 0, or "mean") and index."""
+    curves: pd.DataFrame
+    """One row a run and point of a curve; without the intervals."""
+    history: pd.DataFrame
+    """One row a run and epoch."""
+    toy: pd.DataFrame
+    """As ``studies.inverse.toy_table`` has it."""
+
+    @classmethod
+    def collect(cls, configs: Iterable[Run], root: Path) -> "Tables":
+        """Read the runs that are finished; the others are left out.
+
+        Args:
+            configs: The runs.
+            root: The folder of all runs.
+
+        Returns:
+            The tables, empty where nothing is finished.
+
+        Raises:
+            InputError: If a file is damaged.
+        """
+        runs, indices, curves, history, toys = [], [], [], [], []
+        for config in configs:
+            if isinstance(config, ToyRun):
+                toys.append(config)
+                continue
+            folder = RunFolder(root / config.name, config)
+            if not folder.finished:
+                continue
+            report = Report.load(folder.path / "report.parquet")
+            means = report.indices[report.indices.stage == "mean"].set_index("index")["value"]
+            label = {**config.to_dict(), "name": config.name}
+            runs.append({**label, **folder.result(), **means.to_dict()})
+            indices.append(report.indices.assign(**label))
+            curves.append(report.curves.drop(columns=["path", "low", "high"]).assign(**label))
+            history.append(pd.read_csv(folder.path / "history.csv").assign(**label))
+        stacked = [
+            pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for parts in (indices, curves, history)
+        ]
+        return cls(pd.DataFrame(runs), stacked[0], stacked[1], stacked[2], toy_table(toys, root))
+
+    def of(self, configs: Iterable[Run]) -> "Tables":
+        """The same tables with the rows of some runs only, and all of the toy's."""
+        return self.named(config.name for config in configs)
+
+    def named(self, names: Iterable[str]) -> "Tables":
+        """The same by the runs' names."""
+        kept = set(names)
+        runs, indices, curves, history = (
+            table[table["name"].isin(kept)].reset_index(drop=True) if len(table) else table
+            for table in (self.runs, self.indices, self.curves, self.history)
+        )
+        return Tables(runs, indices, curves, history, self.toy)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is neither a run nor a toy network."""
+        return self.runs.empty and self.toy.empty
+
+    def save(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Write the tables as small files: CSV, and Parquet for the long ones.
+
+        Args:
+            folder: Made if it is not there; files of the same names are replaced.
+            facts: What else to keep, such as the command; machine and versions are added.
+
+        Raises:
+            OSError: If the folder can't be written.
+        """
+        for name, table in vars(self).items():
+            if table.empty:
+                (folder / _FILES[name]).unlink(missing_ok=True)
+                continue
+            # Only ``runs`` keeps the configurations; the others find them there by name.
+            kept = table if name in ("runs", "toy") else table.drop(columns=_CONFIG)
+            if _FILES[name].endswith(".csv"):
+                contents = kept.astype({"stage": str} if "stage" in kept else {}).to_csv(
+                    index=False, float_format="%.6g"
+                )
+                write_atomically(folder / _FILES[name], contents.encode())
+            else:
+                floats = {column: "float32" for column in kept.select_dtypes("float64")}
+                write_atomically(folder / _FILES[name], kept.astype(floats).to_parquet(index=False, compression="zstd"))
+        write_atomically(folder / "facts.json", json.dumps({**facts, **machine()}, indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tables":
+        """Read what ``save`` wrote.
+
+        Args:
+            folder: Its folder.
+
+        Returns:
+            The tables.
+
+        Raises:
+            InputError: If the folder holds no tables, or a file is damaged.
+        """
+        tables: dict[str, pd.DataFrame] = {}
+        for name, file in _FILES.items():
+            path = folder / file
+            try:
+                if not path.exists():
+                    tables[name] = pd.DataFrame()
+                elif file.endswith(".csv"):
+                    tables[name] = pd.read_csv(path)
+                else:
+                    read = pd.read_parquet(path)
+                    tables[name] = read.astype({column: "float64" for column in read.select_dtypes("float32")})
+            except (OSError, ValueError) as problem:
+                raise InputError(f"{path} is damaged ({' '.join(str(problem).split())[:80]}); make it again") from None
+        runs = tables["runs"]
+        if runs.empty and tables["toy"].empty:
+            raise InputError(
+                f"{folder} holds no tables; give a folder that `iterconv reproduce` wrote, report-quick/tables"
+            )
+        try:
+            for name in ("indices", "curves", "history"):
+                if len(tables[name]):
+                    tables[name] = tables[name].merge(runs[["name", *_CONFIG]], on="name")
+        except KeyError as problem:
+            raise InputError(f"{folder / _FILES['runs']} lacks the column {problem}; make it again") from None
+        if len(tables["indices"]):
+            stages = [stage if stage == "mean" else int(stage) for stage in tables["indices"]["stage"]]
+            tables["indices"]["stage"] = pd.Series(stages, dtype=object)
+        return cls(**tables)
+
+
+_FILES = {
+    "runs": "runs.csv",
+    "indices": "indices.csv",
+    "curves": "curves.parquet",
+    "history": "history.csv",
+    "toy": "toy.parquet",
+}
+
+
+def machine() -> dict[str, Any]:
+    """What numbers may depend on: processor, cores, system, versions."""
+    versions = {}
+    for package in ("iterconv", "torch", "numpy", "pandas"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor() or "unknown"
+
+
+def prediction_indices(tables: Tables) -> pd.DataFrame:
+    """The indices with errors against the unperturbed networks' own predictions.
+
+    Source: Lippl et al., App. B. Choice: the chance level is that of the labels.
 
     Args:
-        configs: The runs; those that are not finished are left out.
-        root: The folder of all runs.
+        tables: With curves of the metric ``disagreement``.
 
     Returns:
-        Columns: the fields of ``RunConfig``; name, test_error, raw, tied, effective, mean_deviation and the
-        rest of ``result.json``; convergence, recurrence, divergence (means over the stages, NaN where
-        undefined).
+        One row a run, stage (from 0, or "mean") and index: ``value``, NaN where undefined.
     """
     rows = []
-    for folder in _finished(configs, root):
-        report = Report.load(folder.path / "report.parquet")
-        means = report.indices[report.indices.stage == "mean"].set_index("index")["value"]
-        rows.append({**folder.config.to_dict(), **folder.result(), **means.to_dict()})
+    for name, curves in tables.curves[tables.curves["metric"] == "disagreement"].groupby("name", sort=False):
+        run = tables.runs[tables.runs["name"] == name].iloc[0]
+        label = {"name": name, **{field: run[field] for field in _CONFIG}}
+        for index in INDICES:
+            own = curves[curves["perturbation"] == index.family].sort_values(["stage", "position"])
+            values = {}
+            for stage, curve in own.groupby("stage"):
+                errors = curve["value"].to_numpy()
+                reason = undefined_reason(index, errors[:, None], run["chance"], LEAST_MARGIN, 0.95)
+                values[stage] = float("nan") if reason else float(index.compute(errors, run["chance"]))
+            values["mean"] = sum(values.values()) / len(values)
+            rows += [{**label, "stage": stage, "index": index.name, "value": value} for stage, value in values.items()]
     return pd.DataFrame(rows)
-
-
-def index_table(configs: Iterable[RunConfig], root: Path) -> pd.DataFrame:
-    """The indices of finished runs: one row a run, stage and index, with the run's name and configuration."""
-    return _stacked(configs, root, "indices")
-
-
-def curve_table(configs: Iterable[RunConfig], root: Path) -> pd.DataFrame:
-    """The curves of finished runs: one row a point, with the run's name and configuration."""
-    return _stacked(configs, root, "curves")
-
-
-def history_table(configs: Iterable[RunConfig], root: Path) -> pd.DataFrame:
-    """The training histories of finished runs: one row an epoch, with the run's name and configuration."""
-    parts = [_labelled(pd.read_csv(f.path / "history.csv"), f) for f in _finished(configs, root)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _stacked(configs: Iterable[RunConfig], root: Path, table: str) -> pd.DataFrame:
-    parts = [_labelled(getattr(Report.load(f.path / "report.parquet"), table), f) for f in _finished(configs, root)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _labelled(table: pd.DataFrame, folder: RunFolder) -> pd.DataFrame:
-    return table.assign(**folder.config.to_dict(), name=folder.config.name)
-
-
-def _finished(configs: Iterable[RunConfig], root: Path) -> list[RunFolder]:
-    folders = (RunFolder(root / config.name, config) for config in configs)
-    return [folder for folder in folders if folder.finished]

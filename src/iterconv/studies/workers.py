@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.errors import InputError
-from iterconv.training.config import RunConfig
+from iterconv.studies.catalogue import Run
+from iterconv.studies.inverse import ToyRun
 
 RETRIES = 3
 """How often workers that died are replaced before giving up."""
@@ -44,18 +45,18 @@ class _StopWorker:
 
 
 def run_all(
-    configs: Sequence[RunConfig],
+    configs: Sequence[Run],
     root: Path,
     *,
     workers: int,
-    on_epoch: Callable[[RunConfig], None],
-    on_finished: Callable[[RunConfig], None],
+    on_epoch: Callable[[Run], None],
+    on_finished: Callable[[Run], None],
     stop: Any,
 ) -> Tally:
     """Bring runs to their end, several at once; what is finished is not repeated.
 
     Args:
-        configs: The runs; their folders are ``root/<name>``.
+        configs: The runs; their folders are ``root/<name>``, toy networks have one file each below ``root/toy``.
         root: The folder of all runs.
         workers: Processes, at least 1; each uses one thread.
         on_epoch: Called after each epoch of a run.
@@ -81,21 +82,21 @@ def run_all(
 
 
 def _round(
-    configs: list[RunConfig],
+    configs: list[Run],
     root: Path,
     workers: int,
-    on_epoch: Callable[[RunConfig], None],
-    on_finished: Callable[[RunConfig], None],
+    on_epoch: Callable[[Run], None],
+    on_finished: Callable[[Run], None],
     stop: Any,
     tally: Tally,
-) -> list[RunConfig]:
+) -> list[Run]:
     """Run what is given; returns what a dying worker left undone."""
     events, stop_workers = _context.SimpleQueue(), _context.Event()
-    undone: list[RunConfig] = []
+    undone: list[Run] = []
     with ProcessPoolExecutor(
         workers, mp_context=_context, initializer=_start_worker, initargs=(events, stop_workers)
     ) as pool:
-        pending: dict[Future[None], RunConfig] = {pool.submit(_work, c, root): c for c in configs}
+        pending: dict[Future[None], Run] = {pool.submit(_work, c, root): c for c in configs}
         by_name = {c.name: c for c in configs}
         while pending:
             wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -132,13 +133,15 @@ def _start_worker(events: Any, stop: Any) -> None:
     torch.set_num_threads(1)
 
 
-def _work(config: RunConfig, root: Path) -> None:
+def _work(config: Run, root: Path) -> None:
     from iterconv.training.run import complete
 
     stop = _StopWorker()
     if stop.is_set():
         raise KeyboardInterrupt
     with _busy:
+        if isinstance(config, ToyRun):
+            return config.complete(root)
         complete(config, root / config.name, on_epoch=lambda row: _events.put(config.name), stop=stop)
 
 

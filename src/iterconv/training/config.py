@@ -52,6 +52,8 @@ class RunConfig:
     """digits, mnist, cifar10, cifar100, a folder, a Parquet file, or a hub name."""
     samples: int | None = None
     """Train on so many samples only, equally many of each class."""
+    evaluation_samples: int | None = None
+    """Validate and test on so many samples each, at most; all by default."""
     width: int = 16
     """Channels of the first stage; doubled at each further one."""
     blocks: int = 16
@@ -190,6 +192,7 @@ def _is_of_type(value: Any, hint: Any) -> bool:
 _FLOATS = ("lipschitz", "norm_scale", "coupling", "lr", "lr_divisor", "momentum", "weight_decay")
 _LEAST = {
     "samples": 1,
+    "evaluation_samples": 1,
     "width": 1,
     "blocks": 1,
     "stages": 1,

@@ -65,6 +65,7 @@ def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float
     return {
         "name": run.name,
         "test_error": float(test["error"]),
+        "test_exact_error": float(test["exact_error"]) if "exact_error" in test else None,
         "test_loss": float(test["cross_entropy"]),
         "test_examples": report.options["examples"],
         "chance": report.options["chance"],
@@ -88,12 +89,17 @@ def load_data(config: RunConfig, device: str | None = None) -> data.Data:
     Raises:
         InputError: If the data or the device is not there.
     """
-    return _loaded(config.data, config.samples, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return _loaded(
+        config.data,
+        config.samples,
+        config.evaluation_samples,
+        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str, samples: int | None, device: str) -> data.Data:
-    return data.load(name, samples=samples, device=device)
+def _loaded(name: str, samples: int | None, evaluation_samples: int | None, device: str) -> data.Data:
+    return data.load(name, samples=samples, evaluation_samples=evaluation_samples, device=device)
 
 
 def open_run(path: Path, device: str | None = None) -> tuple[StagedModel, data.Data, RunFolder]:

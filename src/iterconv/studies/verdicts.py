@@ -1,0 +1,113 @@
+"""From claims to verdicts: which the runs support, which they contradict, which they can't test."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from iterconv.commands import console
+from iterconv.studies.catalogue import STUDIES, find_scale
+from iterconv.studies.claims import CLAIMS, Claim
+from iterconv.studies.findings import Finding, Verdict, missing, settings_of
+from iterconv.studies.tables import Tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a set of runs says about a claim."""
+
+    claim: Claim
+    verdict: Verdict
+    findings: list[Finding]
+
+
+def judge(claim: Claim, tables: Tables) -> Judgement:
+    """Test one claim.
+
+    Choice: a claim is supported if each of its findings is, contradicted if one of them is (claims are general
+    statements), and otherwise not testable with these runs. No correction is made for how many findings there are.
+
+    Args:
+        claim: One of ``CLAIMS``.
+        tables: Finished runs of any studies.
+
+    Returns:
+        The judgement, with a reason for each finding that is not testable.
+    """
+    findings = list(claim.find(tables)) or [missing(claim.statement, "none of the runs that it is about is here")]
+    verdicts = {finding.verdict for finding in findings}
+    verdict: Verdict = "not testable"
+    if "contradicted" in verdicts:
+        verdict = "contradicted"
+    elif verdicts == {"supported"}:
+        verdict = "supported"
+    return Judgement(claim=claim, verdict=verdict, findings=findings)
+
+
+def judge_all(tables: Tables) -> list[Judgement]:
+    """Every claim, in the paper's order."""
+    return [judge(claim, tables) for claim in CLAIMS]
+
+
+def scale_of(tables: Tables) -> str:
+    """How large the experiments behind tables are, in one line."""
+    parts = [
+        f"{name}: widths {', '.join(str(width) for width in sorted(own['width'].unique()))}, "
+        f"{own['seed'].nunique()} seeds, {own['epochs'].iloc[0]} epochs, {len(own)} runs"
+        for name, own in settings_of(tables.runs)
+    ]
+    if not tables.toy.empty:
+        parts.append(f"toy networks: {tables.toy['seed'].nunique()} seeds")
+    return "; ".join(parts)
+
+
+def verdict_table(judgements: list[Judgement]) -> pd.DataFrame:
+    """One row a finding: the claim's number and verdict, then the finding's own fields."""
+    return pd.DataFrame(
+        [
+            {
+                "claim": judgement.claim.number,
+                "claim_verdict": judgement.verdict,
+                **{field.name: getattr(finding, field.name) for field in fields(Finding)},
+            }
+            for judgement in judgements
+            for finding in judgement.findings
+        ]
+    )
+
+
+def print_claims(folder: Path | None, scale_name: str, root: Path) -> int:
+    """Judge every claim and print what was found.
+
+    Args:
+        folder: Tables that ``iterconv reproduce`` wrote; None for the finished runs of a scale.
+        scale_name: quick, small or paper.
+        root: The folder of all runs.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If there are no tables or runs, or a file is damaged.
+    """
+    from iterconv.studies.reproduce import gather
+
+    tables = Tables.load(folder) if folder else gather(list(STUDIES.values()), find_scale(scale_name), root)
+    console.print(f"from {scale_of(tables)}")
+    for judgement in judge_all(tables):
+        claim = judgement.claim
+        console.print(f"\n{claim.number}. {judgement.verdict.upper()}: {claim.statement} (Sec. {claim.section})")
+        for finding in judgement.findings:
+            console.print(f"   {finding.verdict}: {describe(finding)}")
+    return 0
+
+
+def describe(finding: Finding) -> str:
+    """A finding in one line: statement, effect with interval and n, or why there is none."""
+    text = finding.statement
+    if pd.notna(finding.effect):
+        text += f": {finding.effect:.3f}"
+        if pd.notna(finding.low) and finding.low < finding.high:
+            text += f" [{finding.low:.3f}, {finding.high:.3f}]"
+        text += f", n = {finding.n}"
+    return text + (f" ({finding.reason})" if finding.reason else "")
