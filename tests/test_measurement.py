@@ -125,6 +125,16 @@ def test_against_its_own_predictions_the_intact_model_makes_no_error():
     assert (intact.value == 0).all() and (intact.high == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])
+def test_class_numbers_of_any_integer_type_do(dtype):
+    net = make_net()
+    batches = make_batches(net)
+    found = ic.measure(net, [(images, labels.to(dtype)) for images, labels in batches], replicates=0)
+    pd.testing.assert_frame_equal(found.curves, ic.measure(net, batches, replicates=0).curves)
+    with pytest.raises(ic.InputError, match="neither class numbers nor 0/1 rows"):
+        ic.measure(net, [(images, labels > 3) for images, labels in batches])
+
+
 def test_batching_does_not_matter():
     net = make_net()
     whole = ic.measure(net, make_batches(net, size=60), replicates=50)

@@ -270,3 +270,20 @@ def test_leftovers_of_a_killed_writer_are_cleared_up(tmp_path):
     (tmp_path / "run" / ".checkpoint.pt.abc").write_bytes(b"half")
     complete(replace(TINY, epochs=1), tmp_path / "run")
     assert not list((tmp_path / "run").glob(".checkpoint*"))
+
+
+def test_interrupted_while_measuring_nothing_is_trained_again(tmp_path, monkeypatch):
+    stop, epochs = threading.Event(), []
+    run = replace(TINY, epochs=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "iterconv.training.run.measure", lambda net, batches, progress: (stop.set(), progress(1), batches)[2]
+        )
+        with pytest.raises(KeyboardInterrupt):
+            complete(run, tmp_path / "run", on_epoch=epochs.append, stop=stop)
+    assert len(epochs) == 2 and not (tmp_path / "run" / "result.json").exists()
+    complete(run, tmp_path / "run", on_epoch=epochs.append)
+    assert len(epochs) == 2 and (tmp_path / "run" / "result.json").exists()
+    complete(run, tmp_path / "other")
+    files = [tmp_path / name / "best.safetensors" for name in ("run", "other")]
+    assert files[0].read_bytes() == files[1].read_bytes()

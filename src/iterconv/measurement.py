@@ -154,6 +154,8 @@ def _pair(batch: Any, number: int, device: torch.device) -> tuple[Any, Any]:
         raise InputError(f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets)")
     inputs, targets = batch
     metrics.check_batch(inputs, targets, number)
+    if targets.ndim == 1 and not targets.is_floating_point() and targets.dtype != torch.bool:
+        targets = targets.long()  # what torch's losses index by
     return inputs.to(device) if isinstance(inputs, Tensor) else inputs, targets.to(device)
 
 

@@ -52,7 +52,7 @@ def check_targets(targets: Shaped[Tensor, "n *classes"], output: Any, number: in
     if targets.ndim == 2:
         if targets.shape[1] != classes or not bool(((targets == 0) | (targets == 1)).all()):
             raise InputError(f"targets of shape {tuple(targets.shape)} must be 0/1 rows of {classes} outputs each")
-    elif targets.ndim != 1 or targets.is_floating_point():
+    elif targets.ndim != 1 or targets.is_floating_point() or targets.dtype == torch.bool:
         raise InputError(
             f"targets of shape {tuple(targets.shape)}, {targets.dtype}, are neither class numbers nor 0/1 rows"
         )

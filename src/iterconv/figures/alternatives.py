@@ -29,6 +29,10 @@ def draw_alternatives(curves: pd.DataFrame, against_predictions: pd.DataFrame) -
         for row, (metric, label) in enumerate(_SHOWN.items()):
             for axes, family in zip(panels[row][1:], FAMILIES, strict=True):
                 _lines(axes, curves[(curves["metric"] == metric) & (curves["perturbation"] == family)])
+                if family == "extra evaluation":
+                    axes.set_yscale("log")  # representations may grow exponentially
+                else:
+                    axes.set_ylim(bottom=0)
                 axes.set_xlabel(FAMILIES[family][1])
             panels[row][1].set_ylabel(label)
         panels[0][1].legend()
@@ -44,5 +48,4 @@ def _lines(axes: Axes, curves: pd.DataFrame) -> None:
         colour = STAGE_COLOURS[int(stage) % len(STAGE_COLOURS)]
         label = f"stage {stage + 1}" if first else None
         axes.plot(curve["position"], curve["value"], color=colour, alpha=1 if first else 0.3, linewidth=1, label=label)
-    axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

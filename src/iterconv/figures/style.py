@@ -114,19 +114,23 @@ def dots(axes: Axes, x: float, values: Sequence[float] | pd.Series, colour: str)
     axes.plot(x + offsets, shown, "o", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
 
 
-def wide_enough(axes: Axes, x: float = 0.1, y: float = 0.02) -> None:
-    """Show errors from 0 on and in percent, and no tiny range as if it were a large one.
+def wide_enough(axes: Axes, x: float = 0.1, y: float = 0.08) -> None:
+    """Show errors in percent, from 0 on unless all are far from it, and no tiny range as if it were a large one.
 
     Args:
         axes: With error rates on the y axis.
         x: The least range of the x axis.
-        y: The least range of the y axis.
+        y: The least range of the y axis where it does not begin at 0.
     """
-    low, high = axes.get_xlim()
-    if high - low < x:
-        middle = (low + high) / 2
-        axes.set_xlim(middle - x / 2, middle + x / 2)
-    axes.set_ylim(0, max(axes.get_ylim()[1], y))
+    left, right = axes.get_xlim()
+    if right - left < x:
+        axes.set_xlim((left + right - x) / 2, (left + right + x) / 2)
+    low, high = axes.get_ylim()
+    if low > high / 2:
+        room = max(y - (high - low), 0.1 * (high - low)) / 2
+        axes.set_ylim(low - room, high + room)
+    else:
+        axes.set_ylim(0, max(1.04 * high, 0.02))
     percent(axes)
 
 

@@ -138,6 +138,7 @@ def train(
         folder.write("history.csv", pd.DataFrame(progress.history).to_csv(index=False).encode())
         if on_epoch:
             on_epoch(row)
+    save()  # whoever is interrupted while measuring need not train again
     coupling.remove()
     network.load_state_dict(progress.best)
     folder.write("best.safetensors", to_safetensors({k: v.contiguous() for k, v in progress.best.items()}))

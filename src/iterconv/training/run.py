@@ -32,7 +32,7 @@ def complete(
         path: Its folder.
         device: A torch device; the accelerator that is there by default.
         on_epoch: Called with each new row of the history.
-        stop: Looked at after each training step.
+        stop: Looked at after each training step and each measured batch.
 
     Returns:
         The contents of ``result.json``; a finished run is only read.
@@ -49,7 +49,12 @@ def complete(
         folder.write_json("config.json", config.to_dict())  # now that the options are known to fit the data
         started = time.monotonic()
         network = train(config, folder, dataset, on_epoch, stop)
-        report = measure(network, dataset.batches(dataset.test))
+
+        def progress(_: int) -> None:
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+
+        report = measure(network, dataset.batches(dataset.test), progress=progress)
         report.save(path / "report.parquet")
         folder.write_json("result.json", _result(folder, network, report, time.monotonic() - started))
         folder.drop_checkpoint()
