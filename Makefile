@@ -39,5 +39,5 @@ clean:
 	@touch $@
 
 .venv/dev: pyproject.toml .venv/torch
-	$(INSTALL) --editable '.[repro,dev]'
+	$(INSTALL) --editable '.[repro,zoo,dev]'
 	@touch $@ .venv/repro

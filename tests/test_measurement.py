@@ -288,8 +288,12 @@ def test_options_out_of_range_are_refused(options, says):
 
 
 def test_wrong_models_are_refused():
-    with pytest.raises(ic.InputError, match="Linear has no stem"):
+    with pytest.raises(ic.InputError, match="Linear rejects the batch"):
         ic.measure(nn.Linear(2, 2), [GOOD])
+    with pytest.raises(ic.InputError, match="Linear has no run of two or more blocks"):
+        ic.measure(nn.Linear(8, 2), [GOOD])
+    with pytest.raises(ic.InputError, match="str has no stem"):
+        ic.measure("resnet50", [GOOD])
     net = make_net()
     nn.init.constant_(net.head.linear.bias, float("nan"))
     with pytest.raises(ic.InputError, match="unperturbed model's output for batch 0 has NaN"):

@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iterconv import adapters as adapters
     from iterconv import data as data
     from iterconv import lipschitz as lipschitz
     from iterconv import models as models
     from iterconv import paths as paths
+    from iterconv.adapters import adapt as adapt
     from iterconv.coupling import Coupling as Coupling
     from iterconv.coupling import couple as couple
     from iterconv.coupling import effective_parameter_count as effective_parameter_count
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from iterconv.stages import verify as verify
 
 _HOMES = {
+    "adapt": "adapters",
     "Coupling": "coupling",
     "couple": "coupling",
     "effective_parameter_count": "coupling",
@@ -33,7 +36,7 @@ _HOMES = {
     "StagedModel": "stages",
     "verify": "stages",
 }
-_MODULES = ("data", "lipschitz", "models", "paths")
+_MODULES = ("adapters", "data", "lipschitz", "models", "paths")
 
 __all__ = [*_HOMES, *_MODULES]
 

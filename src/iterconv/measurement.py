@@ -1,7 +1,7 @@
 """``measure``: perturb each stage of a model, compare, and report curves and indices with intervals."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, get_args
 
@@ -16,7 +16,7 @@ from iterconv.errors import InputError
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.options import Reference
 from iterconv.reports import Report
-from iterconv.stages import require_staged, untouched
+from iterconv.stages import CONTRACT, require_staged, untouched
 
 Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 """Per-example values of each (stage, path, metric)."""
@@ -45,8 +45,12 @@ def measure(
     Source: Lippl et al., Sec. 3.3 (the indices) and App. B (predictions, cross-entropy, distance).
 
     Args:
-        model: A model that satisfies the contract of ``iterconv.StagedModel``, with outputs (n, classes).
-        batches: (inputs, targets) pairs; targets are class numbers (n,) or rows of 0/1 labels (n, classes).
+        model: A model that satisfies the contract of ``iterconv.StagedModel``, with outputs (n, classes); any other
+            module is adapted as ``iterconv.adapt`` does by default.
+        batches: (inputs, targets) pairs; inputs are a tensor, a tuple of arguments or a dictionary of keywords;
+            targets are class numbers (n,) or rows of 0/1 labels (n, classes). A dictionary by itself has its targets
+            under ``labels``; for a causal language model they are its next tokens. Against predictions, batches may
+            be inputs alone.
         reference: What errors and cross-entropies are taken against: the ``"labels"``, or the unperturbed
             model's own ``"predictions"``.
         extra_evaluations: How often the last block is evaluated again, at most; at least 1.
@@ -65,7 +69,7 @@ def measure(
             empty, not finite or don't fit the model's outputs.
     """
     _check_options(reference, extra_evaluations, chance, least_margin, replicates, confidence)
-    require_staged(model)
+    model, batches = _staged(model, batches)
     families = [_families(len(stage.blocks), extra_evaluations) for stage in model.stages]
     with untouched(model):
         values, chance_found = _values(model, batches, families, reference, progress)
@@ -132,15 +136,16 @@ def _values(
     progress: Callable[[int], None] | None,
 ) -> tuple[Values, float]:
     routes = _routes(paths.full_route(model.stages), families)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = _device(model)
     columns: dict[tuple[int, paths.Path, str], list[NDArray[np.float64]]] = {}
     chances: list[float] = []
     examples = 0
     for number, batch in enumerate(batches):
-        inputs, targets = _pair(batch, number, device)
+        inputs, targets = _pair(batch, number, model, reference)
+        inputs, targets = moved(inputs, device), moved(targets, device)
         for key, column in _batch_values(model, routes, inputs, targets, reference, number, chances).items():
             columns.setdefault(key, []).append(column)
-        examples += len(targets)
+        examples += len(next(reversed(columns.values()))[-1])
         if progress:
             progress(examples)
     if not examples:
@@ -149,21 +154,71 @@ def _values(
     return values, float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
 
 
-def _pair(batch: Any, number: int, device: torch.device) -> tuple[Any, Any]:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise InputError(f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets)")
-    inputs, targets = batch
+def _staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The model itself if it satisfies the contract, else adapted to the first batch."""
+    if not isinstance(model, torch.nn.Module) or all(hasattr(model, name) for name in CONTRACT):
+        require_staged(model)
+        return model, batches
+    from iterconv.adapters import adapt
+
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    inputs = moved(_split(first)[0], _device(model))
+    return adapt(model, inputs), chain([first], iterator)
+
+
+def _device(model: Any) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A nested batch on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: moved(part, device) for name, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(moved(part, device) for part in value)
+    return value
+
+
+def _split(batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets of a batch; None for targets that are not there."""
+    if isinstance(batch, Mapping):
+        return {name: value for name, value in batch.items() if name != "labels"}, batch.get("labels")
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    return batch, None
+
+
+def _pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]:
+    inputs, targets = _split(batch)
+    if isinstance(inputs, Mapping) and "input_ids" in inputs and (targets is None or targets.ndim == 2):
+        from iterconv.adapters.adapt import is_causal, next_tokens
+
+        if is_causal(getattr(model, "model", model)):
+            targets = next_tokens(inputs)
+    if targets is None and reference == "predictions":
+        metrics.check_inputs(inputs, number)
+        return inputs, None
+    if targets is None:
+        raise InputError(
+            f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets), or measure with "
+            "reference='predictions'"
+        )
     metrics.check_batch(inputs, targets, number)
     if targets.ndim == 1 and not targets.is_floating_point() and targets.dtype != torch.bool:
         targets = targets.long()  # what torch's losses index by
-    return inputs.to(device) if isinstance(inputs, Tensor) else inputs, targets.to(device)
+    return inputs, targets
 
 
 def _batch_values(
     model: Any,
     routes: list[paths.Route],
     inputs: Any,
-    targets: Tensor,
+    targets: Any,
     reference: str,
     number: int,
     chances: list[float],
@@ -171,9 +226,11 @@ def _batch_values(
     full = routes[0]
     values: dict[tuple[int, paths.Path, str], NDArray[np.float64]] = {}
     intact: tuple[Any, ...] = ()
-    predicted = targets
+    predicted: Any = targets
+    rows = getattr(model, "rows", lambda z: z)
     for route, outcome in paths.evaluate(model, routes, inputs):
         if route == full:
+            targets = outcome.output.argmax(1) if targets is None else targets
             metrics.check_targets(targets, outcome.output, number)
             chances.append(metrics.chance_level(targets, outcome.output.shape[1]))
             intact = outcome.stage_outputs
@@ -189,7 +246,7 @@ def _batch_values(
             compared["exact_error"] = metrics.exact_error(outcome.output, targets, 1.0)
         left = [stage for stage, path in enumerate(route) if path != full[stage]] or range(len(full))
         for stage in left:
-            compared["distance"] = metrics.distance(outcome.stage_outputs[stage], intact[stage])
+            compared["distance"] = metrics.distance(rows(outcome.stage_outputs[stage]), rows(intact[stage]))
             for metric, column in compared.items():
                 values[stage, route[stage], metric] = column.double().cpu().numpy()
     return values

@@ -26,11 +26,20 @@ def check_batch(inputs: Any, targets: Any, number: int) -> None:
         raise InputError(f"batch {number} has targets of type {type(targets).__name__}; pass (inputs, targets) tensors")
     if len(targets) == 0:
         raise InputError(f"batch {number} is empty; pass batches of at least one example")
-    if isinstance(inputs, Tensor):
-        if len(inputs) != len(targets):
-            raise InputError(f"batch {number} has {len(inputs)} inputs and {len(targets)} targets; they must pair up")
-        if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-            raise InputError(f"batch {number} has NaN or infinite inputs; clean the data before measuring")
+    if isinstance(inputs, Tensor) and len(inputs) != len(targets):
+        raise InputError(f"batch {number} has {len(inputs)} inputs and {len(targets)} targets; they must pair up")
+    check_inputs(inputs, number)
+
+
+def check_inputs(inputs: Any, number: int) -> None:
+    """Raise ``InputError`` for inputs with NaN or infinity.
+
+    Args:
+        inputs: The model's input; tensors are checked, anything else is left to the model.
+        number: The batch's number from 0, for the message.
+    """
+    if isinstance(inputs, Tensor) and inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+        raise InputError(f"batch {number} has NaN or infinite inputs; clean the data before measuring")
 
 
 def check_targets(targets: Shaped[Tensor, "n *classes"], output: Any, number: int) -> None:

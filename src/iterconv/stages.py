@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from iterconv.errors import InputError
 
+CONTRACT = ("stem", "stages", "transitions", "head")
+"""What a staged model has."""
+
 Path = tuple[int, ...]
 """The 0-based numbers of the blocks that a stage executes, in order."""
 
@@ -120,11 +123,11 @@ def require_staged(model: object) -> None:
     Raises:
         InputError: If ``stem``, ``stages``, ``transitions`` or ``head`` is missing, or does not fit.
     """
-    missing = [name for name in ("stem", "stages", "transitions", "head") if not hasattr(model, name)]
+    missing = [name for name in CONTRACT if not hasattr(model, name)]
     if missing:
         raise InputError(
             f"{type(model).__name__} has no {', '.join(missing)}; "
-            "wrap it as iterconv.StagedModel(stem, stages, transitions, head)"
+            "wrap it as iterconv.StagedModel(stem, stages, transitions, head), or use iterconv.adapt"
         )
     stages: Any = model.stages  # type: ignore[attr-defined]
     if not stages or len(model.transitions) != len(stages) - 1:  # type: ignore[attr-defined]
