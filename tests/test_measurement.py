@@ -135,6 +135,23 @@ def test_class_numbers_of_any_integer_type_do(dtype):
         ic.measure(net, [(images, labels > 3) for images, labels in batches])
 
 
+def test_further_families_equal_a_naive_evaluation(tmp_path):
+    net = make_net()
+    batches = make_batches(net)
+    further = list(ic.paths.FAMILIES)[3:]
+    report = ic.measure(net, batches, further=further, extra_evaluations=1, replicates=5)
+    errors = report.curves[report.curves.metric == "error"]
+    assert set(errors.perturbation) == set(ic.paths.FAMILIES)
+    for row in errors[errors.perturbation.isin(further)].drop_duplicates(["stage", "path"]).itertuples():
+        assert row.value == pytest.approx(naive(net, batches, row.stage, row.path, "labels")["error"])
+    plain = ic.measure(net, batches, extra_evaluations=1, replicates=5)
+    pd.testing.assert_frame_equal(plain.indices[["value"]], report.indices[["value"]])
+    report.plot(tmp_path / "all.png")
+    for wrong in (["repetitions"], "swap", ["drop-out"]):
+        with pytest.raises(ic.InputError, match="is unknown; use a list of 'repetition'"):
+            ic.measure(net, batches, further=wrong)
+
+
 def test_batching_does_not_matter():
     net = make_net()
     whole = ic.measure(net, make_batches(net, size=60), replicates=50)

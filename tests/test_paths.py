@@ -232,3 +232,16 @@ def test_untouched_restores_modes_buffers_and_random_state_also_after_an_error()
     assert [m.training for m in net.modules()] == modes and torch.is_grad_enabled()
     assert all(torch.equal(buffers[k], v) for k, v in net.named_buffers())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_further_families_by_hand():
+    found = {name: {p.path for p in make(4)} for name, make in paths.FAMILIES.items()}
+    assert found["repetition"] == {(0, 0, 1, 2, 3), (0, 1, 1, 2, 3), (0, 1, 2, 2, 3), (0, 1, 2, 3, 3)}
+    assert found["swap"] == {(1, 0, 2, 3), (0, 2, 1, 3), (0, 1, 3, 2)}
+    assert found["reversal"] == {(0, 1, 3, 2), (0, 3, 2, 1), (3, 2, 1, 0)}
+    assert found["pair drop-out"] == {(2, 3), (1, 3), (1, 2), (0, 3), (0, 2), (0, 1)}
+    assert found["run drop-out"] == {(2, 3), (0, 3), (0, 1), (3,), (0,), ()}
+    assert all(sorted(path) == [0, 1, 2, 3] for path in found["shuffle"])
+    assert paths.shuffles(9, seed=1) == paths.shuffles(9, seed=1) != paths.shuffles(9, seed=2)
+    assert all(p.family == name for name, make in paths.FAMILIES.items() for p in make(3))
+    assert all(len(make(1)) >= 0 for make in paths.FAMILIES.values())

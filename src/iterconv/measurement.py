@@ -1,7 +1,7 @@
 """``measure``: perturb each stage of a model, compare, and report curves and indices with intervals."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, get_args
 
@@ -30,6 +30,7 @@ def measure(
     *,
     reference: Reference = "labels",
     extra_evaluations: int = 16,
+    further: Sequence[str] = (),
     chance: float | None = None,
     least_margin: float = 0.05,
     replicates: int = 1000,
@@ -54,6 +55,8 @@ def measure(
         reference: What errors and cross-entropies are taken against: the ``"labels"``, or the unperturbed
             model's own ``"predictions"``.
         extra_evaluations: How often the last block is evaluated again, at most; at least 1.
+        further: Families of paths besides the paper's three, of ``iterconv.paths.FAMILIES``: ``"repetition"``,
+            ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``.
         chance: The error of guessing, in (0, 1]; from the number of outputs and labels by default.
         least_margin: An index whose reference error is not this far below chance is undefined.
         replicates: Bootstrap resamples of the examples; 0 for no intervals.
@@ -69,8 +72,9 @@ def measure(
             empty, not finite or don't fit the model's outputs.
     """
     _check_options(reference, extra_evaluations, chance, least_margin, replicates, confidence)
+    _check_families(further)
     model, batches = _staged(model, batches)
-    families = [_families(len(stage.blocks), extra_evaluations) for stage in model.stages]
+    families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
     with untouched(model):
         values, chance_found = _values(model, batches, families, reference, progress)
     chance = chance_found if chance is None else chance
@@ -110,11 +114,19 @@ def _check_options(
         raise InputError(f"confidence={confidence} is not in (0, 1); the default is 0.95")
 
 
-def _families(num_blocks: int, extra: int) -> list[paths.Perturbation]:
+def _check_families(further: Sequence[str]) -> None:
+    known = list(paths.FAMILIES)[3:]
+    for family in [further] if isinstance(further, str) else further:
+        if isinstance(further, str) or family not in known:
+            raise InputError(f"further={further!r} is unknown; use a list of {', '.join(map(repr, known))}")
+
+
+def _families(num_blocks: int, extra: int, further: Sequence[str]) -> list[paths.Perturbation]:
     return [
         *paths.early_readouts(num_blocks),
         *paths.dropouts(num_blocks),
         *paths.extra_evaluations(num_blocks, extra),
+        *(perturbation for family in dict.fromkeys(further) for perturbation in paths.FAMILIES[family](num_blocks)),
     ]
 
 

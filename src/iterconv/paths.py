@@ -5,9 +5,10 @@ one way through the whole network. All perturbations of the paper are routes in 
 its ordinary path.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import combinations, takewhile
 from typing import Any
 
 from torch import Tensor
@@ -26,9 +27,10 @@ class Perturbation:
     """One perturbation of one stage."""
 
     family: str
-    """``"early read-out"``, ``"drop-out"`` or ``"extra evaluation"``."""
+    """One of ``FAMILIES``."""
     position: int
-    """Blocks evaluated, the dropped block (1-based), or the number of extra evaluations."""
+    """Blocks evaluated, the number of the block that is dropped or repeated or of the first one that is (1-based), the
+    number of extra evaluations, how many blocks are reversed, or the number of the shuffle."""
     path: Path
     """The 0-based blocks that the stage executes."""
 
@@ -53,6 +55,68 @@ def extra_evaluations(num_blocks: int, most: int = 16) -> list[Perturbation]:
     """
     full, last = tuple(range(num_blocks)), num_blocks - 1
     return [Perturbation(family="extra evaluation", position=k, path=full + (last,) * k) for k in range(most + 1)]
+
+
+def repetitions(num_blocks: int) -> list[Perturbation]:
+    """Evaluate block t = 1..T twice in a row."""
+    full = tuple(range(num_blocks))
+    return [Perturbation(family="repetition", position=t + 1, path=(*full[: t + 1], t, *full[t + 1 :])) for t in full]
+
+
+def swaps(num_blocks: int) -> list[Perturbation]:
+    """Exchange blocks t and t + 1, t = 1..T-1. Source: Veit et al. 2016, Sec. 4.3, exchange blocks in this way."""
+    full = tuple(range(num_blocks))
+    return [Perturbation(family="swap", position=t + 1, path=(*full[:t], t + 1, t, *full[t + 2 :])) for t in full[:-1]]
+
+
+def reversals(num_blocks: int) -> list[Perturbation]:
+    """Execute the last k = 2..T blocks in reverse order."""
+    full = tuple(range(num_blocks))
+    return [
+        Perturbation(family="reversal", position=k, path=full[:-k] + full[-k:][::-1]) for k in range(2, num_blocks + 1)
+    ]
+
+
+def shuffles(num_blocks: int, count: int = 16, seed: int = 0) -> list[Perturbation]:
+    """Execute all blocks in a random order, ``count`` times; the orders follow from the seed and may repeat."""
+    generator = random.Random(seed)
+    return [
+        Perturbation(family="shuffle", position=k, path=tuple(generator.sample(range(num_blocks), num_blocks)))
+        for k in range(1, count + 1)
+    ]
+
+
+def pair_dropouts(num_blocks: int) -> list[Perturbation]:
+    """Leave out every two blocks; the position is the first one's."""
+    full = range(num_blocks)
+    return [
+        Perturbation(family="pair drop-out", position=a + 1, path=tuple(b for b in full if b not in (a, other)))
+        for a, other in combinations(full, 2)
+    ]
+
+
+def run_dropouts(num_blocks: int) -> list[Perturbation]:
+    """Leave out every run of two or more blocks; the position is the first one's."""
+    full = tuple(range(num_blocks))
+    return [
+        Perturbation(family="run drop-out", position=a + 1, path=full[:a] + full[end:])
+        for a, end in combinations(range(num_blocks + 1), 2)
+        if end - a > 1
+    ]
+
+
+FAMILIES: dict[str, Callable[[int], list[Perturbation]]] = {
+    "early read-out": early_readouts,
+    "drop-out": dropouts,
+    "extra evaluation": extra_evaluations,
+    "repetition": repetitions,
+    "swap": swaps,
+    "reversal": reversals,
+    "shuffle": shuffles,
+    "pair drop-out": pair_dropouts,
+    "run drop-out": run_dropouts,
+}
+"""Perturbations of a stage from its number of blocks; the first three are the paper's."""
 
 
 def full_route(stages: Iterable[Stage]) -> Route:

@@ -18,6 +18,16 @@ FAMILIES = {
 }
 
 
+_FURTHER = {
+    "repetition": ("Repetition", "block evaluated twice"),
+    "swap": ("Swap", "first of two swapped neighbours"),
+    "reversal": ("Reversal", "last blocks in reverse order"),
+    "shuffle": ("Shuffle", "number of the shuffle"),
+    "pair drop-out": ("Drop-out of two", "first dropped block"),
+    "run drop-out": ("Drop-out of runs", "first dropped block"),
+}
+
+
 def draw_report(report: Report) -> Figure:
     """One model: error along each family of perturbations, a line a stage, with intervals.
 
@@ -28,15 +38,22 @@ def draw_report(report: Report) -> Figure:
         The figure.
     """
     with paper_style():
-        figure = new_figure(9, 2.9)
-        panels: list[Axes] = list(figure.subplots(1, 3, sharey=True))
         errors = report.curves[report.curves.metric == "error"]
-        for axes, (family, _) in zip(panels, FAMILIES.items(), strict=True):
+        families = list(dict.fromkeys(errors.perturbation))
+        figure = new_figure(9, 2.9 * -(-len(families) // 3))
+        panels: list[Axes] = list(figure.subplots(-(-len(families) // 3), 3, sharey=True, squeeze=False).flat)
+        for axes in panels[len(families) :]:
+            axes.set_axis_off()
+        for axes, family in zip(panels, families, strict=False):
             for stage, curve in errors[errors.perturbation == family].groupby("stage"):
                 colour = _stage_colour(stage)
-                axes.plot(
-                    curve["position"], curve["value"], color=colour, label=_stage_label(stage, report.indices, family)
-                )
+                label = _stage_label(stage, report.indices, family)
+                if curve["position"].duplicated().any():  # several blocks are left out at once
+                    axes.plot(
+                        curve["position"], curve["value"], "o", color=colour, label=label, markersize=3, alpha=0.5
+                    )
+                    continue
+                axes.plot(curve["position"], curve["value"], color=colour, label=label)
                 axes.fill_between(curve["position"], curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
             _finish(axes, family, report.options["chance"])
             axes.legend(loc="best")
@@ -46,6 +63,8 @@ def draw_report(report: Report) -> Figure:
 
 
 def _stage_label(stage: Any, indices: pd.DataFrame, family: str) -> str:
+    if family not in FAMILIES:
+        return f"stage {stage + 1}"
     name = FAMILIES[family][0].lower()
     row = indices[(indices["index"] == name) & (indices["stage"] == stage)].iloc[0]
     value = f"{row['value']:.2f}" if row["defined"] else "undefined"
@@ -122,7 +141,7 @@ def draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
 
 
 def _finish(axes: Axes, family: str, chance: float) -> None:
-    title, label = FAMILIES[family]
+    title, label = FAMILIES.get(family) or _FURTHER[family]
     axes.set_title(title)
     axes.set_xlabel(label)
     axes.axhline(chance, color="#999999", linestyle="--", linewidth=0.8)
