@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from iterconv.errors import InputError as InputError
     from iterconv.measurement import measure as measure
     from iterconv.reports import Report as Report
+    from iterconv.similarities import similarity as similarity
     from iterconv.stages import Stage as Stage
     from iterconv.stages import StagedModel as StagedModel
     from iterconv.stages import verify as verify
@@ -32,6 +33,7 @@ _HOMES = {
     "InputError": "errors",
     "Report": "reports",
     "measure": "measurement",
+    "similarity": "similarities",
     "Stage": "stages",
     "StagedModel": "stages",
     "verify": "stages",

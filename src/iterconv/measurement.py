@@ -73,7 +73,7 @@ def measure(
     """
     _check_options(reference, extra_evaluations, chance, least_margin, replicates, confidence)
     _check_families(further)
-    model, batches = _staged(model, batches)
+    model, batches = staged(model, batches)
     families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
     with untouched(model):
         values, chance_found = _values(model, batches, families, reference, progress)
@@ -166,7 +166,7 @@ def _values(
     return values, float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
 
 
-def _staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     """The model itself if it satisfies the contract, else adapted to the first batch."""
     if not isinstance(model, torch.nn.Module) or all(hasattr(model, name) for name in CONTRACT):
         require_staged(model)
@@ -177,8 +177,7 @@ def _staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     first = next(iterator, None)
     if first is None:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
-    inputs = moved(_split(first)[0], _device(model))
-    return adapt(model, inputs), chain([first], iterator)
+    return adapt(model, inputs_of(first, model)), chain([first], iterator)
 
 
 def _device(model: Any) -> torch.device:
@@ -203,6 +202,11 @@ def _split(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
     return batch, None
+
+
+def inputs_of(batch: Any, model: Any) -> Any:
+    """The inputs of a batch alone, on the model's device."""
+    return moved(_split(batch)[0], _device(model))
 
 
 def _pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]:

@@ -1,0 +1,73 @@
+"""How alike the blocks of a stage are: in their weights, and in what they add on data."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from iterconv._typing import Float
+from iterconv.errors import InputError
+from iterconv.measurement import inputs_of, staged
+from iterconv.stages import untouched
+
+
+def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
+    """Compare every two blocks of each stage.
+
+    Args:
+        model: As for ``iterconv.measure``; it is left exactly as it was.
+        batches: As for ``iterconv.measure``; targets are not looked at.
+
+    Returns:
+        One row a stage, kind and pair of blocks (from 0): ``value``, a cosine in [-1, 1]. Kinds: ``"weights"``, of all
+        parameters as one vector, NaN where blocks differ in structure; ``"updates"``, of what two blocks add to the
+        representation in the ordinary pass, the mean over the examples. Tied blocks have 1 in the first.
+
+    Raises:
+        InputError: If the model can't be adapted or there are no batches.
+    """
+    model, batches = staged(model, batches)
+    sums: list[Any] = [0.0] * len(model.stages)
+    examples = 0
+    with untouched(model):
+        for batch in batches:
+            z = model.stem(inputs_of(batch, model))
+            examples += len(z)
+            for number, stage in enumerate(model.stages):
+                z = entered = model.transitions[number - 1](z) if number else z
+                updates = []
+                for block in range(len(stage.blocks)):
+                    after = stage.step(block, z, entered)
+                    updates.append((after - z).flatten(1).float())
+                    z = after
+                directions = nn.functional.normalize(torch.stack(updates), dim=2)
+                sums[number] = sums[number] + torch.einsum("ind,jnd->ij", directions, directions).double()
+    if not examples:
+        raise InputError("there are no batches to compare blocks on; pass an iterable of (inputs, targets)")
+    rows = []
+    for number, stage in enumerate(model.stages):
+        maps = {"weights": _weight_cosines(stage.blocks), "updates": (sums[number] / examples).cpu()}
+        rows += [
+            {"stage": number, "kind": kind, "block": a, "other": b, "value": float(values[a, b])}
+            for kind, values in maps.items()
+            for a in range(len(values))
+            for b in range(len(values))
+        ]
+    return pd.DataFrame(rows)
+
+
+def _weight_cosines(blocks: Iterable[nn.Module]) -> Float[Tensor, "blocks blocks"]:
+    states = [dict(block.named_parameters()) for block in blocks]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    vectors = [torch.cat([tensor.detach().flatten().double() for tensor in state.values()]).cpu() for state in states]
+    return torch.tensor(
+        [
+            [
+                float(nn.functional.cosine_similarity(a, b, dim=0)) if shapes[i] == shapes[j] else float("nan")
+                for j, b in enumerate(vectors)
+            ]
+            for i, a in enumerate(vectors)
+        ]
+    )

@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import iterconv as ic
+from iterconv.figures.similarity import draw_similarity
+
+BATCHES = [(torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(n)), torch.zeros(n).long()) for n in (5, 3)]
+
+
+def make_net(residual="ordinary"):
+    torch.manual_seed(0)
+    return ic.models.resnet(width=3, blocks=3, stages=2, in_channels=1, residual=residual, init="independent")
+
+
+@pytest.mark.parametrize("residual", ["ordinary", "proper"])
+def test_updates_equal_a_naive_evaluation(residual):
+    net = make_net(residual).eval()
+    table = ic.similarity(net, BATCHES).set_index(["stage", "kind", "block", "other"]).value
+    cosines = []
+    with torch.no_grad():
+        for image in torch.cat([images for images, _ in BATCHES]):
+            z = net.transitions[0](net.stages[0](net.stem(image[None])))
+            states = [z]
+            for index in range(3):
+                states.append(net.stages[1].step(index, states[-1], z))
+            updates = [after - before for before, after in zip(states, states[1:], strict=False)]
+            cosines.append(nn.functional.cosine_similarity(updates[0].flatten(), updates[2].flatten(), dim=0).item())
+    assert table[1, "updates", 0, 2] == pytest.approx(sum(cosines) / 8, abs=1e-5)
+    assert table[1, "updates", 2, 0] == pytest.approx(table[1, "updates", 0, 2])
+    assert table[0, "updates", 1, 1] == pytest.approx(1)
+
+
+def test_weights_are_cosines_of_all_parameters():
+    net = make_net()
+    table = ic.similarity(net, BATCHES).set_index(["stage", "kind", "block", "other"]).value
+    a, b = (torch.cat([p.flatten() for p in net.stages[0].blocks[i].parameters()]).double() for i in (0, 1))
+    assert table[0, "weights", 0, 1] == pytest.approx(float(a @ b / a.norm() / b.norm()))
+    net.stages[0].blocks[1].load_state_dict(net.stages[0].blocks[0].state_dict())
+    assert ic.similarity(net, BATCHES).set_index(["stage", "kind", "block", "other"]).value[
+        0, "weights", 0, 1
+    ] == pytest.approx(1)
+
+
+def test_blocks_of_different_structure_have_no_weight_similarity():
+    class Block(nn.Module):
+        def __init__(self, hidden):
+            super().__init__()
+            self.inner, self.outer = nn.Linear(4, hidden), nn.Linear(hidden, 4)
+
+        def forward(self, z):
+            return z + self.outer(torch.relu(self.inner(z)))
+
+    model = nn.Sequential(Block(3), Block(5))
+    table = ic.similarity(model, [torch.randn(6, 4)])
+    weights = table[table.kind == "weights"].set_index(["block", "other"]).value
+    assert math.isnan(weights[0, 1]) and weights[1, 1] == pytest.approx(1)
+    assert table[table.kind == "updates"].value.notna().all()
+
+
+def test_maps_show_their_numbers(tmp_path):
+    table = ic.similarity(make_net(), BATCHES)
+    figure = draw_similarity(table)
+    shown = figure.axes[0].images[0].get_array()
+    expected = table[(table.stage == 0) & (table.kind == "weights")].pivot(
+        index="block", columns="other", values="value"
+    )
+    assert (shown == expected.to_numpy()).all()
+    figure.savefig(tmp_path / "maps.png")
+    with pytest.raises(ic.InputError, match="no batches"):
+        ic.similarity(make_net(), [])
