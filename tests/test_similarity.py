@@ -36,7 +36,7 @@ def test_updates_equal_a_naive_evaluation(residual):
 def test_weights_are_cosines_of_all_parameters():
     net = make_net()
     table = ic.similarity(net, BATCHES).set_index(["stage", "kind", "block", "other"]).value
-    a, b = (torch.cat([p.flatten() for p in net.stages[0].blocks[i].parameters()]).double() for i in (0, 1))
+    a, b = (torch.cat([p.detach().flatten() for p in net.stages[0].blocks[i].parameters()]).double() for i in (0, 1))
     assert table[0, "weights", 0, 1] == pytest.approx(float(a @ b / a.norm() / b.norm()))
     net.stages[0].blocks[1].load_state_dict(net.stages[0].blocks[0].state_dict())
     assert ic.similarity(net, BATCHES).set_index(["stage", "kind", "block", "other"]).value[
