@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from iterconv import lipschitz, measure, paths
 from iterconv.commands import bar
+from iterconv.figures.style import new_figure, paper_style, percent, save
 from iterconv.reports import write_atomically
 from iterconv.studies.cost import estimated_seconds
 from iterconv.studies.tables import machine
@@ -113,6 +115,34 @@ def _with_batch_statistics(network: torch.nn.Module, dataset) -> pd.Series:  # t
     return lipschitz.audit(twin.eval(), inputs[:2], iterations=1)["bound"]
 
 
+def draw(table: pd.DataFrame) -> Figure:
+    """What the constrained stages do for the error, and how far they move their input."""
+    table = table.drop_duplicates(
+        ["data", "stages", "blocks", "width", "epochs", "samples", "lipschitz", "residual", "seed"]
+    )
+    table = table[(table["data"] == "digits") & ((table["lipschitz"] == 0.95) | (table["residual"] == "ordinary"))]
+    with paper_style():
+        figure = new_figure(8.5, 3.4)
+        panels = list(figure.subplots(1, 2))
+        for (kind, stages), own in table.groupby(["residual", "stages"]):
+            style = {"linestyle": "none", "marker": "osD"[stages - 1], "alpha": 0.7, "color": COLOURS[kind]}
+            label = f"{kind}, {stages} stage{'s' * (stages > 1)}"
+            panels[0].plot(own["error_without_stages"], own["error"], label=label, **style)
+            panels[1].plot(own["moved"], own["divergence_16"], **style)
+        panels[0].set_xlabel("test error without any block")
+        panels[0].set_ylabel("test error")
+        panels[1].set_xlabel("way of a stage, relative to its input")
+        panels[1].set_xscale("log")
+        panels[1].set_ylabel("Divergence Index")
+        for axis in ("x", "y"):
+            percent(panels[0], axis)
+        panels[0].legend(fontsize=7)
+    return figure
+
+
+COLOURS = {"ordinary": "#444444", "improper": "#4c9fd4", "proper": "#d1495b"}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/constrained"))
@@ -153,6 +183,7 @@ def main() -> int:
     table.to_csv(options.results / "runs.csv", index=False, float_format="%.5g")
     facts = {"command": "python experiments/constrained_stages.py", **machine()}
     (options.results / "facts.json").write_text(pd.Series(facts).to_json(indent=1))
+    save(draw(table), options.results / "constrained")
     return 1 if failed else 0
 
 
