@@ -2,6 +2,7 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.style import (
     CONDITION_COLOURS,
@@ -39,6 +40,7 @@ def draw_training(history: pd.DataFrame) -> Figure:
                 axes.fill_between(epochs.index, epochs["min"], epochs["max"], color=colour, alpha=0.15, linewidth=0)
             axes.set_title(title)
             axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             percent(axes)
         panels[0].set_ylabel("error")
         panels[0].set_ylim(bottom=0)
