@@ -1,22 +1,21 @@
 """``measure``: perturb each stage of a model, compare, and report curves and indices with intervals."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from iterconv import metrics, paths
+from iterconv.batches import device_of, moved, pair, staged
 from iterconv.errors import InputError
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.options import Reference
 from iterconv.reports import Report
-from iterconv.stages import CONTRACT, require_staged, untouched
+from iterconv.stages import untouched
 
 Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 """Per-example values of each (stage, path, metric)."""
@@ -79,7 +78,7 @@ def measure(
         values, chance_found = _values(model, batches, families, reference, progress)
     chance = chance_found if chance is None else chance
     rows = np.stack(list(values.values()))
-    means = dict(zip(values, _resampled_means(rows, replicates, seed), strict=True))
+    means = dict(zip(values, resampled_means(rows, replicates, seed), strict=True))
     options = {
         "reference": reference,
         "chance": chance,
@@ -148,12 +147,12 @@ def _values(
     progress: Callable[[int], None] | None,
 ) -> tuple[Values, float]:
     routes = _routes(paths.full_route(model.stages), families)
-    device = _device(model)
+    device = device_of(model)
     columns: dict[tuple[int, paths.Path, str], list[NDArray[np.float64]]] = {}
     chances: list[float] = []
     examples = 0
     for number, batch in enumerate(batches):
-        inputs, targets = _pair(batch, number, model, reference)
+        inputs, targets = pair(batch, number, model, reference)
         inputs, targets = moved(inputs, device), moved(targets, device)
         for key, column in _batch_values(model, routes, inputs, targets, reference, number, chances).items():
             columns.setdefault(key, []).append(column)
@@ -164,70 +163,6 @@ def _values(
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
     values = {key: np.concatenate(parts) for key, parts in columns.items()}
     return values, float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
-
-
-def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
-    """The model itself if it satisfies the contract, else adapted to the first batch."""
-    if not isinstance(model, torch.nn.Module) or all(hasattr(model, name) for name in CONTRACT):
-        require_staged(model)
-        return model, batches
-    from iterconv.adapters import adapt
-
-    iterator = iter(batches)
-    first = next(iterator, None)
-    if first is None:
-        raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
-    return adapt(model, inputs_of(first, model)), chain([first], iterator)
-
-
-def _device(model: Any) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """A nested batch on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: moved(part, device) for name, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(moved(part, device) for part in value)
-    return value
-
-
-def _split(batch: Any) -> tuple[Any, Any]:
-    """Inputs and targets of a batch; None for targets that are not there."""
-    if isinstance(batch, Mapping):
-        return {name: value for name, value in batch.items() if name != "labels"}, batch.get("labels")
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return batch[0], batch[1]
-    return batch, None
-
-
-def inputs_of(batch: Any, model: Any) -> Any:
-    """The inputs of a batch alone, on the model's device."""
-    return moved(_split(batch)[0], _device(model))
-
-
-def _pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]:
-    inputs, targets = _split(batch)
-    if isinstance(inputs, Mapping) and "input_ids" in inputs and (targets is None or targets.ndim == 2):
-        from iterconv.adapters.adapt import is_causal, next_tokens
-
-        if is_causal(getattr(model, "model", model)):
-            targets = next_tokens(inputs)
-    if targets is None and reference == "predictions":
-        metrics.check_inputs(inputs, number)
-        return inputs, None
-    if targets is None:
-        raise InputError(
-            f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets), or measure with "
-            "reference='predictions'"
-        )
-    metrics.check_batch(inputs, targets, number)
-    if targets.ndim == 1 and not targets.is_floating_point() and targets.dtype != torch.bool:
-        targets = targets.long()  # what torch's losses index by
-    return inputs, targets
 
 
 def _batch_values(
@@ -268,7 +203,7 @@ def _batch_values(
     return values
 
 
-def _resampled_means(rows: NDArray[np.float64], replicates: int, seed: int) -> NDArray[np.float64]:
+def resampled_means(rows: NDArray[np.float64], replicates: int, seed: int) -> NDArray[np.float64]:
     """Means of each row over all examples (column 0) and over each resample with replacement.
 
     All rows see the same resamples. Rows that are not finite get no replicates.
@@ -286,7 +221,8 @@ def _resampled_means(rows: NDArray[np.float64], replicates: int, seed: int) -> N
     return means
 
 
-def _interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+def interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """The bootstrap interval of a row of ``resampled_means``; NaN without replicates."""
     if len(means) == 1 or not np.isfinite(means).all():
         return math.nan, math.nan
     low, high = np.quantile(means[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -301,7 +237,7 @@ def _curve_table(
         for perturbation in family:
             for metric in (m for m in metrics.METRICS if (stage, perturbation.path, m) in means):
                 estimates = means[stage, perturbation.path, metric]
-                low, high = _interval(estimates, confidence)
+                low, high = interval(estimates, confidence)
                 rows.append(
                     {
                         "stage": stage,
@@ -343,7 +279,7 @@ def _index_table(
 def _index_row(
     stage: int | str, name: str, estimates: NDArray[np.float64], reason: str, confidence: float
 ) -> dict[str, Any]:
-    low, high = _interval(estimates, confidence) if not reason else (math.nan, math.nan)
+    low, high = interval(estimates, confidence) if not reason else (math.nan, math.nan)
     return {
         "stage": stage,
         "index": name,

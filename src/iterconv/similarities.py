@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from iterconv._typing import Float
+from iterconv.batches import inputs_of, staged
 from iterconv.errors import InputError
-from iterconv.measurement import inputs_of, staged
 from iterconv.stages import untouched
 
 

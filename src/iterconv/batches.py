@@ -1,0 +1,95 @@
+"""Batches as users have them: pairs, dictionaries, inputs alone; on the model's device."""
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterconv import metrics
+from iterconv.errors import InputError
+from iterconv.stages import CONTRACT, require_staged
+
+
+def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The model itself if it satisfies the contract, else adapted to the first batch; and all the batches.
+
+    Raises:
+        InputError: If there are no batches, or the model can't be adapted.
+    """
+    if not isinstance(model, torch.nn.Module) or all(hasattr(model, name) for name in CONTRACT):
+        require_staged(model)
+        return model, batches
+    from iterconv.adapters import adapt
+
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    return adapt(model, inputs_of(first, model)), chain([first], iterator)
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model's parameters are."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A nested batch on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: moved(part, device) for name, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(moved(part, device) for part in value)
+    return value
+
+
+def _split(batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets of a batch; None for targets that are not there."""
+    if isinstance(batch, Mapping):
+        return {name: value for name, value in batch.items() if name != "labels"}, batch.get("labels")
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    return batch, None
+
+
+def inputs_of(batch: Any, model: Any) -> Any:
+    """The inputs of a batch alone, on the model's device."""
+    return moved(_split(batch)[0], device_of(model))
+
+
+def pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]:
+    """Inputs and targets of a batch as measuring takes them.
+
+    Args:
+        batch: A pair, a dictionary with ``labels``, or inputs alone.
+        number: The batch's number from 0, for messages.
+        model: What it is for; causal language models get their next tokens as targets.
+        reference: ``"labels"``, or ``"predictions"`` where targets may be missing.
+
+    Returns:
+        The inputs, and the targets or None.
+
+    Raises:
+        InputError: If targets are missing or don't fit, or inputs are not finite.
+    """
+    inputs, targets = _split(batch)
+    if isinstance(inputs, Mapping) and "input_ids" in inputs and (targets is None or targets.ndim == 2):
+        from iterconv.adapters.adapt import is_causal, next_tokens
+
+        if is_causal(getattr(model, "model", model)):
+            targets = next_tokens(inputs)
+    if targets is None and reference == "predictions":
+        metrics.check_inputs(inputs, number)
+        return inputs, None
+    if targets is None:
+        raise InputError(
+            f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets), or measure with "
+            "reference='predictions'"
+        )
+    metrics.check_batch(inputs, targets, number)
+    if targets.ndim == 1 and not targets.is_floating_point() and targets.dtype != torch.bool:
+        targets = targets.long()  # what torch's losses index by
+    return inputs, targets
