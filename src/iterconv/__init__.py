@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from iterconv.coupling import effective_parameter_count as effective_parameter_count
     from iterconv.errors import InputError as InputError
     from iterconv.measurement import measure as measure
+    from iterconv.planning import Plan as Plan
+    from iterconv.planning import plan as plan
     from iterconv.reports import Report as Report
     from iterconv.similarities import similarity as similarity
     from iterconv.stages import Stage as Stage
@@ -33,6 +35,8 @@ _HOMES = {
     "InputError": "errors",
     "Report": "reports",
     "measure": "measurement",
+    "Plan": "planning",
+    "plan": "planning",
     "similarity": "similarities",
     "Stage": "stages",
     "StagedModel": "stages",

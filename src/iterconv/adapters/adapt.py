@@ -130,7 +130,16 @@ class AdaptedModel(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         """What the model itself makes of a batch."""
-        return self._tape.output(call(self.model, inputs), inputs)
+        return self.output_of(call(self.model, inputs), inputs)
+
+    def output_of(self, output: Any, inputs: Any) -> Tensor:
+        """The logits among what the model, or one made from it, returns."""
+        return self._tape.output(output, inputs)
+
+    @property
+    def last_inputs(self) -> Any:
+        """The batch that was evaluated last."""
+        return self._tape.inputs
 
     def coupling_groups(self, first: int = 0) -> list[list[nn.Module]]:
         """The blocks of each stage from number ``first`` on, as groups for ``iterconv.couple``."""
