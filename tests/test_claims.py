@@ -223,6 +223,22 @@ def test_what_the_runs_lack_is_told():
     assert any("an interval needs 2" in f.reason for f in judge(CLAIMS[6], one_seed).findings)
 
 
+def test_a_setting_that_does_not_decide_has_no_veto():
+    def error(run):  # clear on one data set, lost in noise on the other
+        return paper_error(run) + (
+            0.3 * np.random.default_rng(run.seed * 7 + run.width).random() if run.data == "digits" else 0
+        )
+
+    tables = world(
+        error=lambda run: (
+            error(run) + (0.2 * math.sin(99 * run.coupling * run.width * (run.seed + 1)) if run.data == "digits" else 0)
+        )
+    )
+    judgement = judge(CLAIMS[6], tables)
+    assert [finding.verdict for finding in judgement.findings] == ["supported", "not testable"]
+    assert judgement.verdict == "supported" and len({finding.part for finding in judgement.findings}) == 1
+
+
 def test_late_coupling_can_be_contradicted_by_either_part():
     worse_than_uniform = world(error=lower(-0.1, lambda run: run.first_coupled > 0))
     assert verdict(15, worse_than_uniform) == "contradicted"

@@ -37,7 +37,7 @@ def draw_variants(runs: pd.DataFrame) -> Figure:
     groups = sorted(runs.groupby(keys), key=lambda item: variant_label(*item[0]) != "standard")
     conditions = conditions_of(runs)
     with paper_style():
-        figure = new_figure(13, 3.1)
+        figure = new_figure(13, 3.4)
         panels = list(figure.subplots(1, len(_MEASURES)))
         for axes, (column, title) in zip(panels, _MEASURES.items(), strict=True):
             for number, (key, own) in enumerate(groups):
@@ -47,7 +47,8 @@ def draw_variants(runs: pd.DataFrame) -> Figure:
             axes.set_xticks(range(len(conditions)), [condition_label(*condition) for condition in conditions])
             axes.set_xlabel("coupling strength")
         percent(panels[0])
-        panels[0].legend(fontsize=6.5)
+        lines, labels = panels[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

@@ -30,6 +30,11 @@ class Finding:
     reason: str = ""
     """Why it is not testable."""
 
+    @property
+    def part(self) -> str:
+        """The statement without the setting that it is about, which stands before the first colon."""
+        return self.statement.partition(": ")[2] or self.statement
+
 
 def between(statement: str, values: ArrayLike, low: float = -math.inf, high: float = math.inf) -> Finding:
     """Judge whether a mean lies between two bounds, by its Student interval.

@@ -24,8 +24,10 @@ class Judgement:
 def judge(claim: Claim, tables: Tables) -> Judgement:
     """Test one claim.
 
-    Choice: a claim is supported if each of its findings is, contradicted if one of them is (claims are general
-    statements), and otherwise not testable with these runs. No correction is made for how many findings there are.
+    Choice: claims are general statements. Each of their parts (a finding, whatever the setting) is contradicted if
+    one setting contradicts it, and supported if one does support it and none contradicts; settings with too few or too
+    scattered runs to decide don't count. A claim is contradicted if one part is, supported if all are, and otherwise
+    not testable with these runs. No correction is made for how many findings there are.
 
     Args:
         claim: One of ``CLAIMS``.
@@ -35,11 +37,13 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
         The judgement, with a reason for each finding that is not testable.
     """
     findings = list(claim.find(tables)) or [missing(claim.statement, "none of the runs that it is about is here")]
-    verdicts = {finding.verdict for finding in findings}
+    parts: dict[str, set[Verdict]] = {}
+    for finding in findings:
+        parts.setdefault(finding.part, set()).add(finding.verdict)
     verdict: Verdict = "not testable"
-    if "contradicted" in verdicts:
+    if any("contradicted" in verdicts for verdicts in parts.values()):
         verdict = "contradicted"
-    elif verdicts == {"supported"}:
+    elif all("supported" in verdicts for verdicts in parts.values()):
         verdict = "supported"
     return Judgement(claim=claim, verdict=verdict, findings=findings)
 
