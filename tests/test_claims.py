@@ -316,8 +316,15 @@ def test_tables_survive_their_files(paper, tmp_path):
     pd.testing.assert_frame_equal(before, after, rtol=1e-3, atol=1e-5)
     assert scale_of(again) == scale_of(paper) and "4 seeds" in scale_of(paper)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 2e6
+    good = (tmp_path / "runs.csv").read_text()
+    (tmp_path / "runs.csv").write_text(good.replace(",0.9,", ",nine,"))
+    with pytest.raises(InputError, match=r"runs\.csv: .*nine.*; make it again"):
+        Tables.load(tmp_path)
     (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"runs\.csv lacks the column"):
+    with pytest.raises(InputError, match=r"runs\.csv lacks the column 'name'"):
+        Tables.load(tmp_path)
+    (tmp_path / "runs.csv").unlink()
+    with pytest.raises(InputError, match=r"indices\.csv is there without runs\.csv"):
         Tables.load(tmp_path)
     with pytest.raises(InputError, match="holds no tables"):
         Tables.load(tmp_path / "nothing")

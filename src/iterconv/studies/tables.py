@@ -152,18 +152,30 @@ class Tables:
             raise InputError(
                 f"{folder} holds no tables; give a folder that `iterconv reproduce` wrote, report-quick/tables"
             )
-        try:
-            for name in ("indices", "curves", "history"):
-                if len(tables[name]):
-                    tables[name] = tables[name].merge(runs[["name", *_CONFIG]], on="name")
-        except KeyError as problem:
-            raise InputError(f"{folder / _FILES['runs']} lacks the column {problem}; make it again") from None
+        for name, columns in _COLUMNS.items():
+            lacking = [column for column in columns if len(tables[name]) and column not in tables[name]]
+            if lacking:
+                raise InputError(f"{folder / _FILES[name]} lacks the column {lacking[0]!r}; make it again")
+        if len(runs):
+            try:
+                runs[_MEASURED] = runs[_MEASURED].apply(pd.to_numeric)
+            except (ValueError, TypeError) as problem:
+                raise InputError(f"{folder / _FILES['runs']}: {problem}; make it again") from None
+        for name in ("indices", "curves", "history"):
+            if len(tables[name]):
+                if runs.empty:
+                    raise InputError(f"{folder / _FILES[name]} is there without {_FILES['runs']}; make them again")
+                tables[name] = tables[name].merge(runs[["name", *_CONFIG]], on="name")
         if len(tables["indices"]):
             stages = [stage if stage == "mean" else int(stage) for stage in tables["indices"]["stage"]]
             tables["indices"]["stage"] = pd.Series(stages, dtype=object)
         return cls(**tables)
 
 
+_MEASURED = [
+    *("test_error", "chance", "raw", "tied", "effective", "mean_deviation"),
+    *("convergence", "recurrence", "divergence"),
+]
 _FILES = {
     "runs": "runs.csv",
     "indices": "indices.csv",
@@ -171,6 +183,16 @@ _FILES = {
     "history": "history.csv",
     "toy": "toy.parquet",
 }
+
+
+_COLUMNS = {
+    "runs": ["name", *_CONFIG, *_MEASURED],
+    "indices": ["name", "stage", "index", "value"],
+    "curves": ["name", "stage", "perturbation", "position", "metric", "value"],
+    "history": ["name", "epoch"],
+    "toy": ["kind", "seed", "perturbation", "position", "point", "rmse", "distance"],
+}
+"""What the tables have to have."""
 
 
 def machine() -> dict[str, Any]:
