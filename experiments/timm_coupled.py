@@ -1,0 +1,209 @@
+"""Does coupling make a network easier to shorten? The runs behind docs/planning.md.
+
+    python experiments/timm_coupled.py [--out runs/timm] [--results results/timm] [--workers 2]
+
+A small timm ResNet on CIFAR-10 and a small timm ViT on MNIST are trained with and without gradient coupling, and then
+planned: which blocks can be dropped, which can share weights, and at what error. Finished networks are not trained
+again.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import iterconv as ic
+from iterconv.commands import bar
+from iterconv.figures.style import new_figure, paper_style, percent, save
+from iterconv.studies.tables import machine
+
+EXAMPLES, TESTED, BATCH = 10240, 2000, 64
+
+
+@dataclass(frozen=True)
+class Net:
+    """One network to train."""
+
+    model: str
+    coupling: float
+    equal_start: bool
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}-{self.start}-c{self.coupling:g}-seed{self.seed}"
+
+    @property
+    def start(self) -> str:
+        return "equal" if self.equal_start else "own"
+
+    @property
+    def data(self) -> str:
+        return "cifar10" if self.model == "resnet" else "mnist"
+
+    @property
+    def epochs(self) -> int:
+        return 16 if self.model == "resnet" else 10
+
+    def built(self) -> nn.Module:
+        """The untrained network."""
+        library()
+        from timm.models.resnet import BasicBlock, ResNet
+        from timm.models.vision_transformer import VisionTransformer
+
+        torch.manual_seed(self.seed)
+        if self.model == "vit":
+            sizes: dict[str, Any] = {"embed_dim": 64, "depth": 8, "num_heads": 4, "mlp_ratio": 2}
+            return VisionTransformer(img_size=28, patch_size=4, in_chans=1, num_classes=10, **sizes)
+        net = ResNet(BasicBlock, layers=(5, 5, 5, 1), channels=(16, 32, 64, 64), num_classes=10)
+        net.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)  # small images: maps of 16 x 16 in stage 1
+        net.maxpool = nn.Identity()
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def optimizer(self, net: nn.Module) -> torch.optim.Optimizer:
+        if self.model == "vit":
+            return torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
+        return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+def library() -> None:
+    """Make timm importable where torchvision's wheel does not match torch's."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    import zoo
+
+    zoo.torchvision()
+
+
+def nets() -> Iterator[Net]:
+    conditions = ((0.0, False), (0.0, True), (0.5, True), (1.0, True))
+    for seed, model, (coupling, equal) in itertools.product((0, 1, 2), ("resnet", "vit"), conditions):
+        yield Net(model, coupling, equal, seed)
+
+
+def train(net: Net, path: Path) -> None:
+    """Train one network and store its weights."""
+    torch.set_num_threads(1)
+    data = ic.data.load(net.data, samples=EXAMPLES, evaluation_samples=TESTED)
+    model, generator = net.built(), torch.Generator().manual_seed(net.seed)
+    groups = ic.adapt(model, data.batches(data.test)[0][0]).coupling_groups()
+    if net.equal_start:
+        for group in groups:
+            for block in group[1:]:
+                block.load_state_dict(group[0].state_dict())
+    optimizer = net.optimizer(model)
+    steps = net.epochs * -(-EXAMPLES // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
+    ic.couple(optimizer, groups, strength=net.coupling)
+    model.train()
+    for _ in range(net.epochs):
+        for inputs, targets in data.training_batches(BATCH, generator, augment=net.data == "cifar10"):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    part = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
+    os.replace(part, path)
+
+
+def examine(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Error, indices and frontiers of one trained network."""
+    torch.set_num_threads(1)
+    data = ic.data.load(net.data, samples=EXAMPLES, evaluation_samples=TESTED)
+    model = net.built()
+    model.load_state_dict(load_file(path))
+    model.eval()
+    batches = list(data.batches(data.test, 250))
+    report = ic.measure(model, batches, replicates=200)
+    indices = report.indices[report.indices.stage == "mean"].set_index("index").value
+    adapted = ic.adapt(model, batches[0][0])
+    count = ic.effective_parameter_count(model, adapted.coupling_groups())
+    frontiers = []
+    for saves in ("blocks", "weights"):
+        plan = ic.plan(adapted, batches, saves=saves, budget=0 if saves == "blocks" else 3, beam=2)
+        rows = plan.frontier.assign(saves=saves, total=plan.frontier.blocks.max())
+        rows["rebuilt_error"] = [rebuilt_error(plan, row, batches[1::2]) for row in rows.itertuples()]
+        frontiers.append(rows)
+    about = {"model": net.model, "data": net.data, "start": net.start, "coupling": net.coupling, "seed": net.seed}
+    with torch.no_grad():
+        wrong = sum(int((model(inputs).argmax(1) != targets).sum()) for inputs, targets in batches)
+    row = {**about, "test_error": wrong / TESTED, "n": TESTED, **indices.to_dict()}
+    row |= {"raw_parameters": count.raw, "tied_parameters": count.tied, "effective_parameters": count.effective}
+    return row, pd.concat(frontiers).assign(**about)
+
+
+def rebuilt_error(plan: ic.Plan, row: Any, batches: list[Any]) -> float:
+    """The error of the smaller, ordinary module that the plan makes, evaluated by itself."""
+    model = plan.apply(row.blocks if plan.options["saves"] == "blocks" else row.distinct)
+    with torch.no_grad():
+        wrong = sum(int((model(inputs).argmax(1) != targets).sum()) for inputs, targets in batches)
+    return wrong / sum(len(targets) for _, targets in batches)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/timm"))
+    parser.add_argument("--results", type=Path, default=Path("results/timm"))
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    paths = {net: options.out / f"{net.name}.safetensors" for net in nets()}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool, bar("networks", len(paths)) as advance:
+        missing = {pool.submit(train, net, path): net for net, path in paths.items() if not path.exists()}
+        advance(len(paths) - len(missing))
+        for done, future in enumerate(as_completed(missing), len(paths) - len(missing) + 1):
+            future.result()
+            advance(done)
+        examined = list(pool.map(examine, paths, paths.values()))
+    options.results.mkdir(parents=True, exist_ok=True)
+    runs = pd.DataFrame([row for row, _ in examined])
+    frontiers = pd.concat([frontier for _, frontier in examined])
+    runs.to_csv(options.results / "runs.csv", index=False, float_format="%.5g")
+    frontiers.to_csv(options.results / "frontiers.csv", index=False, float_format="%.4f")
+    facts = {"command": "python experiments/timm_coupled.py", **machine()}
+    (options.results / "facts.json").write_text(pd.Series(facts).to_json(indent=1))
+    save(draw(frontiers), options.results / "frontiers")
+    return 0
+
+
+def draw(frontiers: pd.DataFrame) -> Figure:
+    """Error against blocks executed (left) and against different blocks (right); one row a model."""
+    styles = {"own": "o-", "equal": "s--"}
+    with paper_style():
+        figure = new_figure(9, 6)
+        axes = figure.subplots(2, 2, sharey="row")
+        for row, (model, data) in enumerate((("resnet", "CIFAR-10"), ("vit", "MNIST"))):
+            for column, (saves, counted) in enumerate((("blocks", "blocks"), ("weights", "distinct"))):
+                here = frontiers[(frontiers.model == model) & (frontiers.saves == saves)]
+                for (start, coupling), group in here.groupby(["start", "coupling"], sort=False):
+                    # A tied net needs fewer blocks from the start: every seed's frontier has the same counts.
+                    found = group.groupby(counted).error.agg(["mean", "std"])
+                    label = f"coupling {coupling:g}, {start} start"
+                    axes[row, column].errorbar(
+                        found.index, found["mean"], found["std"], fmt=styles[start], ms=3, lw=1, label=label
+                    )
+                axes[row, column].invert_xaxis()
+                axes[row, column].set_xlabel("blocks executed" if column == 0 else "different blocks")
+                axes[row, column].set_title(f"{model} on {data}", fontsize=9)
+            axes[row, 0].set_ylabel("error")
+            percent(axes[row, 0])
+        axes[0, 0].legend(fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
