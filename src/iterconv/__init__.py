@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from iterconv.adapters import adapt as adapt
     from iterconv.coupling import Coupling as Coupling
     from iterconv.coupling import couple as couple
+    from iterconv.coupling import couple_axis as couple_axis
     from iterconv.coupling import effective_parameter_count as effective_parameter_count
     from iterconv.errors import InputError as InputError
     from iterconv.measurement import measure as measure
@@ -31,6 +32,7 @@ _HOMES = {
     "adapt": "adapters",
     "Coupling": "coupling",
     "couple": "coupling",
+    "couple_axis": "coupling",
     "effective_parameter_count": "coupling",
     "InputError": "errors",
     "Report": "reports",

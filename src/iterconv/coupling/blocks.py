@@ -1,0 +1,127 @@
+"""``couple``: equally built modules, softly tied to each other."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iterconv.coupling.handle import Coupling, check_dense, check_whole, local
+from iterconv.coupling.kernels import mixture
+from iterconv.errors import InputError
+from iterconv.options import Kernel
+
+Group = Sequence[nn.Module]
+
+
+class BlockCoupling(Coupling):
+    """A handle on groups of modules; see ``couple``."""
+
+    def __init__(self, optimizer: Any, groups: Any, *dial: Any) -> None:
+        self._tensors = [parallel_parameters(group, number) for number, group in enumerate(groups)]
+        check_once(self._tensors)
+        everything = [
+            (f"module {block} in coupling group {number}", parameter)
+            for number, group in enumerate(self._tensors)
+            for parallel in group
+            for block, parameter in enumerate(parallel)
+        ]
+        super().__init__(optimizer, everything, [len(group[0]) for group in self._tensors], *dial)
+
+    def _mixtures(self) -> Iterator[Callable[[], None]]:
+        for number, group in enumerate(self._tensors):
+            for tensors in group:
+                gradients = [tensor.grad for tensor in tensors]
+                present = [g for g in gradients if g is not None]
+                if not present:
+                    continue
+                if len(present) < len(gradients):
+                    missing = next(i for i, g in enumerate(gradients) if g is None)
+                    raise InputError(
+                        f"block {missing} of coupling group {number} has no gradient while others have; "
+                        "freeze all blocks of a group or none, and use every block in the loss"
+                    )
+                for gradient in present:
+                    check_dense(gradient)
+                if len({str(getattr(gradient, "placements", None)) for gradient in present}) > 1:
+                    raise InputError(
+                        f"the blocks of coupling group {number} are sharded differently; shard all alike, as "
+                        "`for block in blocks: fully_shard(block)`"
+                    )
+                yield partial(self._mix_, [local(gradient) for gradient in present])
+
+    def _mix_(self, gradients: list[Tensor]) -> None:
+        stacked = torch.stack(gradients)
+        mixed = mixture(stacked, (0,), self._strength, self.kernel, self.matrix(len(gradients)))
+        torch._foreach_copy_(gradients, list(mixed.expand_as(stacked)))
+
+
+def couple(
+    optimizer: Any,
+    groups: Any,
+    strength: float,
+    kernel: Kernel = "uniform",
+    *,
+    normalise: bool = True,
+) -> Coupling:
+    """Couple the gradients of equally built modules at every step of an optimizer.
+
+    The coupling happens when ``optimizer.step()`` is called, so after back-propagation, accumulation, averaging over
+    devices, unscaling and clipping (which it can't undo: a normalised kernel never makes gradients larger in norm).
+    Strength 0 is plain training bit for bit; strength 1 keeps modules that start equal bit-identical. Norm scales and
+    biases are parameters and so coupled; running statistics are not. With ``fully_shard`` (FSDP2), shard each block
+    alike and couple afterwards.
+
+    Source: Lippl et al., Sec. 4.1, D.2, D.3.
+
+    Args:
+        optimizer: Any torch optimizer, or Fabric's, Lightning's or Accelerate's wrapper of one. Where a step is given a
+            closure, the gradients of each of its evaluations are coupled.
+        groups: Lists of modules; those of one list have equal structure and are coupled to each other.
+        strength: lambda, in [0, 1].
+        kernel: ``"uniform"`` couples all blocks alike, ``"triangular"`` near ones more.
+        normalise: Whether the rows of the triangular kernel sum to 1 (see ``coupling_matrix``).
+
+    Returns:
+        A handle, to change the strength, save its state, or uncouple; also a context manager.
+
+    Raises:
+        InputError: If the strength or kernel is unknown, a group has fewer than two modules or modules of
+            different structure, a module or parameter occurs twice or is coupled in this optimizer already, or the
+            optimizer lacks a parameter or is of ``FullyShardedDataParallel``, whose shards don't correspond.
+    """
+    return BlockCoupling(optimizer, groups, strength, kernel, normalise)
+
+
+def parallel_parameters(group: Any, number: int) -> list[list[nn.Parameter]]:
+    """The parameters of one group's modules, those that correspond side by side."""
+    if not isinstance(group, (Sequence, nn.ModuleList, nn.Sequential)) or not all(
+        isinstance(module, nn.Module) for module in group
+    ):
+        raise InputError(f"coupling group {number} is {group!r:.60}; pass lists of modules, as [[block1, block2]]")
+    if len(group) < 2:
+        raise InputError(f"coupling group {number} has {len(group)} module(s); coupling needs at least two")
+    named = [dict(module.named_parameters()) for module in group]
+    for parameters in named:
+        for parameter in parameters.values():
+            check_whole(parameter)
+    shapes = [{name: tuple(p.shape) for name, p in parameters.items()} for parameters in named]
+    for block, (module, shape) in enumerate(zip(group, shapes, strict=True)):
+        if shape != shapes[0]:
+            different = sorted(n for n in {**shape, **shapes[0]} if shape.get(n) != shapes[0].get(n))
+            raise InputError(
+                f"module {block} of coupling group {number} ({type(module).__name__}) is built differently from "
+                f"module 0 in {different[0]}: {shape.get(different[0])} against {shapes[0].get(different[0])}"
+            )
+    if not shapes[0]:
+        raise InputError(f"the modules of coupling group {number} have no parameters to couple")
+    return [[parameters[name] for parameters in named] for name in shapes[0]]
+
+
+def check_once(tensors: list[list[list[nn.Parameter]]]) -> None:
+    """Raise ``InputError`` if a parameter occurs twice."""
+    times = Counter(id(parameter) for group in tensors for parallel in group for parameter in parallel)
+    if times and max(times.values()) > 1:
+        raise InputError("a module or parameter occurs twice in the coupling groups; name each block once")
