@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from iterconv.coupling import couple_axis as couple_axis
     from iterconv.coupling import effective_parameter_count as effective_parameter_count
     from iterconv.errors import InputError as InputError
+    from iterconv.lipschitz import constrain as constrain
     from iterconv.measurement import measure as measure
     from iterconv.planning import Plan as Plan
     from iterconv.planning import plan as plan
@@ -33,6 +34,7 @@ _HOMES = {
     "Coupling": "coupling",
     "couple": "coupling",
     "couple_axis": "coupling",
+    "constrain": "lipschitz",
     "effective_parameter_count": "coupling",
     "InputError": "errors",
     "Report": "reports",

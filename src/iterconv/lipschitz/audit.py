@@ -1,28 +1,38 @@
 """The audit: what the constraint promises for each block, and what is observed."""
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from iterconv._typing import Float
+from iterconv.batches import device_of, moved, staged
 from iterconv.errors import InputError
+from iterconv.lipschitz.branches import find_branch, opaque_parts
+from iterconv.lipschitz.constraint import constant_of
 from iterconv.lipschitz.norms import operator_norms
-from iterconv.stages import require_staged, untouched
+from iterconv.lipschitz.operators import converged, estimated
+from iterconv.stages import untouched
 
 PROVEN, OBSERVED, NOT = "contractive", "contractive on these inputs", "not contractive"
 
 
-def audit(model: nn.Module, inputs: Float[Tensor, "n channels height width"], *, iterations: int = 30) -> pd.DataFrame:
+def audit(model: nn.Module, inputs: Any, *, iterations: int = 30) -> pd.DataFrame:
     """Bound and measure the Lipschitz constant of every block's residual function f, in evaluation mode.
 
-    Source: Lippl et al., Sec. 4.2 and E.1: ``L^(f) = |Conv2| |diag(BN2) Conv1 diag(BN1)|``, norms of the real
-    operators on the stage's feature maps, running variances in diag(BN).
+    For the paper's networks ``L^(f) = |Conv2| |diag(BN2) Conv1 diag(BN1)|``, norms of the real operators on the stage's
+    feature maps, running variances in diag(BN). For any other model, the forward of each block is traced, and the
+    bound put together in the same way: a norm for each linear layer, with the diagonals of the batch norms beside it;
+    the largest slope for each activation; sums for sums.
+
+    Source: Lippl et al., Sec. 4.2 and E.1.
 
     Args:
-        model: A network of ``iterconv.models``; it is left exactly as it was.
-        inputs: A batch, on which local constants are measured.
+        model: Any residual model; it is left exactly as it was.
+        inputs: A batch that it takes, on which local constants are measured.
         iterations: Power iterations on each example's Jacobian.
 
     Returns:
@@ -31,57 +41,71 @@ def audit(model: nn.Module, inputs: Float[Tensor, "n channels height width"], *,
         convergence in double precision; ``constrained``, the bound of f/c, which is f itself in an
         unconstrained stage; ``measured``, the largest spectral norm of the Jacobian of f/c at the
         representations that the inputs lead to; ``verdict``: "contractive" (the bound is below 1),
-        "contractive on these inputs" (only the measured constant is), or "not contractive".
+        "contractive on these inputs" (only the measured constant is), or "not contractive"; ``not_covered``: the
+        parts that have no bound here (layer norms, attention, products of representations), without which there is
+        none of f either (NaN), or why the branch can't be taken apart.
 
     Raises:
-        InputError: If the model does not satisfy the contract, its blocks are not those of the paper, the
-            inputs are not finite, or there are no iterations.
+        InputError: If the model can't be adapted, the inputs are not finite, or there are no iterations.
     """
-    require_staged(model)
     if iterations < 1:
         raise InputError(f"iterations={iterations} measures nothing; use 1 or more")
-    if not bool(torch.isfinite(inputs).all()) or len(inputs) == 0:
+    if isinstance(inputs, Tensor) and (len(inputs) == 0 or not bool(torch.isfinite(inputs).all())):
         raise InputError("the inputs of an audit must be a batch of at least one example without NaN or infinity")
+    adapted, _ = staged(model, [(inputs, None)])
     rows = []
-    with untouched(model):
-        for number, block, z in _block_inputs(model, inputs):
-            stage: Any = model.stages[number]  # type: ignore[index]
-            if not hasattr(stage, "branch"):
-                raise InputError(
-                    f"stage {number} ({type(stage).__name__}) has no `branch(index, z)`; "
-                    "the audit covers the networks of iterconv.models"
-                )
-            rows.append(_row(stage, number, block, z, iterations))
+    with untouched(adapted):
+        for number, block, z, stage_input in block_inputs(adapted, moved(inputs, device_of(model))):
+            stage = adapted.stages[number]
+            row = _paper_row if hasattr(stage, "operators") else _foreign_row
+            rows.append({"stage": number, "block": block, **row(stage, block, z, stage_input, iterations)})
     return pd.DataFrame(rows)
 
 
-def _block_inputs(model: Any, inputs: Tensor) -> Any:
-    """What enters every block on the ordinary path: (stage, block, representation)."""
+def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """What enters every block on the ordinary path: (stage, block, representation, the stage's input)."""
     z = model.stem(inputs)
     for number, stage in enumerate(model.stages):
         x = z if number == 0 else model.transitions[number - 1](z)
         z = x
-        for block in stage.full_path:
-            yield number, block, z
+        for block in range(len(stage.blocks)):
+            yield number, block, z, x
             z = stage.step(block, z, x)
 
 
-def _row(stage: Any, number: int, block: int, z: Tensor, iterations: int) -> dict[str, Any]:
+def _paper_row(stage: Any, block: int, z: Tensor, stage_input: Tensor, iterations: int) -> dict[str, Any]:
     size = (z.shape[-2], z.shape[-1])
     kernels1, kernels2, left, right = (part[block : block + 1] for part in stage.operators())
     bound = (operator_norms(kernels1, size, left, right) * operator_norms(kernels2, size)).item()
-    constrained = bound / stage.constants(size)[block].item()
-    measured = largest_local_constant(lambda x: stage.branch(block, x), z, iterations)
-    verdict = PROVEN if constrained < 1 else OBSERVED if measured < 1 else NOT
     return {
-        "stage": number,
-        "block": block,
         "estimate": stage.estimates(size)[block].item(),
         "bound": bound,
-        "constrained": constrained,
-        "measured": measured,
-        "verdict": verdict,
+        **_judged(bound / stage.constants(size)[block].item(), lambda x: stage.branch(block, x), z, iterations),
+        "not_covered": "",
     }
+
+
+def _foreign_row(stage: Any, block: int, z: Tensor, stage_input: Tensor, iterations: int) -> dict[str, Any]:
+    module = stage.blocks[block]
+    try:
+        branch = find_branch(module, z[:1])
+    except InputError as problem:
+        whole = {"estimate": math.nan, "bound": math.nan}
+        rest = _judged(math.nan, lambda x: stage.step(block, x, stage_input) - x, z, iterations)
+        return {**whole, **rest, "not_covered": "; ".join([*opaque_parts(module), str(problem)])}
+    bound = float(branch.bound.value(converged))
+    return {
+        "estimate": float(branch.bound.value(estimated)),
+        "bound": bound,
+        **_judged(bound / constant_of(module), branch.function, z, iterations),
+        "not_covered": ", ".join(branch.uncovered),
+    }
+
+
+def _judged(constrained: float, function: Any, z: Tensor, iterations: int) -> dict[str, Any]:
+    measured = largest_local_constant(function, z, iterations)
+    verdict = PROVEN if constrained < 1 else OBSERVED if measured < 1 else NOT
+    return {"constrained": constrained, "measured": measured, "verdict": verdict}
 
 
 def largest_local_constant(function: Any, z: Tensor, iterations: int) -> float:
@@ -97,13 +121,14 @@ def largest_local_constant(function: Any, z: Tensor, iterations: int) -> float:
     """
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(z.shape, generator=generator).to(z)
-    _, pull_back = torch.func.vjp(function, z)  # type: ignore[misc]
     norms = torch.zeros(len(z))
-    for _ in range(iterations):
-        v = v / _norms(v)
-        _, u = torch.func.jvp(function, (z,), (v,))  # type: ignore[misc]
-        (v,) = pull_back(u / _norms(u))
-        norms = _norms(v).flatten()
+    with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no forward derivative
+        _, pull_back = torch.func.vjp(function, z)  # type: ignore[misc]
+        for _ in range(iterations):
+            v = v / _norms(v)
+            _, u = torch.func.jvp(function, (z,), (v,))  # type: ignore[misc]
+            (v,) = pull_back(u / _norms(u))
+            norms = v.flatten(1).norm(dim=1)
     return float(norms.max())
 
 

@@ -16,6 +16,9 @@ Kernels = Float[Tensor, "blocks out in kernel_height kernel_width"]
 Maps = Float[Tensor, "blocks channels height width"]
 
 
+_MOST_STEPS = 300
+
+
 class _Operators:
     """diag(left) Conv diag(right) for several blocks: stride 1, odd kernels, zero padding, size preserved."""
 
@@ -42,16 +45,26 @@ class _Operators:
         return x.view(self.blocks, -1, *y.shape[2:])
 
 
-def _unit(maps: Maps) -> tuple[Maps, Float[Tensor, " blocks"]]:
+def _unit(maps: Tensor) -> tuple[Tensor, Float[Tensor, " blocks"]]:
     """Maps of norm 1 for each block, and the norms; a zero map stays zero."""
     norms = maps.flatten(1).norm(dim=1)
-    return maps / norms.clamp(min=torch.finfo(maps.dtype).tiny)[:, None, None, None], norms
+    return maps / _each(norms.clamp(min=torch.finfo(maps.dtype).tiny), maps), norms
+
+
+def _each(numbers: Float[Tensor, " blocks"], maps: Tensor) -> Tensor:
+    """One number a block, ready to be multiplied with its maps."""
+    return numbers.view(-1, *[1] * (maps.ndim - 1))
 
 
 def random_maps(blocks: int, channels: int, size: tuple[int, int], like: Tensor) -> Maps:
-    """Unit maps to start from, the same every time and without touching torch's global random state."""
+    """Unit maps to start from."""
+    return random_start((blocks, channels, *size), like)
+
+
+def random_start(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Unit vectors of shape (blocks, ...), the same every time and without touching torch's global random state."""
     generator = torch.Generator().manual_seed(0)
-    return _unit(torch.randn(blocks, channels, *size, generator=generator).to(like))[0]
+    return _unit(torch.randn(shape, generator=generator).to(like))[0]
 
 
 @torch.no_grad()
@@ -84,39 +97,28 @@ def power_iteration(
 
 
 @torch.no_grad()
-def converged_norms(
-    kernels: Kernels,
-    start: Maps,
-    left: Float[Tensor, "blocks out"] | None = None,
-    right: Float[Tensor, "blocks in"] | None = None,
-    *,
-    tolerance: float,
-    most_steps: int = 300,
-) -> Float[Tensor, " blocks"]:
+def converged_norms(operators: Any, start: Tensor, *, tolerance: float) -> Float[Tensor, " blocks"]:
     """Norms iterated to convergence: the power iteration's vectors, all used together.
 
     Golub-Kahan bidiagonalisation applies the operator and its adjoint exactly as often as the power
     iteration, but takes the norm over all vectors so far, which needs several times fewer steps.
 
     Args:
-        kernels: One convolution kernel a block.
-        start: Unit maps of shape (blocks, in, height, width).
-        left: Factors of the output channels, or None for ones.
-        right: Factors of the input channels, or None for ones.
+        operators: One linear map a block, to be called, with an ``adjoint``.
+        start: Unit vectors to start from, of shape (blocks, ...).
         tolerance: Stop when five more steps raise no norm by more than this fraction.
-        most_steps: Stop here in any case.
 
     Returns:
-        The norms, from below; NaN for kernels or factors that are not finite.
+        The norms, from below; NaN for operators that are not finite.
     """
-    operators = _Operators(kernels, left, right)
     v, u = start, torch.zeros(())
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
     before = None
-    for step in range(1, most_steps + 1):
-        u, alpha = _unit(operators(v) - (u * betas[-1][:, None, None, None] if betas else 0))
-        v, beta = _unit(operators.adjoint(u) - v * alpha[:, None, None, None])
+    for step in range(1, _MOST_STEPS + 1):
+        y = operators(v)
+        u, alpha = _unit(y - (u * _each(betas[-1], y) if betas else 0))
+        v, beta = _unit(operators.adjoint(u) - v * _each(alpha, v))
         alphas.append(alpha)
         betas.append(beta)
         if step % 5 == 0:
@@ -152,7 +154,7 @@ def operator_norms(
     double = kernels.detach().double()
     factors = [factor if factor is None else factor.detach().double() for factor in (left, right)]
     start = random_maps(len(kernels), kernels.shape[2], size, double)
-    return converged_norms(double, start, *factors, tolerance=1e-10)
+    return converged_norms(_Operators(double, *factors), start, tolerance=1e-10)
 
 
 class ConvolutionNorms(nn.Module):
@@ -206,7 +208,7 @@ class ConvolutionNorms(nn.Module):
         Vectors that have settled on other weights can miss the largest singular value of these altogether.
         """
         start = random_maps(len(kernels), kernels.shape[2], size, kernels)
-        return converged_norms(kernels.detach(), start, left, right, tolerance=1e-5)
+        return converged_norms(_Operators(kernels.detach(), left, right), start, tolerance=1e-5)
 
     def estimate(
         self,

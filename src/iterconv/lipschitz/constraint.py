@@ -1,0 +1,221 @@
+"""``constrain``: the Lipschitz constraint on the residual branches of any model.
+
+The layer that a branch ends in gets a hook that divides its output by ``c = max(L^(f) / mu, 1)``. Nothing else about
+the model changes, and exporting divides the layer's own weights instead.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from iterconv.batches import device_of, moved
+from iterconv.errors import InputError
+from iterconv.lipschitz.branches import Branch, Constant, Expression, Sum, Times, find_branch
+from iterconv.lipschitz.norms import random_start
+from iterconv.lipschitz.operators import LinearMap, Operator, converged, power_step, precision
+from iterconv.stages import untouched
+
+NAME = "lipschitz_constraint"
+"""Under which a block keeps its constraint."""
+
+
+class Constraint(nn.Module):
+    """What keeps one block's residual branch below mu; made by ``constrain``.
+
+    In training, each forward moves the singular vectors one step, and c is differentiated through; in evaluation, the
+    norms are iterated to convergence whenever weights or statistics have changed.
+
+    Args:
+        branch: The block's branch.
+        lipschitz: mu.
+    """
+
+    def __init__(self, branch: Branch, lipschitz: float) -> None:
+        super().__init__()
+        self.lipschitz = lipschitz
+        # Not registered: the branch's modules are the block's own.
+        hidden = self.__dict__
+        hidden["bound"], hidden["last"] = branch.bound, branch.last
+        hidden["operators"] = list(_operators(branch.bound))
+        for number, operator in enumerate(self.operators):
+            if operator.layer is not None:
+                like = LinearMap(operator, precision(operator))._zeros
+                self.register_buffer(f"vector{number}", random_start((1, *operator.shape), like))
+        self._cached: tuple[object, Tensor] | None = None
+        assert branch.last is not None
+        self._hook = branch.last.register_forward_hook(self._divide)
+
+    operators: list[Operator]
+    bound: Expression
+    last: nn.Module
+
+    def train(self, mode: bool = True) -> "Constraint":
+        """Switch between training and evaluation; c is computed anew, whatever was done to the weights."""
+        self._cached = None
+        return super().train(mode)
+
+    def constant(self) -> Tensor:
+        """c, in evaluation from converged norms, in training from one step of the power iteration."""
+        if self.training:
+            return (self.bound.value(self._stepped) / self.lipschitz).clamp(min=1)
+        key = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in self._watched()]
+        if self._cached is None or self._cached[0] != key:
+            device = self._watched()[0].device
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+                bound = torch.as_tensor(self.bound.value(converged), device=device)
+                self._cached = (key, (bound / self.lipschitz).clamp(min=1))
+        return self._cached[1]
+
+    def _stepped(self, operator: Operator) -> Tensor:
+        if operator.layer is None:
+            return LinearMap(operator, precision(operator))._right.abs().max()
+        vector: Tensor = getattr(self, f"vector{self.operators.index(operator)}")
+        with torch.autocast(vector.device.type, enabled=False):
+            linear = LinearMap(operator, vector.dtype)
+            y, x = power_step(linear, vector)
+            if torch.is_grad_enabled():  # checkpointing runs the forward twice, the first time without
+                vector.copy_(x)
+            return linear.norm(y, x)
+
+    def _watched(self) -> list[Tensor]:
+        parts = {part: None for op in self.operators for part in (op.layer, *op.left, *op.right)}
+        modules = [part for part in parts if isinstance(part, nn.Module)]
+        return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+
+    def _divide(self, layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output / self.constant().to(output.dtype)
+
+    def export(self) -> None:
+        """Divide the layer's weights by c, and be gone."""
+        with torch.no_grad():
+            constant = self.constant()
+            for parameter in self.last.parameters():
+                parameter.div_(constant.to(parameter.dtype))
+        self._hook.remove()
+
+
+class Constrained:
+    """The handle of a constrained model; made by ``constrain``."""
+
+    def __init__(self, places: list[tuple[int, int, nn.Module]]) -> None:
+        self._places = places
+
+    @property
+    def constants(self) -> pd.DataFrame:
+        """What each branch is divided by in evaluation: stage, block, bound (L^ of f itself), c."""
+        rows = []
+        for stage, block, module in self._places:
+            constraint: Any = getattr(module, NAME)
+            with untouched(module):
+                bound = float(constraint.bound.value(converged))
+                rows.append({"stage": stage, "block": block, "bound": bound, "c": float(constraint.constant())})
+        return pd.DataFrame(rows)
+
+    def export(self) -> None:
+        """Leave plain layers behind that compute what the constrained model computes in evaluation."""
+        for _, _, module in self._places:
+            with untouched(module):
+                getattr(module, NAME).export()
+            delattr(module, NAME)
+        self._places = []
+
+    def remove(self) -> None:
+        """Lift the constraint; the weights stay as they are."""
+        for _, _, module in self._places:
+            getattr(module, NAME)._hook.remove()
+            delattr(module, NAME)
+        self._places = []
+
+
+def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages: Any = None) -> Constrained:
+    """Keep the residual branches of a model's blocks below a Lipschitz constant, in training and evaluation.
+
+    Each branch f becomes ``f / max(L^(f) / mu, 1)``: it is never scaled up, and its gradients know of the division.
+
+    Source: Lippl et al., Sec. 4.2, E.1 (improperly convergent). Departure: diag(BN) takes the running variance in
+    training too, so that a foreign batch norm can stay as it is.
+
+    Args:
+        model: Any residual model whose branches are made of linear layers, convolutions, batch norms, poolings and
+            activations; changed in place.
+        inputs: A batch that it takes. The bound holds for feature maps of the size that these lead to.
+        lipschitz: mu, above 0.
+        stages: As for ``iterconv.adapt``; found if left out.
+
+    Returns:
+        A handle: ``constants``, ``export()`` to plain layers, ``remove()``.
+
+    Raises:
+        InputError: If mu is not above 0, a branch has parts without a bound, does not end in a linear layer,
+            convolution or batch norm with weights, or is constrained already; then nothing has been changed.
+    """
+    from iterconv.adapters import adapt
+    from iterconv.lipschitz.audit import block_inputs
+
+    if not lipschitz > 0:
+        raise InputError(f"lipschitz={lipschitz} is not above 0; the paper's value is 0.95")
+    if any(hasattr(stage, "lipschitz") for stage in getattr(model, "stages", ())):
+        raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
+    found: dict[tuple[int, int], Branch] = {}
+    inputs = moved(inputs, device_of(model))
+    adapted = adapt(model, inputs, stages=stages)
+    with untouched(model):
+        for number, block, z, _ in block_inputs(adapted, inputs):
+            found[number, block] = _checked(adapted.found[number].blocks[block], z, f"block {block} of stage {number}")
+    places = []
+    for (number, block), branch in found.items():
+        module = adapted.found[number].blocks[block]
+        module.add_module(NAME, Constraint(branch, lipschitz).train(module.training))
+        places.append((number, block, module))
+    return Constrained(places)
+
+
+def _checked(module: nn.Module, z: Tensor, name: str) -> Branch:
+    kind = f"{name} ({type(module).__name__})"
+    if hasattr(module, NAME):
+        raise InputError(f"{kind} is constrained already; remove() its handle first")
+    branch = find_branch(module, z[:1])
+    if branch.uncovered:
+        raise InputError(f"{kind} has parts without a bound: {', '.join(branch.uncovered)}; name other stages=")
+    if branch.last is None or not _scales_with_its_weights(branch.last):
+        raise InputError(f"the branch of {kind} does not end in a layer whose weights scale it; let it end in one")
+    operators = [op.layer for op in _operators(branch.bound) if isinstance(op.layer, nn.Module)]
+    if len(set(operators)) < len(operators):
+        raise InputError(f"{kind} uses a layer twice in its branch; use a layer of its own for each place")
+    return branch
+
+
+def _scales_with_its_weights(layer: nn.Module) -> bool:
+    """Whether halving its parameters halves its output, bit by bit."""
+    named = dict(layer.named_parameters())
+    if not named or type(layer).__name__.startswith("Parametrized"):
+        return False
+    halves = {name: parameter.detach() / 2 for name, parameter in named.items()}
+    channels = getattr(layer, "in_channels", getattr(layer, "in_features", getattr(layer, "num_features", 1)))
+    dimensions = len(getattr(layer, "kernel_size", ())) or (2 if "2d" in type(layer).__name__.lower() else 0)
+    sizes = [1 + 8 * (dimensions > 0)] * dimensions
+    x = torch.randn(2, channels, *sizes, generator=torch.Generator().manual_seed(0)).to(next(iter(named.values())))
+    with untouched(layer):
+        return torch.equal(functional_call(layer, halves, (x,)), layer(x) / 2)
+
+
+def _operators(expression: Expression) -> Iterator[Operator]:
+    """The operators in a bound, each once."""
+    if isinstance(expression, Times):
+        yield from _operators(expression.of)
+        if isinstance(expression.factor, Operator):
+            yield expression.factor
+    elif isinstance(expression, Sum):
+        yield from dict.fromkeys(op for part in expression.parts for op in _operators(part))
+    else:
+        assert isinstance(expression, Constant)
+
+
+def constant_of(block: nn.Module) -> float:
+    """What a block's branch is divided by in evaluation; 1 if it is not constrained."""
+    constraint: Any = getattr(block, NAME, None)
+    return 1.0 if constraint is None else float(constraint.constant())

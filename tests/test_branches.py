@@ -1,0 +1,329 @@
+"""Bounds of foreign branches, against dense matrices and Jacobians."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import iterconv as ic
+import zoo
+from iterconv.lipschitz.branches import find_branch, opaque_parts
+from iterconv.lipschitz.layers import ACTIVATIONS, slope
+from iterconv.lipschitz.operators import Operator, converged, estimated
+
+
+def dense_norm(function, shape):
+    """The largest singular value of an affine function, column by column."""
+    basis = torch.eye(math.prod(shape), dtype=torch.float64).view(-1, *shape)
+    offset = function(torch.zeros(1, *shape, dtype=torch.float64))
+    return torch.linalg.matrix_norm((function(basis) - offset).flatten(1), ord=2).item()
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(5, 3), (5,)),
+    "linear on tokens": (lambda: nn.Linear(5, 3), (4, 5)),
+    "convolution": (lambda: nn.Conv2d(2, 3, 3, padding=1), (2, 5, 4)),
+    "strided": (lambda: nn.Conv2d(2, 3, 3, stride=2), (2, 7, 6)),
+    "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2, padding=1), (4, 4, 4)),
+    "depthwise, dilated": (lambda: nn.Conv2d(3, 3, 3, groups=3, dilation=2, padding=2), (3, 5, 5)),
+    "circular": (lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), (2, 4, 4)),
+    "reflecting": (lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), (2, 4, 4)),
+    "one dimension": (lambda: nn.Conv1d(2, 3, 5, padding=2), (2, 9)),
+    "transposed": (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2), (2, 3, 3)),
+    "pooling": (lambda: nn.AvgPool2d(3, 2, 1), (2, 6, 6)),
+    "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (2, 3, 3)),
+    "spectrally normalised": (
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 3, 3, padding=1)),
+        (2, 5, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_norms_of_layers_equal_dense_svd(name):
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    layer = make().eval()
+    expected = dense_norm(layer.double(), shape)
+    layer.float()
+    assert converged(Operator(layer, shape)).item() == pytest.approx(expected, rel=1e-6)
+    assert estimated(Operator(layer, shape), 100).item() == pytest.approx(expected, rel=1e-2)
+    assert estimated(Operator(layer, shape), 2).item() <= expected * 1.00001
+
+
+@pytest.mark.parametrize("name", [name for name in dir(nn.modules.activation) if name.lower() in ACTIVATIONS])
+def test_slopes_are_the_largest_that_there_are(name):
+    activation = getattr(nn, name)().double()
+    x = torch.linspace(-12, 12, 240_001, dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(activation(x).sum(), x)
+    known = slope(name.lower(), activation, (), {})
+    assert slopes.abs().max().item() <= known + 1e-8
+    assert slopes.abs().max().item() == pytest.approx(known, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    "activation, function, arguments",
+    [
+        (nn.LeakyReLU(1.5), "leaky_relu", (1.5,)),
+        (nn.LeakyReLU(0.2), "leaky_relu", (0.2,)),
+        (nn.ELU(2.0), "elu", (2.0,)),
+        (nn.PReLU(init=-3.0), None, ()),
+        (nn.GELU("tanh"), "gelu", ()),
+    ],
+)
+def test_slopes_with_parameters(activation, function, arguments):
+    x = torch.linspace(-12, 12, 240_001, dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(activation.double()(x).sum(), x)
+    known = slope(type(activation).__name__.lower(), activation, (), {})
+    assert slopes.abs().max().item() == pytest.approx(known, abs=3e-4)
+    if function:
+        assert slope(function, None, arguments, {}) == pytest.approx(known)
+
+
+def noisy(module, seed=0):
+    """Random batch statistics and weights, so that nothing is 1 by chance or 0 by a custom of starting so."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            for tensor in (part.running_var, part.weight):
+                tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 2 + 0.2)
+            part.running_mean.normal_(generator=generator)
+    return module.eval()
+
+
+class Residual(nn.Module):
+    def __init__(self, branch, act=None, combine=None):
+        super().__init__()
+        self.branch, self.act, self.combine = branch, act or nn.Identity(), combine
+
+    def forward(self, z):
+        return self.act(z + self.branch(z))
+
+
+def folded(conv, norm, before=None):
+    """The matrix of diag(norm) Conv diag(before) as a function."""
+    diagonal = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).double()
+    other = torch.ones(conv.in_channels).double()
+    if before is not None:
+        other = (before.weight / torch.sqrt(before.running_var + before.eps)).double()
+    weight = conv.weight.double() * diagonal[:, None, None, None] * other[None, :, None, None]
+    return lambda x: F.conv2d(x, weight, padding=1)
+
+
+def bound_of(branch):
+    return float(branch.bound.value(converged))
+
+
+class PreActivation(nn.Module):
+    """The paper's block, without its type annotations, which a tracer's proxies don't satisfy in the tests."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
+
+    def branch(self, z):
+        return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(z))))))
+
+    def forward(self, z):
+        return z + self.branch(z)
+
+
+def test_a_block_as_the_papers_is_bounded_as_in_the_paper():
+    torch.manual_seed(0)
+    block = noisy(PreActivation(3))
+    found = find_branch(block, torch.randn(1, 3, 5, 5))
+    inner = dense_norm(folded(block.conv1, block.bn2, block.bn1), (3, 5, 5))
+    outer = dense_norm(lambda x: F.conv2d(x, block.conv2.weight.double(), padding=1), (3, 5, 5))
+    assert bound_of(found) == pytest.approx(inner * outer, rel=1e-6)
+    assert found.last is block.conv2 and found.uncovered == ()
+    z = torch.randn(4, 3, 5, 5)
+    torch.testing.assert_close(found.function(z), block.branch(z), atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_resnets_block_is_bounded_before_its_last_activation():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.SiLU(), nn.Conv2d(3, 3, 3, padding=1)]
+    branch = nn.Sequential(*layers, nn.BatchNorm2d(3))
+    block = noisy(Residual(branch, nn.ReLU(inplace=True)))
+    found = find_branch(block, torch.randn(1, 3, 5, 5))
+    norms = [dense_norm(folded(branch[i], branch[i + 1]), (3, 5, 5)) for i in (0, 3)]
+    assert bound_of(found) == pytest.approx(norms[0] * slope("silu", None, (), {}) * norms[1], rel=1e-6)
+    assert found.last is branch[4]
+    z = torch.randn(4, 3, 5, 5)
+    torch.testing.assert_close(found.function(z), branch(z), atol=1e-5, rtol=1e-4)
+
+
+class Forked(nn.Module):
+    """Two ways added, two laid side by side, a scale for each channel, and a residual within the branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.gamma = nn.Parameter(torch.tensor([0.5, -3.0, 1.0, 2.0]))
+
+    def forward(self, z):
+        both = torch.cat([torch.tanh(self.a(z)), self.b(z)], dim=-1)
+        inner = both + 0.5 * self.c(both)
+        return z + self.gamma * inner - self.d(z) / 2
+
+
+def test_sums_branches_and_scales():
+    torch.manual_seed(0)
+    block = Forked()
+    a, b, c, d = (torch.linalg.matrix_norm(layer.weight.double(), ord=2).item() for layer in block.children())
+    both = math.hypot(a, b)
+    expected = 3 * (both + 0.5 * c * both) + d / 2
+    found = find_branch(block.eval(), torch.randn(1, 4))
+    assert bound_of(found) == pytest.approx(expected, rel=1e-6) and found.last is None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnetv2_50", "regnetx_002", "torchvision resnet34", "mobilenet_v2"])
+def test_no_jacobian_of_known_models_exceeds_its_bound(name):
+    torch.manual_seed(0)
+    kind = zoo.timm_model if name in ("resnet18", "resnetv2_50", "regnetx_002") else zoo.torchvision_model
+    model, inputs = kind(name.split()[-1], 32)
+    table = ic.lipschitz.audit(noisy(model), inputs[:2], iterations=15)
+    assert (table.not_covered == "").all() and len(table) > 1
+    assert (table.measured > 0).all() and (table.measured <= table.bound * (1 + 1e-4)).all()
+    assert (table.estimate <= table.bound * (1 + 1e-4)).all() and (table.estimate > table.bound / 3).all()
+    assert (table.constrained == table.bound).all()
+
+
+@pytest.mark.parametrize(
+    "name, parts",
+    [
+        ("vit_tiny_patch16_224", {"LayerNorm", "Attention"}),
+        ("convnext_atto", {"LayerNorm2d"}),
+        ("mixer_s16_224", {"LayerNorm"}),
+        ("regnety_002", {"mul"}),
+    ],
+)
+def test_parts_without_a_bound_are_named(name, parts):
+    model, inputs = zoo.timm_model(name, 224 if "224" in name else 64)
+    table = ic.lipschitz.audit(model, inputs[:1], iterations=2)
+    assert all(set(row.split(", ")) == parts for row in table.not_covered)
+    assert table.bound.isna().all() and table.measured.notna().all()
+    assert not (table.verdict == "contractive").any()
+
+
+@pytest.mark.parametrize(
+    "name, part", [("gpt2", "GPT2Attention"), ("bert", "BertAttention"), ("llama", "LlamaRMSNorm")]
+)
+def test_language_models_are_measured_and_their_parts_named(name, part):
+    torch.manual_seed(0)
+    model, batch = zoo.language_model(name)
+    table = ic.lipschitz.audit(model, batch, iterations=5)
+    assert len(table) == 4 and all(part in row for row in table.not_covered)
+    assert table.bound.isna().all() and (table.measured > 0).all()
+
+
+def test_measured_constant_of_a_foreign_branch_is_the_dense_jacobians():
+    torch.manual_seed(0)
+    branch = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 5))
+    model = nn.Sequential(nn.Linear(3, 5), Residual(branch), Residual(nn.Linear(5, 5)), nn.Linear(5, 2))
+    inputs = torch.randn(6, 3)
+    table = ic.lipschitz.audit(model, inputs, iterations=200)
+    z = model[0](inputs)
+    jacobians = torch.stack([torch.autograd.functional.jacobian(branch, row) for row in z])
+    expected = torch.linalg.matrix_norm(jacobians, ord=2).max().item()
+    assert table.measured[0] == pytest.approx(expected, rel=1e-3) and table.measured[0] < table.bound[0]
+    assert table.measured[1] == pytest.approx(table.bound[1], rel=1e-3), "a linear branch has its bound everywhere"
+
+
+def smooth_convolution():
+    conv = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+    conv.weight.data = torch.rand(4, 4, 3, 3) * 0.2 + 1
+    return nn.utils.parametrizations.spectral_norm(conv, n_power_iterations=50)
+
+
+def test_trap_1_the_audit_does_not_believe_spectral_norm():
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Residual(smooth_convolution()) for _ in range(2)), nn.Flatten(), nn.Linear(4 * 256, 3))
+    table = ic.lipschitz.audit(model, torch.randn(2, 4, 16, 16), iterations=100)
+    assert (table.bound > 2.5).all() and (table.measured > 2.5).all() and (table.verdict == "not contractive").all()
+
+
+def test_trap_2_batch_norm_undoes_a_constraint_on_the_weights_and_the_audit_shows_it():
+    torch.manual_seed(0)
+
+    def branch():
+        convs = [nn.Conv2d(4, 4, 3, padding=1, bias=False) for _ in range(2)]
+        normed = [nn.utils.parametrizations.spectral_norm(conv) for conv in convs]
+        return nn.Sequential(normed[0], nn.BatchNorm2d(4), nn.ReLU(), normed[1], nn.BatchNorm2d(4))
+
+    model = nn.Sequential(*(Residual(branch()) for _ in range(2)), nn.Flatten(), nn.Linear(4 * 64, 3))
+    inputs = torch.randn(64, 4, 8, 8)
+    model.train()
+    for _ in range(100):  # settles the running statistics
+        model(inputs)
+    normed = ic.lipschitz.audit(model, inputs[:4]).measured
+    for block in list(model)[:2]:
+        block.branch[1], block.branch[4] = nn.Identity(), nn.Identity()
+    bare = ic.lipschitz.audit(model, inputs[:4]).measured
+    assert (normed > 2).all() and (bare < normed / 1.5).all(), f"{list(normed)} and {list(bare)}"
+
+
+class InPlace(Residual):
+    def forward(self, z):
+        hidden = self.branch(z)
+        F.relu_(hidden)
+        return z + hidden
+
+
+class Twice(Residual):
+    def forward(self, z):
+        hidden = self.branch(z)
+        return z + hidden * hidden
+
+
+@pytest.mark.parametrize(
+    "block, says",
+    [
+        (InPlace(nn.Linear(4, 4)), "relu_"),
+        (Twice(nn.Linear(4, 4)), "mul"),
+        (Residual(nn.LayerNorm(4)), "LayerNorm"),
+        (Residual(nn.Hardshrink()), "Hardshrink"),
+        (Residual(nn.Softmax(-1)), "Softmax"),
+        (Residual(nn.BatchNorm1d(4, track_running_stats=False)), "BatchNorm1d"),
+    ],
+)
+def test_what_has_no_rule_is_not_covered(block, says):
+    found = find_branch(block.eval(), torch.randn(2, 4))
+    assert found.uncovered == (says,) and math.isnan(bound_of(found))
+
+
+class Branching(Residual):
+    def forward(self, z):
+        return z + self.branch(z) if z.sum() > 0 else z
+
+
+@pytest.mark.parametrize(
+    "block, says",
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.Tanh()), "Sequential adds nothing to its input"),
+        (Branching(nn.Linear(4, 4)), "the forward of Branching can't be traced"),
+    ],
+)
+def test_blocks_without_a_branch_are_refused_in_a_line(block, says):
+    with pytest.raises(ic.InputError, match=says) as error:
+        find_branch(block.eval(), torch.randn(1, 4))
+    assert "\n" not in str(error.value)
+
+
+def test_an_audit_goes_on_where_a_block_can_not_be_traced():
+    model = nn.Sequential(Branching(nn.Linear(4, 4)), Branching(nn.Linear(4, 4)), nn.Linear(4, 2))
+    table = ic.lipschitz.audit(model, torch.ones(1, 4) * 9)
+    assert table.bound.isna().all() and all("can't be traced" in row for row in table.not_covered)
+    weight = model[0].branch.weight
+    assert table.measured[0] in (
+        pytest.approx(torch.linalg.matrix_norm(weight, ord=2).item(), rel=1e-2),
+        pytest.approx(0.0),
+    )
+
+
+def test_opaque_parts_are_norms_without_fixed_statistics_and_attention():
+    block = nn.Sequential(nn.BatchNorm1d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.MultiheadAttention(4, 2))
+    assert opaque_parts(block) == ["LayerNorm", "GroupNorm", "MultiheadAttention"]

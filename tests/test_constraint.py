@@ -1,0 +1,216 @@
+"""The constraint on branches of foreign models."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import iterconv as ic
+import zoo
+from iterconv.lipschitz.constraint import NAME
+from test_branches import InPlace, PreActivation, Residual, noisy
+
+
+def network(blocks=3, gain=3.0, dtype=torch.float32):
+    """A stem, blocks as in the paper with large weights, a head."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.Sequential(*(PreActivation(4) for _ in range(blocks))),
+        nn.Flatten(),
+        nn.Linear(4 * 36, 3),
+    )
+    with torch.no_grad():
+        for block in net[1]:
+            block.conv2.weight *= gain
+    return net.to(dtype)
+
+
+def data(count=8, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(count, 1, 6, 6, generator=generator, dtype=dtype)
+    return inputs, torch.randint(3, (count,), generator=generator)
+
+
+def train(net, steps=5):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    net.train()
+    inputs, targets = data()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs), targets).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_no_branch_exceeds_mu(trained):
+    net = network()
+    handle = ic.constrain(net, data()[0], lipschitz=0.8)
+    if trained:
+        train(net)
+    table = ic.lipschitz.audit(net, data()[0])
+    assert (table.bound > 2).all() and table.constrained.tolist() == pytest.approx([0.8] * 3, rel=1e-5)
+    assert (table.measured <= 0.8 + 1e-5).all() and (table.verdict == "contractive").all()
+    assert handle.constants.c.tolist() == pytest.approx([bound / 0.8 for bound in table.bound], rel=1e-5)
+    assert list(handle.constants.columns) == ["stage", "block", "bound", "c"]
+
+
+def test_a_branch_below_mu_is_never_scaled_up():
+    net, plain = network(gain=0.01).eval(), network(gain=0.01).eval()
+    handle = ic.constrain(net, data()[0])
+    assert (handle.constants.c == 1).all()
+    assert torch.equal(net(data()[0]), plain(data()[0]))
+
+
+@pytest.mark.parametrize("name, library", [("resnet18", "timm"), ("regnetx_002", "timm"), ("resnetv2_50", "timm")])
+def test_known_models_are_constrained_and_exported_as_plain_ones(name, library):
+    torch.manual_seed(0)
+    model, inputs = zoo.timm_model(name, 32)
+    noisy(model)
+    keys, kinds = list(model.state_dict()), [type(module) for module in model.modules()]
+    handle = ic.constrain(model, inputs)
+    table = ic.lipschitz.audit(model, inputs[:1], iterations=5)
+    assert (table.constrained <= 0.95 + 1e-5).all() and (table.bound > 0.95).any()
+    assert list(model.state_dict()) != keys, "singular vectors are part of a constrained model's state"
+    with torch.no_grad():
+        expected = model(inputs)
+        handle.export()
+        torch.testing.assert_close(model(inputs), expected, rtol=1e-4, atol=1e-5)
+    assert list(model.state_dict()) == keys and [type(module) for module in model.modules()] == kinds
+    assert not any(module._forward_hooks for module in model.modules())
+    after = ic.lipschitz.audit(model, inputs[:1], iterations=5)
+    assert (after.bound <= 0.95 + 1e-4).all()
+
+
+def test_removing_gives_back_the_model_as_it_was():
+    net, plain = network().eval(), network().eval()
+    handle = ic.constrain(net, data()[0])
+    assert not torch.equal(net(data()[0]), plain(data()[0]))
+    handle.remove()
+    assert torch.equal(net(data()[0]), plain(data()[0])) and list(net.state_dict()) == list(plain.state_dict())
+    ic.constrain(net, data()[0])
+
+
+def test_training_divides_by_the_bound_and_its_gradient_knows():
+    net = network(blocks=2, dtype=torch.float64)
+    inputs, _ = data(dtype=torch.float64)
+    ic.constrain(net, inputs)
+    net.train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0  # so that each forward is of one and the same function
+    block = net[1][0]
+    constraint = getattr(block, NAME)
+    for _ in range(300):  # the singular vectors settle
+        net(inputs)
+    converged = copy.deepcopy(constraint).eval().constant()
+    torch.testing.assert_close(constraint.constant().detach(), converged, rtol=1e-3, atol=0)
+    weights = [block.conv1.weight, block.conv2.weight, block.bn2.weight]
+    weight_of_loss = torch.randn(8, 3, dtype=torch.float64)
+
+    def loss():
+        return (net(inputs) * weight_of_loss).sum()
+
+    gradients = torch.autograd.grad(loss(), weights)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        direction, step = torch.randn_like(weight), 1e-5
+        with torch.no_grad():
+            weight += step * direction
+            above = loss()
+            weight -= 2 * step * direction
+            below = loss()
+            weight += step * direction
+        expected = (above - below) / (2 * step)
+        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_one_step_a_training_forward_and_none_in_evaluation():
+    net = network()
+    ic.constrain(net, data()[0])
+    vectors = {name: buffer.clone() for name, buffer in net.named_buffers() if NAME in name}
+    assert len(vectors) == 6
+    net.eval()(data()[0])
+    assert all(torch.equal(net.get_buffer(name), vector) for name, vector in vectors.items())
+    net.train()(data()[0])
+    assert all(not torch.equal(net.get_buffer(name), vector) for name, vector in vectors.items())
+
+
+def test_a_copy_has_a_constraint_of_its_own():
+    net = network().eval()
+    ic.constrain(net, data()[0])
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        for block in other[1]:
+            block.conv1.weight *= 7
+    before = net(data()[0])
+    assert (ic.lipschitz.audit(other, data()[0]).constrained < 0.95 + 1e-5).all()
+    assert (ic.lipschitz.audit(net, data()[0]).constrained < 0.95 + 1e-5).all()
+    assert torch.equal(net(data()[0]), before) and not torch.equal(other(data()[0]), before)
+
+
+def test_state_goes_into_a_fresh_model_and_training_goes_on_alike():
+    net, fresh = network(), network()
+    for each in (net, fresh):
+        ic.constrain(each, data()[0])
+    train(net, 3)
+    fresh.load_state_dict(net.state_dict())
+    train(net, 2)
+    train(fresh, 2)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), fresh.parameters(), strict=True))
+
+
+def test_constraint_and_coupling_go_together():
+    net = network()
+    ic.constrain(net, data()[0])
+    for block in list(net[1])[1:]:
+        block.load_state_dict(net[1][0].state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    ic.couple(optimizer, [list(net[1])], 1.0)
+    net.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(data()[0]), data()[1]).backward()
+        optimizer.step()
+    assert torch.equal(net[1][0].conv1.weight, net[1][2].conv1.weight)
+    assert (ic.lipschitz.audit(net, data()[0]).constrained <= 0.95 + 1e-5).all()
+
+
+def in_a_net(*blocks):
+    return nn.Sequential(nn.Linear(2, 4), *blocks, nn.Linear(4, 3))
+
+
+def pairs(make):
+    return in_a_net(*(Residual(make()) for _ in range(2)))
+
+
+@pytest.mark.parametrize(
+    "model, says",
+    [
+        (pairs(lambda: nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4))), "parts without a bound: LayerNorm"),
+        (in_a_net(InPlace(nn.Linear(4, 4)), InPlace(nn.Linear(4, 4))), "parts without a bound: .*relu_"),
+        (pairs(lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU())), "does not end in a layer"),
+        (pairs(lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False))), "does not end in a layer"),
+        (pairs(lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))), "does not end in a layer"),
+        (pairs(lambda: nn.Sequential(*[nn.Linear(4, 4)] * 2)), "uses a layer twice"),
+    ],
+)
+def test_what_can_not_be_constrained_is_refused_and_left_alone(model, says):
+    before = list(model.state_dict())
+    with pytest.raises(ic.InputError, match=says) as error:
+        ic.constrain(model, torch.randn(5, 2))
+    assert "\n" not in str(error.value) and list(model.state_dict()) == before
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_wrong_options_are_refused():
+    net = network()
+    for mu in (0, -1.0, float("nan")):
+        with pytest.raises(ic.InputError, match=f"lipschitz={mu} is not above 0"):
+            ic.constrain(net, data()[0], lipschitz=mu)
+    ic.constrain(net, data()[0])
+    with pytest.raises(ic.InputError, match="constrained already"):
+        ic.constrain(net, data()[0])
+    own = ic.models.resnet(width=4, blocks=2, stages=1, in_channels=1, residual="proper")
+    with pytest.raises(ic.InputError, match="constrained by construction"):
+        ic.constrain(own, torch.randn(2, 1, 8, 8))
