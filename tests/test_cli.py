@@ -36,7 +36,7 @@ def refused(capsys, *arguments):
         (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["measure", "OUT"], "there is no"),
         (["data", "mnits"], "did you mean 'mnist'?"),
-        (["frobnicate"], "reproduce, train, measure, report, claims, data"),
+        (["frobnicate"], "reproduce, train, measure, plan, report, claims, data"),
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["claims", "OUT"], "holds no tables"),
         (["claims", "OUT", "--scale", "small"], "--scale and --out are for finished runs"),

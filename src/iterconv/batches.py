@@ -1,4 +1,4 @@
-"""Batches as users have them: pairs, dictionaries, inputs alone; on the model's device."""
+"""Batches as users have them: pairs, dictionaries, inputs alone; as the model takes them."""
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -30,19 +30,24 @@ def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     return adapt(model, inputs_of(first, model)), chain([first], iterator)
 
 
-def device_of(model: Any) -> torch.device:
-    """Where a model's parameters are."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+def moved(value: Any, model: Any) -> Any:
+    """A nested batch as a model takes it: on its device, floating tensors in its precision.
+
+    Args:
+        value: Tensors in tuples, lists or dictionaries.
+        model: The device and precision of its first floating parameter count.
+    """
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    return _moved(value, like)
 
 
-def moved(value: Any, device: torch.device) -> Any:
-    """A nested batch on a device."""
+def _moved(value: Any, like: Tensor) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device)
+        return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
     if isinstance(value, Mapping):
-        return {name: moved(part, device) for name, part in value.items()}
+        return {name: _moved(part, like) for name, part in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(moved(part, device) for part in value)
+        return tuple(_moved(part, like) for part in value)
     return value
 
 
@@ -56,8 +61,8 @@ def _split(batch: Any) -> tuple[Any, Any]:
 
 
 def inputs_of(batch: Any, model: Any) -> Any:
-    """The inputs of a batch alone, on the model's device."""
-    return moved(_split(batch)[0], device_of(model))
+    """The inputs of a batch alone, as the model takes them."""
+    return moved(_split(batch)[0], model)
 
 
 def pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]:

@@ -15,7 +15,8 @@ from typing import Annotated
 from tyro import cli, conf
 
 from iterconv.errors import InputError
-from iterconv.options import Debris, Reference
+from iterconv.options import Debris, Family, Reference, Saves
+from iterconv.subjects.wishes import Wishes
 from iterconv.training.config import RunConfig
 
 DEFAULT_ROOT = Path("runs")
@@ -44,29 +45,62 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """Measure the indices of a trained run; prints a table, writes report.parquet or whatever --out names."""
+    """Measure the indices of a model; prints a table, writes the report and a picture of it."""
 
-    folder: conf.Positional[Path]
-    """The folder of a finished run."""
+    model: conf.Positional[str]
+    """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
+    wishes: conf.OmitArgPrefixes[Wishes] = field(default_factory=Wishes)
     out: Path | None = None
     """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
-    reference: Reference = "labels"
-    """What errors are taken against: labels, or the unperturbed model's own predictions."""
+    reference: Reference | None = None
+    """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
     extra_evaluations: int = 16
     """How often the last block is evaluated again, at most."""
+    further: tuple[Family, ...] = ()
+    """More families of paths."""
     replicates: int = 1000
     """Bootstrap resamples for the intervals; 0 for none."""
     audit: bool = False
     """Also bound and measure the Lipschitz constant of every block."""
-    device: str | None = None
-    """cpu, cuda, ...; the accelerator that is there by default."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Do it."""
-        from iterconv.commands import measure_run
+        from iterconv.commands import measure_model
 
-        options = {"extra_evaluations": self.extra_evaluations, "replicates": self.replicates}
-        return measure_run(self.folder, self.out, self.audit, self.device, reference=self.reference, **options)
+        options = {"extra_evaluations": self.extra_evaluations, "replicates": self.replicates, "further": self.further}
+        return measure_model(self.model, self.wishes, self.out, self.audit, self.reference, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Plan which blocks of a model to drop or share; prints the frontier, writes it and a picture of it."""
+
+    model: conf.Positional[str]
+    """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
+    wishes: conf.OmitArgPrefixes[Wishes] = field(default_factory=Wishes)
+    out: Path | None = None
+    """Where the frontier goes (.csv); a picture of it is drawn beside it."""
+    reference: Reference | None = None
+    """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
+    budget: float | None = None
+    """Blocks to be left at least, as a number or a share below 1; a quarter by default."""
+    saves: Saves = "blocks"
+    """blocks are dropped, or weights are shared."""
+    beam: int = 2
+    """Routes that are kept at each step."""
+    keep: int | None = None
+    """Make a smaller model that keeps so many blocks, to be written to --save."""
+    save: Path | None = None
+    """A folder for transformers models, else a .safetensors file."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.commands import plan_model
+
+        whole = self.budget is not None and self.budget >= 1 and self.budget == int(self.budget)
+        budget = int(self.budget) if whole and self.budget is not None else self.budget
+        options = {"budget": budget, "saves": self.saves, "beam": self.beam}
+        return plan_model(self.model, self.wishes, self.out, self.keep, self.save, self.reference, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +206,7 @@ Command = (
     Annotated[Reproduce, conf.subcommand("reproduce")]
     | Annotated[Train, conf.subcommand("train")]
     | Annotated[Measure, conf.subcommand("measure")]
+    | Annotated[Plan, conf.subcommand("plan")]
     | Annotated[Report, conf.subcommand("report")]
     | Annotated[Claims, conf.subcommand("claims")]
     | Annotated[Data, conf.subcommand("data")]
@@ -218,7 +253,7 @@ def _out_of_memory(problem: Exception) -> bool:
     return isinstance(problem, MemoryError) or re.search(r"allocate memory|out of memory", str(problem)) is not None
 
 
-def _parse(arguments: list[str]) -> Train | Measure | Reproduce | Report | Claims | Data:
+def _parse(arguments: list[str]) -> Train | Measure | Plan | Reproduce | Report | Claims | Data:
     """Tyro's parser, its boxed complaints turned into one line."""
     complaint = io.StringIO()
     try:

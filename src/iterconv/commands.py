@@ -1,4 +1,4 @@
-"""What the commands ``train``, ``measure`` and ``data`` do, and how they show it."""
+"""What the commands ``train``, ``measure``, ``plan`` and ``data`` do, and how they show it."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from iterconv.errors import InputError
-from iterconv.options import Debris
+from iterconv.options import Debris, Reference
+from iterconv.subjects.wishes import Wishes
 from iterconv.training.config import RunConfig
 
 console = Console(soft_wrap=True, highlight=False)
@@ -44,38 +45,128 @@ def train(config: RunConfig, path: Path, device: str | None, stop: threading.Eve
     return 0
 
 
-def measure_run(folder: Path, out: Path | None, audit: bool, device: str | None, **options: Any) -> int:
-    """Measure a trained run anew, with a bar for its examples; tells the indices, draws the curves.
+def measure_model(
+    name: str, wishes: Wishes, out: Path | None, audit: bool, reference: Reference | None, **options: Any
+) -> int:
+    """Measure a trained run or a foreign model, with a bar for its examples; tells the indices, draws the curves.
 
     Args:
-        folder: The run's folder.
-        out: The report's file; ``report-<reference>.parquet`` in the folder by default.
+        name: As for ``iterconv.subjects.open_subject``.
+        wishes: What to measure it on.
+        out: The report's file; ``report-<reference>.parquet`` in a run's folder, or a name of its own, by default.
         audit: Whether to audit the Lipschitz constants too.
-        device: A torch device, or None.
+        reference: What errors are taken against; labels where there are any by default.
         options: For ``iterconv.measure``.
 
     Returns:
         The exit code.
 
     Raises:
-        InputError: If the run can't be opened, an option is out of range or the file can't be written.
+        InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
     from iterconv import lipschitz
+    from iterconv.batches import inputs_of
     from iterconv.measurement import measure
-    from iterconv.training.run import open_run
+    from iterconv.reports import known_suffix
+    from iterconv.subjects import open_subject
 
-    network, dataset, _ = open_run(folder, device)
-    with bar("examples", len(dataset.test)) as advance:
-        report = measure(network, dataset.batches(dataset.test), progress=advance, **options)
-    out = out or folder / f"report-{report.options['reference']}.parquet"
+    subject = open_subject(name, wishes)
+    against = reference or subject.reference
+    out = out or subject.place / f"{subject.file_stem or 'report'}-{against}.parquet"
+    known_suffix(out)
+    require_folder(out.parent)
+    console.print(subject.note)
+    with bar("examples", subject.examples) as advance:
+        report = measure(subject.model, subject.batches, reference=against, progress=advance, **options)
     report.save(out)
     report.plot(out.with_suffix(".png"))
     show_indices(report.indices)
+    console.print(
+        f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
+        f"{report.options['chance']:.2%} (n = {report.options['examples']})"
+    )
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     if audit:
-        inputs, _ = dataset.batches(dataset.test, batch_size=64)[0]
-        console.print(lipschitz.audit(network, inputs).to_string(index=False, float_format="{:.3f}".format))
+        inputs = inputs_of(next(iter(subject.batches)), subject.model)
+        console.print(lipschitz.audit(subject.model, inputs).to_string(index=False, float_format="{:.3f}".format))
     return 0
+
+
+def plan_model(
+    name: str,
+    wishes: Wishes,
+    out: Path | None,
+    keep: int | None,
+    save: Path | None,
+    reference: Reference | None,
+    **options: Any,
+) -> int:
+    """Plan which blocks of a model to drop or share, with a bar for the steps; tells and draws the frontier.
+
+    Args:
+        name: As for ``iterconv.subjects.open_subject``.
+        wishes: What to plan on.
+        out: The frontier's file, .csv; a picture is drawn beside it.
+        keep: A number of blocks on the frontier to make a smaller model of.
+        save: Where that model goes.
+        reference: What errors are taken against; labels where there are any by default.
+        options: For ``iterconv.plan``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the model or data can't be opened, an option is out of range or a file can't be written.
+    """
+    from iterconv.planning import plan
+    from iterconv.reports import write_atomically
+    from iterconv.subjects import open_subject
+
+    if (keep is None) != (save is None):
+        raise InputError("--keep and --save belong together: how many blocks to keep, and where to save that model")
+    subject = open_subject(name, wishes)
+    out = out or subject.place / f"{subject.file_stem or 'plan'}-plan-{options['saves']}.csv"
+    if out.suffix != ".csv":
+        raise InputError(f"--out {out} does not name a table; let it end in .csv")
+    if save is not None and save.suffix != ".safetensors" and not _saves_itself(subject.model):
+        raise InputError(f"--save {save} does not name a file of weights; let it end in .safetensors")
+    for path in (out, save or out):
+        require_folder(path.parent)
+    console.print(subject.note)
+    with bar("steps", None) as advance:
+        found = plan(
+            subject.model,
+            subject.batches,
+            reference=reference or subject.reference,
+            progress=lambda done, total: advance(done, total),
+            **options,
+        )
+    write_atomically(out, found.frontier.to_csv(index=False).encode())
+    found.plot().savefig(out.with_suffix(".png"))
+    shown = found.frontier.drop(columns="route")
+    console.print(shown.to_string(index=False, float_format="{:.3f}".format))
+    console.print(f"routes in {out}, picture in {out.with_suffix('.png')}")
+    if keep is not None and save is not None:
+        _save(found.apply(keep), save, name)
+        console.print(f"the model of {keep} blocks is in {save}")
+    return 0
+
+
+def _saves_itself(model: Any) -> bool:
+    """Whether it is a transformers model, perhaps adapted."""
+    return hasattr(getattr(model, "model", model), "save_pretrained")
+
+
+def _save(model: Any, path: Path, name: str) -> None:
+    if _saves_itself(model):
+        from iterconv.subjects.hugging_face import save_beside
+
+        model.save_pretrained(path)
+        save_beside(name.removeprefix("hf:"), path)
+    else:
+        from safetensors.torch import save_model
+
+        save_model(model, str(path))
 
 
 def describe_data(name: str) -> int:
@@ -159,7 +250,7 @@ def bar(what: str, total: float | None) -> Iterator[Any]:
 
     Args:
         what: What is counted.
-        total: How many there are.
+        total: How many there are; where that is not known, it may be told with what is done.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -171,7 +262,7 @@ def bar(what: str, total: float | None) -> Iterator[Any]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda done, of=total: progress.update(task, completed=done, total=of)
 
 
 def require_folder(path: Path) -> None:

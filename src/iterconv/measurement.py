@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from iterconv import metrics, paths
-from iterconv.batches import device_of, moved, pair, staged
+from iterconv.batches import moved, pair, staged
 from iterconv.errors import InputError
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.options import Reference
@@ -75,10 +75,10 @@ def measure(
     model, batches = staged(model, batches)
     families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
     with untouched(model):
-        values, chance_found = _values(model, batches, families, reference, progress)
+        values, chance_found, units = _values(model, batches, families, reference, progress)
     chance = chance_found if chance is None else chance
     rows = np.stack(list(values.values()))
-    means = dict(zip(values, resampled_means(rows, replicates, seed), strict=True))
+    means = dict(zip(values, resampled_means(rows, replicates, seed, units), strict=True))
     options = {
         "reference": reference,
         "chance": chance,
@@ -87,6 +87,7 @@ def measure(
         "confidence": confidence,
         "seed": seed,
         "examples": rows.shape[1],
+        "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
         "block_applications": paths.block_applications(_routes(paths.full_route(model.stages), families)),
     }
     return Report(
@@ -145,24 +146,26 @@ def _values(
     families: list[list[paths.Perturbation]],
     reference: str,
     progress: Callable[[int], None] | None,
-) -> tuple[Values, float]:
+) -> tuple[Values, float, NDArray[np.int64] | None]:
     routes = _routes(paths.full_route(model.stages), families)
-    device = device_of(model)
     columns: dict[tuple[int, paths.Path, str], list[NDArray[np.float64]]] = {}
     chances: list[float] = []
+    units = Units()
     examples = 0
     for number, batch in enumerate(batches):
         inputs, targets = pair(batch, number, model, reference)
-        inputs, targets = moved(inputs, device), moved(targets, device)
+        inputs, targets = moved(inputs, model), moved(targets, model)
         for key, column in _batch_values(model, routes, inputs, targets, reference, number, chances).items():
             columns.setdefault(key, []).append(column)
         examples += len(next(reversed(columns.values()))[-1])
+        units.append(model)
         if progress:
             progress(examples)
     if not examples:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
     values = {key: np.concatenate(parts) for key, parts in columns.items()}
-    return values, float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
+    chance = float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
+    return values, chance, units.numbers
 
 
 def _batch_values(
@@ -203,22 +206,58 @@ def _batch_values(
     return values
 
 
-def resampled_means(rows: NDArray[np.float64], replicates: int, seed: int) -> NDArray[np.float64]:
+def resampled_means(
+    rows: NDArray[np.float64], replicates: int, seed: int, units: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
     """Means of each row over all examples (column 0) and over each resample with replacement.
 
     All rows see the same resamples. Rows that are not finite get no replicates.
+
+    Args:
+        rows: One column an example.
+        replicates: How many resamples.
+        seed: Of the resamples.
+        units: Which unit each column belongs to, from 0, where columns are resampled together (tokens of one
+            sequence, which are not independent).
     """
-    examples, rng = rows.shape[1], np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     finite = np.isfinite(rows).all(1)
-    single = rows[finite].astype(np.float32)
     means = np.full((len(rows), 1 + replicates), np.nan)
     means[:, 0] = rows.mean(1)
-    at_once = max(1, _WEIGHTS_AT_ONCE // examples)
+    if units is None:
+        sums, sizes = rows[finite], np.ones(rows.shape[1], dtype=np.int64)
+    else:
+        _, units = np.unique(units, return_inverse=True)
+        order = np.argsort(units, kind="stable")
+        starts = np.flatnonzero(np.diff(units[order], prepend=-1))
+        sums, sizes = np.add.reduceat(rows[finite][:, order], starts, axis=1), np.bincount(units)
+    single, count = sums.astype(np.float32), len(sizes)
+    at_once = max(1, _WEIGHTS_AT_ONCE // count)
     for first in range(1, 1 + replicates, at_once):
-        count = min(at_once, 1 + replicates - first)
-        drawn = [np.bincount(rng.integers(examples, size=examples), minlength=examples) for _ in range(count)]
-        means[finite, first : first + count] = single @ np.array(drawn, dtype=np.float32).T / examples
+        several = min(at_once, 1 + replicates - first)
+        drawn = np.array([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(several)])
+        means[finite, first : first + several] = single @ drawn.T.astype(np.float32) / (drawn @ sizes)
     return means
+
+
+class Units:
+    """Which columns of a measurement belong together, collected batch by batch."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.int64]] = []
+        self._count = 0
+
+    def append(self, model: Any) -> None:
+        """Note the units of the batch that a model evaluated last."""
+        found = getattr(model, "units", lambda: None)()
+        if found is not None:
+            self._parts.append(found.cpu().numpy() + self._count)
+            self._count = int(self._parts[-1].max(initial=self._count - 1)) + 1
+
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """One number a column; None if each column is a unit of its own."""
+        return np.concatenate(self._parts) if self._parts else None
 
 
 def interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
@@ -271,7 +310,9 @@ def _index_table(
             rows.append(_index_row(stage, index.name, estimates, reason, confidence))
             per_stage.append(estimates)
             reasons += [f"stage {stage}: {reason}"] if reason else []
-        rows.append(_index_row("mean", index.name, np.mean(per_stage, axis=0), "; ".join(reasons), confidence))
+        with np.errstate(invalid="ignore"):  # infinities of both signs, where an index is undefined
+            mean = np.mean(per_stage, axis=0)
+        rows.append(_index_row("mean", index.name, mean, "; ".join(reasons), confidence))
     table = pd.DataFrame(rows)
     return table.astype({"stage": object})
 

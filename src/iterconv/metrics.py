@@ -164,7 +164,7 @@ def distance(perturbed: Tensor, intact: Tensor) -> Float[Tensor, " n"]:
 
     Source: Lippl et al., App. B.
     """
-    return (perturbed - intact).flatten(1).norm(dim=1).float()
+    return (perturbed.float() - intact.float()).flatten(1).norm(dim=1)
 
 
 def loss(output: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]) -> Float[Tensor, ""]:

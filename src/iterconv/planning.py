@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from iterconv import metrics, paths
-from iterconv.batches import device_of, moved, pair, staged
+from iterconv.batches import moved, pair, staged
 from iterconv.errors import InputError
-from iterconv.measurement import interval, resampled_means
-from iterconv.options import Reference
+from iterconv.measurement import Units, interval, resampled_means
+from iterconv.options import Reference, Saves
 from iterconv.stages import untouched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Saves = Literal["blocks", "weights"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +102,7 @@ def plan(
     batches: Iterable[Any],
     *,
     budget: Any = None,
-    saves: str = "blocks",
+    saves: Saves = "blocks",
     beam: int = 2,
     reference: Reference = "labels",
     replicates: int = 1000,
@@ -165,8 +163,9 @@ def plan(
         chosen.append((front[0], float(errors[order[0]])))
         if progress:
             progress(step + 1, steps)
-    report = _Errors(model, kept[1::2], reference).of([route for route, _ in chosen])
-    means = resampled_means(report, replicates, seed)
+    held_out = _Errors(model, kept[1::2], reference)
+    report = held_out.of([route for route, _ in chosen])
+    means = resampled_means(report, replicates, seed, held_out.units.numbers)
     rows = []
     for (route, search_error), row in zip(chosen, means, strict=True):
         low, high = interval(row, confidence)
@@ -226,16 +225,18 @@ class _Errors:
 
     def __init__(self, model: Any, batches: Sequence[Any], reference: str) -> None:
         self._model, self._batches, self._reference = model, batches, reference
+        self.units = Units()
 
     def of(self, routes: Sequence[paths.Route]) -> NDArray[np.float64]:
         """One row a route, one column an example."""
-        model, device = self._model, device_of(self._model)
+        model = self._model
         full = paths.full_route(model.stages)
         columns: list[NDArray[np.float64]] = []
+        self.units = Units()
         with untouched(model):
             for number, batch in enumerate(self._batches):
                 inputs, targets = pair(batch, number, model, self._reference)
-                inputs, targets = moved(inputs, device), moved(targets, device)
+                inputs, targets = moved(inputs, model), moved(targets, model)
                 found: dict[paths.Route, NDArray[np.float64]] = {}
                 chance = 1.0
                 for route, outcome in paths.evaluate(model, [full, *routes], inputs):
@@ -247,4 +248,5 @@ class _Errors:
                             targets = metrics.predict(outcome.output, targets)
                     found[route] = metrics.error(outcome.output, targets, chance).double().cpu().numpy()
                 columns.append(np.stack([found[route] for route in routes]))
+                self.units.append(model)
         return np.concatenate(columns, axis=1)

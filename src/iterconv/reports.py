@@ -29,6 +29,12 @@ class Report:
     options: dict[str, Any]
     """How it was measured: reference, chance, examples, bootstrap, block applications."""
 
+    @property
+    def intact_error(self) -> float:
+        """Of the unperturbed model."""
+        curves = self.curves[(self.curves.metric == "error") & (self.curves.perturbation == "extra evaluation")]
+        return float(curves[curves.position == 0].value.iloc[0])
+
     def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
         """Draw the error along each family of perturbations, one line a stage, with the indices.
 
@@ -63,7 +69,7 @@ class Report:
             InputError: If the suffix is another one or pyarrow is missing.
         """
         path = Path(path)
-        contents = self._to_parquet() if _suffix(path) == ".parquet" else self._to_json()
+        contents = self._to_parquet() if known_suffix(path) == ".parquet" else self._to_json()
         write_atomically(path, contents)
 
     @classmethod
@@ -81,7 +87,7 @@ class Report:
         """
         path = Path(path)
         try:
-            if _suffix(path) == ".parquet":
+            if known_suffix(path) == ".parquet":
                 return cls._from_parquet(path)
             return cls._from_dict(json.loads(path.read_text()))
         except FileNotFoundError:
@@ -142,7 +148,8 @@ def write_atomically(path: Path, contents: bytes) -> None:
         raise
 
 
-def _suffix(path: Path) -> str:
+def known_suffix(path: Path) -> str:
+    """The suffix of a report's file, or ``InputError`` for one that no report is written in."""
     if path.suffix not in (".parquet", ".json"):
         raise InputError(f"{path} has no known format; end the name in .parquet or .json")
     return path.suffix

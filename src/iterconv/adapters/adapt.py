@@ -151,6 +151,13 @@ class AdaptedModel(nn.Module):
             return z
         return z[:, :-1][_followed(self._tape.inputs, z.device)]
 
+    def units(self) -> Tensor | None:
+        """Which sequence each row of the last output belongs to; None where rows are examples."""
+        if self._tape.output is not next_token:
+            return None
+        followed = _followed(self._tape.inputs, torch.device("cpu"))
+        return followed.nonzero()[:, 0]
+
     def extra_repr(self) -> str:
         """The stages, one a line."""
         return "\n".join(str(stage) for stage in self.found)

@@ -1,23 +1,20 @@
 """Where images come from: Parquet files, image folders and the hub, through Hugging Face ``datasets``."""
 
 import re
-import socket
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from torch import Tensor
 
 from iterconv.data.cache import cached, stamp
 from iterconv.data.decoding import Columns, decode
 from iterconv.errors import InputError
+from iterconv.hub import offline_if_unreachable
 
 _SPLITS = {"test": {"test", "testing"}, "validation": {"validation", "valid", "val", "dev"}}
-_PATIENCE = 3.0
 
 
 def read_path(path: Path, columns: Columns) -> dict[str, Tensor]:
@@ -53,7 +50,7 @@ def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
         InputError: If the hub is out of reach or has no such data set, or the data don't fit.
     """
     remedy = "pass a folder instead, or set ITERCONV_DATA to a folder that holds mnist/, cifar10/, cifar100/"
-    with _quiet_datasets() as datasets, _offline_if_unreachable(datasets):
+    with quiet_datasets() as datasets, offline_if_unreachable():
         try:
             splits = datasets.load_dataset(name)
         except Exception as problem:  # noqa: BLE001 - whatever the hub's client raises, the remedy is the same
@@ -71,7 +68,7 @@ def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
     files = {"data_files": _by_split(path, parquet)} if parquet else {"data_dir": str(path)}
     kind = "parquet" if parquet else "imagefolder"
     # Our own cache keeps the result: theirs would hold everything twice.
-    with _quiet_datasets() as datasets, tempfile.TemporaryDirectory() as scratch:
+    with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as scratch:
         try:
             splits = datasets.load_dataset(kind, cache_dir=scratch, **files)
         except Exception as problem:  # noqa: BLE001 - whatever their readers raise, the remedy is the same
@@ -96,8 +93,8 @@ def _reason(problem: Exception) -> str:
 
 
 @contextmanager
-def _quiet_datasets() -> Iterator[Any]:
-    """The ``datasets`` module without progress bars and log lines."""
+def quiet_datasets() -> Iterator[Any]:
+    """Yield the ``datasets`` module, silenced; raises ``InputError`` where it is missing."""
     try:
         import datasets
     except ImportError:
@@ -111,28 +108,3 @@ def _quiet_datasets() -> Iterator[Any]:
         datasets.logging.set_verbosity(verbosity)
         if not silent:
             datasets.enable_progress_bars()
-
-
-@contextmanager
-def _offline_if_unreachable(datasets: Any) -> Iterator[None]:
-    """Spare the user minutes of retries where there is no network; what the hub's client has cached still serves."""
-    import huggingface_hub.constants as hub
-
-    before = hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    offline = any(before) or not _reachable(hub.ENDPOINT)
-    hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = offline
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-def _reachable(address: str) -> bool:
-    if urllib.request.getproxies():
-        return True  # only the proxy knows
-    url = urlparse(address)
-    try:
-        socket.create_connection((url.hostname or "", url.port or 443), _PATIENCE).close()
-    except OSError:
-        return False
-    return True

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from iterconv.batches import device_of, moved, staged
+from iterconv.batches import moved, staged
 from iterconv.errors import InputError
 from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.lipschitz.constraint import constant_of
@@ -55,7 +55,7 @@ def audit(model: nn.Module, inputs: Any, *, iterations: int = 30) -> pd.DataFram
     adapted, _ = staged(model, [(inputs, None)])
     rows = []
     with untouched(adapted):
-        for number, block, z, stage_input in block_inputs(adapted, moved(inputs, device_of(model))):
+        for number, block, z, stage_input in block_inputs(adapted, moved(inputs, model)):
             stage = adapted.stages[number]
             row = _paper_row if hasattr(stage, "operators") else _foreign_row
             rows.append({"stage": number, "block": block, **row(stage, block, z, stage_input, iterations)})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from iterconv.batches import device_of, moved
+from iterconv.batches import moved
 from iterconv.errors import InputError
 from iterconv.lipschitz.branches import Branch, Constant, Expression, Sum, Times, find_branch
 from iterconv.lipschitz.norms import random_start
@@ -161,7 +161,7 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
     if any(hasattr(stage, "lipschitz") for stage in getattr(model, "stages", ())):
         raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
     found: dict[tuple[int, int], Branch] = {}
-    inputs = moved(inputs, device_of(model))
+    inputs = moved(inputs, model)
     adapted = adapt(model, inputs, stages=stages)
     with untouched(model):
         for number, block, z, _ in block_inputs(adapted, inputs):
