@@ -22,15 +22,15 @@ ROUNDS = 9
 SIZE, BATCH = 16, 64
 
 
-def alternate(name: str, first: Callable[[], object], second: Callable[[], object]) -> None:
+def alternate(name: str, first: Callable[[], object], second: Callable[[], object], rounds: int = ROUNDS) -> None:
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for work, own in zip((first, second), times, strict=True):
             started = time.perf_counter()
             work()
             own.append(time.perf_counter() - started)
     a, b = (statistics.median(own[1:]) for own in times)  # the first round warms up
-    print(f"{name}: {a * 1e3:.1f} ms against {b * 1e3:.1f} ms, ratio {b / a:.2f} (n = {ROUNDS})")
+    print(f"{name}: {a * 1e3:.1f} ms against {b * 1e3:.1f} ms, ratio {b / a:.2f} (n = {rounds})")
 
 
 def make_net(width: int, residual: str = "ordinary") -> ic.StagedModel:

@@ -81,11 +81,10 @@ def pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]
         InputError: If targets are missing or don't fit, or inputs are not finite.
     """
     inputs, targets = _split(batch)
-    if isinstance(inputs, Mapping) and "input_ids" in inputs and (targets is None or targets.ndim == 2):
-        from iterconv.adapters.adapt import is_causal, next_tokens
+    if getattr(model, "predicts_next_tokens", False) and (targets is None or targets.ndim == 2):
+        from iterconv.adapters.adapt import next_tokens
 
-        if is_causal(getattr(model, "model", model)):
-            targets = next_tokens(inputs)
+        targets = next_tokens(inputs)
     if targets is None and reference == "predictions":
         metrics.check_inputs(inputs, number)
         return inputs, None

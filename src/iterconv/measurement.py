@@ -181,7 +181,7 @@ def _batch_values(
     values: dict[tuple[int, paths.Path, str], NDArray[np.float64]] = {}
     intact: tuple[Any, ...] = ()
     predicted: Any = targets
-    rows = getattr(model, "rows", lambda z: z)
+    rows = getattr(model, "rows", lambda z, count: z)
     for route, outcome in paths.evaluate(model, routes, inputs):
         if route == full:
             targets = outcome.output.argmax(1) if targets is None else targets
@@ -200,7 +200,9 @@ def _batch_values(
             compared["exact_error"] = metrics.exact_error(outcome.output, targets, 1.0)
         left = [stage for stage, path in enumerate(route) if path != full[stage]] or range(len(full))
         for stage in left:
-            compared["distance"] = metrics.distance(rows(outcome.stage_outputs[stage]), rows(intact[stage]))
+            compared["distance"] = metrics.distance(
+                *(rows(z, len(outcome.output)) for z in (outcome.stage_outputs[stage], intact[stage]))
+            )
             for metric, column in compared.items():
                 values[stage, route[stage], metric] = column.double().cpu().numpy()
     return values

@@ -145,15 +145,30 @@ class AdaptedModel(nn.Module):
         """The blocks of each stage from number ``first`` on, as groups for ``iterconv.couple``."""
         return [list(stage.blocks)[first:] for stage in self.found]
 
-    def rows(self, z: Tensor) -> Tensor:
-        """A stage's output with one row for each row of the model's output: tokens, for language models."""
-        if self._tape.output is not next_token:
-            return z
-        return z[:, :-1][_followed(self._tape.inputs, z.device)]
+    @property
+    def predicts_next_tokens(self) -> bool:
+        """Whether its rows are tokens, and its targets the ones behind them."""
+        return self._tape.output is next_token
+
+    def rows(self, z: Tensor, count: int) -> Tensor:
+        """A stage's output with one row for each of ``count`` rows of the model's output.
+
+        Raises:
+            InputError: If the rows are neither examples nor tokens.
+        """
+        if self.predicts_next_tokens:
+            return z[:, :-1][_followed(self._tape.inputs, z.device)]
+        if len(z) != count and z.ndim > 2 and z.shape[0] * z.shape[1] == count:
+            return z.flatten(0, 1)
+        if len(z) != count:
+            raise InputError(
+                f"output= makes {count} rows of a representation of shape {tuple(z.shape)}; make one a row or token"
+            )
+        return z
 
     def units(self) -> Tensor | None:
         """Which sequence each row of the last output belongs to; None where rows are examples."""
-        if self._tape.output is not next_token:
+        if not self.predicts_next_tokens:
             return None
         followed = _followed(self._tape.inputs, torch.device("cpu"))
         return followed.nonzero()[:, 0]

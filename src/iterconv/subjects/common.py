@@ -22,19 +22,19 @@ Opened = tuple[nn.Module, Iterable[Any], Reference, str, Any]
 """Model, batches, reference, note, what to make of outputs."""
 
 
-def require_images(wishes: Wishes) -> None:
-    """Raise ``InputError`` where no data is named; before weights are looked for."""
+def require_images(wishes: Wishes) -> str:
+    """The data's name, or ``InputError`` where none is given; asked before weights are looked for."""
     if wishes.data is None:
         raise InputError("a vision model needs images; pass --data NAME (digits, mnist, cifar10, a folder, a file)")
+    return wishes.data
 
 
 def images(
     wishes: Wishes, size: tuple[int, ...], channels: int, mean: Any, std: Any, keyword: str | None = None
 ) -> Any:
     """A data set's test images as a vision model takes them, and how many classes there are."""
-    require_images(wishes)
     return feeding.images(
-        wishes.data,
+        require_images(wishes),
         wishes.examples,
         size=size,
         channels=channels,

@@ -1,0 +1,108 @@
+"""Measuring a foreign model with iterconv against what a user would otherwise do, timed alternately in one run.
+
+Run with ``python benchmarks/foreign.py``. The user's way: for each perturbed path, patch the forwards of the stage's
+blocks and run the whole model. Both ways evaluate the same paths on the same batches of random inputs and weights, and
+have to come to the same errors against the unperturbed model's predictions. Prints medians and their ratio.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from speed import alternate
+
+import iterconv as ic
+
+EXTRA = 16
+"""Extra evaluations of the last block, as ``iterconv.measure`` has it by default."""
+
+
+def by_hand(model: torch.nn.Module, stages: list[list[torch.nn.Module]], inputs: Any) -> list[float]:
+    """Errors against the model's own predictions: every block dropped, early read-outs, extra evaluations."""
+
+    def run() -> torch.Tensor:
+        if isinstance(inputs, dict):
+            return model(**inputs).logits[:, :-1].argmax(-1)
+        return model(inputs).argmax(-1)
+
+    intact, errors = run(), []
+    for blocks in stages:
+        count = len(blocks)
+        full = list(range(count))
+        paths = [full[:read] for read in range(1, count)] + [[*full[:out], *full[out + 1 :]] for out in full]
+        paths += [full + [count - 1] * extra for extra in range(1, EXTRA + 1)]
+        forwards = [block.forward for block in blocks]
+        for path in paths:
+            for index, block in enumerate(blocks):
+                times = path.count(index)
+                block.forward = repeated(forwards[index], times)  # type: ignore[method-assign]
+            errors.append(float((run() != intact).float().mean()))
+        for block in blocks:
+            del block.forward
+    return errors
+
+
+def repeated(forward: Callable[..., Any], times: int) -> Callable[..., Any]:
+    """A block's forward, evaluated several times or not at all."""
+
+    def several(z: Any, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(times):
+            z = forward(z, *args, **kwargs)
+            z = z[0] if isinstance(z, tuple) else z
+        return z
+
+    return several
+
+
+def ours(adapted: Any, inputs: Any) -> list[float]:
+    """The same errors, in the same order."""
+    report = ic.measure(adapted, [(inputs, None)], reference="predictions", extra_evaluations=EXTRA, replicates=0)
+    errors = report.curves[report.curves.metric == "error"]
+    whole = errors.position * 0
+    for stage, own in errors.groupby("stage"):
+        whole[errors.stage == stage] = own[own.perturbation == "early read-out"].position.max()
+    early = (errors.perturbation == "early read-out") & (errors.position < whole)
+    extra = (errors.perturbation == "extra evaluation") & (errors.position > 0)
+    left = errors[early | extra | (errors.perturbation == "drop-out")]
+    return list(left.value)
+
+
+def models() -> Any:
+    """A ResNet, a vision transformer, a language model: names, modules, inputs."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    import zoo
+
+    zoo.torchvision()
+    import timm
+    import transformers
+
+    torch.manual_seed(0)
+    yield "timm resnet50, 64 x 64 images", timm.create_model("resnet50"), torch.randn(16, 3, 64, 64)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    yield "timm ViT-Tiny, 64 x 64 images", vit, torch.randn(16, 3, 64, 64)
+    config = transformers.GPT2Config(n_embd=192, n_layer=12, n_head=3, vocab_size=1000, bos_token_id=0, eos_token_id=0)
+    ids = torch.randint(1000, (8, 32))
+    yield "transformers GPT-2, 12 layers", transformers.GPT2LMHeadModel(config), {"input_ids": ids}
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    print(f"{torch.get_num_threads()} thread(s), CPU")
+    for name, model, inputs in models():
+        model.eval()
+        adapted = ic.adapt(model, inputs)
+        stages = [list(stage.blocks) for stage in adapted.found]
+        with torch.no_grad():
+            expected, found = by_hand(model, stages, inputs), ours(adapted, inputs)
+            if max(abs(a - b) for a, b in zip(expected, found, strict=True)) > 1e-6:
+                raise SystemExit(f"{name}: the two ways come to different errors")
+            blocks = ", ".join(str(len(stage)) for stage in stages)
+            label = f"{name} ({blocks} blocks, {len(found)} paths): iterconv / by hand"
+            alternate(label, lambda: ours(adapted, inputs), lambda: by_hand(model, stages, inputs), 3)  # noqa: B023
+
+
+if __name__ == "__main__":
+    main()
