@@ -277,3 +277,53 @@ def test_foreign_blocks_can_be_coupled():
     optimizer.step()
     first = group[0].state_dict()
     assert all(torch.equal(first[key], block.state_dict()[key]) for block in group for key in first)
+
+
+@pytest.mark.parametrize("name, normed_already", [("gpt2", True), ("llama", True), ("vit", False)])
+def test_trap_4_a_stage_ends_before_the_final_norm_whatever_hidden_states_say(name, normed_already):
+    torch.manual_seed(0)
+    model, batch = zoo.language_model(name)
+    model.eval()
+    adapted = ic.adapt(model, batch)
+    with torch.no_grad():
+        states = model(**batch, output_hidden_states=True).hidden_states
+        [(_, outcome)] = ic.paths.evaluate(adapted, [adapted_route(adapted)], batch)
+    [end] = outcome.stage_outputs
+    assert torch.equal(states[-1], end) is not normed_already
+    final = {"gpt2": "transformer.ln_f", "llama": "model.norm"}.get(name)
+    if final is not None:
+        with torch.no_grad():
+            assert torch.equal(model.get_submodule(final)(end), states[-1])
+
+
+def adapted_route(adapted):
+    return ic.paths.full_route(adapted.stages)
+
+
+@pytest.mark.parametrize(
+    "function, arguments",
+    [
+        (ic.adapt, (0, 0)),
+        (ic.measure, (0, 0)),
+        (ic.plan, (0, 0)),
+        (ic.similarity, (0, 0)),
+        (ic.couple, (0, 0, 0.5)),
+        (ic.couple_axis, (0, 0, 0, 0.5)),
+        (ic.constrain, (0, 0)),
+        (ic.lipschitz.audit, (0, 0)),
+    ],
+)
+def test_trap_6_unknown_options_do_not_vanish(function, arguments):
+    with pytest.raises(TypeError, match="foo_bar_baz"):
+        function(*arguments, foo_bar_baz=1)
+
+
+def test_outputs_with_a_row_for_each_token():
+    torch.manual_seed(0)
+    model, batch = zoo.language_model("gpt2")
+    flat = ic.adapt(model, batch, output=lambda output, inputs: output.logits.flatten(0, 1))
+    report = ic.measure(flat, [batch], reference="predictions", replicates=0)
+    assert report.options["examples"] == batch["input_ids"].numel() and report.intact_error == 0
+    halved = ic.adapt(model, batch, output=lambda output, inputs: output.logits[:2, 0])
+    with pytest.raises(ic.InputError, match="makes 2 rows of a representation of shape"):
+        ic.measure(halved, [batch], reference="predictions", replicates=0)
