@@ -12,6 +12,17 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     assert "convergence" in capsys.readouterr().out
 
 
+def test_the_examples_for_any_model_run(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "any-model.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 5
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for example in examples:
+        exec(compile(example, "any-model.md", "exec"), names)
+    assert len(names["smaller"]) == 6 and len(names["plan"].frontier) == 5 and len(names["table"]) == 5
+
+
 def test_every_file_that_it_names_is_there():
     root = Path(__file__).parents[1]
     for name in re.findall(r"`([\w/]+\.(?:py|cff)|[\w/]+/)`", README):
