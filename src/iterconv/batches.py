@@ -51,6 +51,17 @@ def _moved(value: Any, like: Tensor) -> Any:
     return value
 
 
+def first_rows(value: Any, count: int) -> Any:
+    """The first examples of a nested batch."""
+    if isinstance(value, Tensor):
+        return value[:count]
+    if isinstance(value, Mapping):
+        return {name: first_rows(part, count) for name, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(first_rows(part, count) for part in value)
+    return value
+
+
 def _split(batch: Any) -> tuple[Any, Any]:
     """Inputs and targets of a batch; None for targets that are not there."""
     if isinstance(batch, Mapping):

@@ -15,6 +15,9 @@ from iterconv.options import Debris, Reference
 from iterconv.subjects.wishes import Wishes
 from iterconv.training.config import RunConfig
 
+AUDITED = 16
+"""Examples on which the command line measures local constants."""
+
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -65,7 +68,7 @@ def measure_model(
         InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
     from iterconv import lipschitz
-    from iterconv.batches import inputs_of
+    from iterconv.batches import first_rows, inputs_of
     from iterconv.measurement import measure
     from iterconv.reports import known_suffix
     from iterconv.subjects import open_subject
@@ -87,8 +90,10 @@ def measure_model(
     )
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     if audit:
-        inputs = inputs_of(next(iter(subject.batches)), subject.model)
-        console.print(lipschitz.audit(subject.model, inputs).to_string(index=False, float_format="{:.3f}".format))
+        inputs = first_rows(inputs_of(next(iter(subject.batches)), subject.model), AUDITED)
+        with bar("blocks", None) as advance:
+            table = lipschitz.audit(subject.model, inputs, progress=advance)
+        console.print(table.to_string(index=False, float_format="{:.3f}".format))
     return 0
 
 
@@ -138,7 +143,7 @@ def plan_model(
             subject.model,
             subject.batches,
             reference=reference or subject.reference,
-            progress=lambda done, total: advance(done, total),
+            progress=advance,
             **options,
         )
     write_atomically(out, found.frontier.to_csv(index=False).encode())

@@ -1,7 +1,7 @@
 """The audit: what the constraint promises for each block, and what is observed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,9 @@ from iterconv.stages import untouched
 PROVEN, OBSERVED, NOT = "contractive", "contractive on these inputs", "not contractive"
 
 
-def audit(model: nn.Module, inputs: Any, *, iterations: int = 30) -> pd.DataFrame:
+def audit(
+    model: nn.Module, inputs: Any, *, iterations: int = 30, progress: Callable[[int, int], None] | None = None
+) -> pd.DataFrame:
     """Bound and measure the Lipschitz constant of every block's residual function f, in evaluation mode.
 
     For the paper's networks ``L^(f) = |Conv2| |diag(BN2) Conv1 diag(BN1)|``, norms of the real operators on the stage's
@@ -34,6 +36,7 @@ def audit(model: nn.Module, inputs: Any, *, iterations: int = 30) -> pd.DataFram
         model: Any residual model; it is left exactly as it was.
         inputs: A batch that it takes, on which local constants are measured.
         iterations: Power iterations on each example's Jacobian.
+        progress: Called after each block with the blocks done and all blocks.
 
     Returns:
         A table with one row a block: stage, block; ``estimate``, L^(f) after as many power iterations as
@@ -53,12 +56,15 @@ def audit(model: nn.Module, inputs: Any, *, iterations: int = 30) -> pd.DataFram
     if isinstance(inputs, Tensor) and (len(inputs) == 0 or not bool(torch.isfinite(inputs).all())):
         raise InputError("the inputs of an audit must be a batch of at least one example without NaN or infinity")
     adapted, _ = staged(model, [(inputs, None)])
-    rows = []
+    rows: list[dict[str, Any]] = []
+    total = sum(len(stage.blocks) for stage in adapted.stages)
     with untouched(adapted):
         for number, block, z, stage_input in block_inputs(adapted, moved(inputs, model)):
             stage = adapted.stages[number]
             row = _paper_row if hasattr(stage, "operators") else _foreign_row
             rows.append({"stage": number, "block": block, **row(stage, block, z, stage_input, iterations)})
+            if progress:
+                progress(len(rows), total)
     return pd.DataFrame(rows)
 
 
