@@ -295,6 +295,84 @@ def test_what_has_no_rule_is_not_covered(block, says):
     assert found.uncovered == (says,) and math.isnan(bound_of(found))
 
 
+class Function(nn.Module):
+    """z plus any function of it and two linear layers."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.a, self.b = function, nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, z):
+        return z + self.function(z, self.a, self.b)
+
+
+@pytest.mark.parametrize(
+    "function, part",
+    [
+        (lambda z, a, b: a(z).mean(-1, keepdim=True) + torch.ones(4), "add"),
+        (lambda z, a, b: a(z).mean(-1, keepdim=True) * torch.ones(4), "mul"),
+        (lambda z, a, b: a(z)[:, [0, 0, 0, 0]], "getitem"),
+        (lambda z, a, b: a(z).mean(-1, keepdim=True).expand(-1, 4), "expand"),
+        (lambda z, a, b: torch.add(a(z), b(z), alpha=3), "add"),
+        (lambda z, a, b: a(z) / b(z), "truediv"),
+        (lambda z, a, b: torch.stack([a(z), a(z)]).sum(0), "stack"),
+        (lambda z, a, b: F.normalize(a(z)), "normalize"),
+    ],
+)
+def test_what_could_make_a_norm_grow_unseen_is_not_covered(function, part):
+    found = find_branch(Function(function).eval(), torch.randn(2, 4))
+    assert part in found.uncovered and math.isnan(bound_of(found))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z, a, b: a(z) - 2 * b(z),
+        lambda z, a, b: 1 - a(z),
+        lambda z, a, b: -a(torch.relu(b(z)) / 3),
+        lambda z, a, b: torch.cat([a(z)[:, :2], b(z)[:, 1:3]], 1),
+        lambda z, a, b: a(b(a(z))),
+        lambda z, a, b: a(z).view(2, 2, 2).transpose(1, 2).reshape(2, 4),
+    ],
+)
+def test_bounds_of_small_functions_hold(function):
+    torch.manual_seed(0)
+    block = Function(function).eval()
+    z = torch.randn(2, 4)
+    found = find_branch(block, z)
+    assert found.uncovered == ()
+    jacobian = torch.autograd.functional.jacobian(lambda z: function(z, block.a, block.b), z).view(8, 8)
+    norm = torch.linalg.matrix_norm(jacobian, ord=2).item()
+    assert 0 < norm <= bound_of(found) * (1 + 1e-5)
+
+
+class AnotherSum(Residual):
+    """z + f + g, summed one after the other."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 4))
+        self.other = nn.Linear(4, 4)
+
+    def forward(self, z):
+        return (z + self.branch(z)) + self.other(z)
+
+
+def test_of_two_branches_neither_is_the_last_layer():
+    torch.manual_seed(0)
+    block = AnotherSum()
+    found = find_branch(block, torch.randn(1, 4))
+    norms = [torch.linalg.matrix_norm(layer.weight, ord=2).item() for layer in (block.branch, block.other)]
+    assert bound_of(found) == pytest.approx(sum(norms), rel=1e-5) and found.last is None
+
+
+def test_layers_with_hooks_are_not_covered():
+    hooked = nn.Linear(4, 4)
+    hooked.register_forward_hook(lambda module, args, output: output * 10)
+    old = nn.utils.spectral_norm(nn.Linear(4, 4))
+    for layer in (hooked, old):
+        assert find_branch(Residual(layer).eval(), torch.randn(1, 4)).uncovered == ("Linear",)
+
+
 class Branching(Residual):
     def forward(self, z):
         return z + self.branch(z) if z.sum() > 0 else z

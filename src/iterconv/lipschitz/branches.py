@@ -196,7 +196,7 @@ class _Walk(fx.Interpreter):
         if first:
             self.states[n] = State(1.0, NOTHING)
         elif inputs and n.op != "output" and _has_tensor(result):
-            state = self._state(n, inputs, shapes)
+            state = self._state(n, inputs, shapes, tuple(result.shape) if isinstance(result, Tensor) else ())
             if self._overwrites(n, inputs):  # what was noted of its input holds no longer
                 self.states[inputs[0]], self.uncovered[inputs[0]] = State(0.0, Constant(math.nan)), self._name(n)
                 state = None
@@ -223,13 +223,17 @@ class _Walk(fx.Interpreter):
         module = self.submodules_of(n)
         return type(module).__name__ if module is not None else _function_name(n)
 
-    def _state(self, n: fx.Node, inputs: Sequence[fx.Node], shapes: dict[fx.Node, tuple[int, ...]]) -> State | None:
+    def _state(
+        self, n: fx.Node, inputs: Sequence[fx.Node], shapes: dict[fx.Node, tuple[int, ...]], made: tuple[int, ...]
+    ) -> State | None:
         name = self._name(n).lower().rstrip("_")
         if n.op == "call_module":
             return self._of_module(n, self.submodules_of(n), name, shapes)
-        if name in ("add", "iadd", "sub", "isub") and n.op != "call_module":
-            return self._of_sum(n, -1 if "sub" in name else 1, shapes)
-        if name in ("mul", "imul", "truediv", "itruediv", "div", "neg"):
+        if name in ("add", "iadd", "sub", "isub", "mul", "imul", "truediv", "itruediv", "div", "neg"):
+            if any(shapes[node] != made for node in inputs):
+                return None  # broadcast to something larger, whose norm grows
+            if name.startswith(("add", "iadd", "sub", "isub")):
+                return self._of_sum(n, -1 if "sub" in name else 1)
             return self._of_product(n, name)
         state = self.states[inputs[0]]
         if name in ("cat", "concat"):
@@ -241,14 +245,14 @@ class _Walk(fx.Interpreter):
             return None
         if name in IDENTITIES:
             return state
-        if name in REARRANGEMENTS:
+        if name in REARRANGEMENTS and not (name == "getitem" and _picks(n.args[1])):
             return State(0.0, state.total)
         if name in AFFINE_FUNCTIONS:
             return State(0.0, state.total, Operator(_applied(n), shapes[inputs[0]][1:]))
         return _activated(state, slope(name, None, n.args[1:], dict(n.kwargs)))
 
     def _of_module(self, n: fx.Node, module: Any, name: str, shapes: dict[fx.Node, tuple[int, ...]]) -> State | None:
-        if len(n.args) != 1 or n.kwargs or n.args[0] not in shapes:
+        if len(n.args) != 1 or n.kwargs or n.args[0] not in shapes or _hooked(module):
             return None
         state, shape = self.states[n.args[0]], shapes[n.args[0]][1:]  # type: ignore[index]
         if isinstance(module, AFFINE_LAYERS):
@@ -267,7 +271,7 @@ class _Walk(fx.Interpreter):
             return State(0.0, state.total)
         return _activated(state, slope(name, module, (), {}))
 
-    def _of_sum(self, n: fx.Node, sign: int, shapes: dict[fx.Node, tuple[int, ...]]) -> State | None:
+    def _of_sum(self, n: fx.Node, sign: int) -> State | None:
         if len(n.args) != 2 or n.kwargs:
             return None
         left, right = n.args
@@ -275,8 +279,6 @@ class _Walk(fx.Interpreter):
         if len(own) == 1:  # a constant
             state = self.states[own[0]]  # type: ignore[index]
             return state if own[0] is left or sign > 0 else replace(state, identity=-state.identity)
-        if shapes.get(left) != shapes.get(right):  # type: ignore[arg-type]
-            return None
         a, b = self.states[left], self.states[right]  # type: ignore[index]
         parts = tuple(state.branch for state in (a, b) if state.branch is not NOTHING)
         bound = Sum(parts) if len(parts) > 1 else parts[0] if parts else NOTHING
@@ -304,8 +306,21 @@ def _function_name(n: fx.Node) -> str:
     return str(n.target) if n.op == "call_method" else getattr(n.target, "__name__", str(n.target))
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Whether hooks other than ours can change what a layer computes (as the older ``spectral_norm`` does)."""
+    own = "iterconv.lipschitz.constraint"
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    return any(getattr(hook, "__module__", "") != own for hook in hooks)
+
+
 def _has_tensor(result: Any) -> bool:
     return isinstance(result, Tensor) or (isinstance(result, (tuple, list)) and any(map(_has_tensor, result)))
+
+
+def _picks(index: Any) -> bool:
+    """Whether an index can take entries more than once: anything but numbers and slices."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return not all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
 
 
 def _applied(n: fx.Node) -> Callable[[Tensor], Tensor]:
@@ -375,7 +390,9 @@ def _last_layer(node: fx.Node, walk: _Walk) -> nn.Module | None:
     while walk._name(node).lower().rstrip("_") in IDENTITIES:
         node = node.args[0]  # type: ignore[assignment]
     added = [n for n in node.args if isinstance(n, fx.Node) and n in walk.states and walk.states[n].identity == 0]
-    if len(added) != 1 or "sub" in _function_name(node):
+    rest = [n for n in node.args if n not in added]
+    bare = all(isinstance(n, fx.Node) and n in walk.states and walk.states[n].branch is NOTHING for n in rest)
+    if len(added) != 1 or not bare or "sub" in _function_name(node):
         return None
     current: Any = added[0]
     while isinstance(current, fx.Node) and len(current.users) == 1:

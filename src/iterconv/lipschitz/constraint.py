@@ -183,8 +183,9 @@ def _checked(module: nn.Module, z: Tensor, name: str) -> Branch:
         raise InputError(f"{kind} has parts without a bound: {', '.join(branch.uncovered)}; name other stages=")
     if branch.last is None or not _scales_with_its_weights(branch.last):
         raise InputError(f"the branch of {kind} does not end in a layer whose weights scale it; let it end in one")
-    operators = [op.layer for op in _operators(branch.bound) if isinstance(op.layer, nn.Module)]
-    if len(set(operators)) < len(operators):
+    operators = _operators(branch.bound)
+    layers = [part for op in operators for part in (op.layer, *op.left, *op.right) if isinstance(part, nn.Module)]
+    if len(set(layers)) < len(layers):
         raise InputError(f"{kind} uses a layer twice in its branch; use a layer of its own for each place")
     return branch
 
