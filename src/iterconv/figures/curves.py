@@ -57,7 +57,7 @@ def draw_report(report: Report) -> Figure:
                 axes.fill_between(curve["position"], curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
             _finish(axes, family, report.options["chance"])
             axes.legend(loc="best")
-        what = "labels" if report.options["reference"] == "labels" else "the unperturbed model's predictions"
+        what = "labels" if report.options["reference"] == "labels" else "own predictions"
         panels[0].set_ylabel(f"error against {what}")
     return figure
 
