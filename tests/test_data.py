@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from iterconv import InputError, data
-from iterconv.data import decoding, images
+from iterconv import hub as iterconv_hub
+from iterconv.data import decoding
 from iterconv.data.dataset import PADDING, crop_and_flip
 from iterconv.data.splits import balanced, stratified
 
@@ -321,7 +322,7 @@ def forbid_network(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr(images.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(iterconv_hub.urllib.request, "getproxies", dict)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
