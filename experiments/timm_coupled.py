@@ -3,14 +3,14 @@
     python experiments/timm_coupled.py [--out runs/timm] [--results results/timm] [--workers 2]
 
 A small timm ResNet on CIFAR-10 and a small timm ViT on MNIST are trained with and without gradient coupling, and then
-planned: which blocks can be dropped, which can share weights, and at what error. Finished networks are not trained
-again.
+planned: which blocks can be dropped, which can share weights, and at what error. What is finished is
+not done again.
 """
 
 import argparse
 import itertools
+import json
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,15 +21,17 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 import iterconv as ic
 from iterconv.commands import bar
-from iterconv.figures.style import new_figure, paper_style, percent, save
+from iterconv.figures.style import new_figure, paper_style, percent
+from iterconv.figures.style import save as save_figure
+from iterconv.reports import write_atomically
 from iterconv.studies.tables import machine
 
-EXAMPLES, TESTED, BATCH = 10240, 2000, 64
+EXAMPLES, TESTED, BATCH = 10240, 1200, 64
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,13 @@ def nets() -> Iterator[Net]:
         yield Net(model, coupling, equal, seed)
 
 
+def finished(net: Net, path: Path) -> None:
+    """Train and examine one network, as far as that has not been done."""
+    if not path.exists():
+        train(net, path)
+    examined(net, path)
+
+
 def train(net: Net, path: Path) -> None:
     """Train one network and store its weights."""
     torch.set_num_threads(1)
@@ -114,19 +123,27 @@ def train(net: Net, path: Path) -> None:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-    part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
-    os.replace(part, path)
+    write_atomically(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+
+
+def examined(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Error, indices and frontiers of one trained network, kept beside its weights."""
+    facts, table = path.with_suffix(".json"), path.with_suffix(".csv")
+    if not facts.exists():
+        row, frontiers = examine(net, path)
+        write_atomically(table, frontiers.to_csv(index=False).encode())
+        write_atomically(facts, json.dumps(row).encode())
+    return json.loads(facts.read_text()), pd.read_csv(table)
 
 
 def examine(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Error, indices and frontiers of one trained network."""
+    """Measure, plan, and evaluate the smaller models by themselves."""
     torch.set_num_threads(1)
     data = ic.data.load(net.data, samples=EXAMPLES, evaluation_samples=TESTED)
     model = net.built()
     model.load_state_dict(load_file(path))
     model.eval()
-    batches = list(data.batches(data.test, 250))
+    batches = list(data.batches(data.test, 200))
     report = ic.measure(model, batches, replicates=200)
     indices = report.indices[report.indices.stage == "mean"].set_index("index").value
     adapted = ic.adapt(model, batches[0][0])
@@ -163,20 +180,19 @@ def main() -> int:
     paths = {net: options.out / f"{net.name}.safetensors" for net in nets()}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool, bar("networks", len(paths)) as advance:
-        missing = {pool.submit(train, net, path): net for net, path in paths.items() if not path.exists()}
-        advance(len(paths) - len(missing))
-        for done, future in enumerate(as_completed(missing), len(paths) - len(missing) + 1):
+        futures = [pool.submit(finished, net, path) for net, path in paths.items()]
+        for done, future in enumerate(as_completed(futures), 1):
             future.result()
             advance(done)
-        examined = list(pool.map(examine, paths, paths.values()))
+    found = [examined(net, path) for net, path in paths.items()]
     options.results.mkdir(parents=True, exist_ok=True)
-    runs = pd.DataFrame([row for row, _ in examined])
-    frontiers = pd.concat([frontier for _, frontier in examined])
+    runs = pd.DataFrame([row for row, _ in found])
+    frontiers = pd.concat([frontier for _, frontier in found])
     runs.to_csv(options.results / "runs.csv", index=False, float_format="%.5g")
     frontiers.to_csv(options.results / "frontiers.csv", index=False, float_format="%.4f")
     facts = {"command": "python experiments/timm_coupled.py", **machine()}
     (options.results / "facts.json").write_text(pd.Series(facts).to_json(indent=1))
-    save(draw(frontiers), options.results / "frontiers")
+    save_figure(draw(frontiers), options.results / "frontiers")
     return 0
 
 

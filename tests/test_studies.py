@@ -80,7 +80,7 @@ def test_quick_is_small_and_real():
 def test_every_study_has_runs_at_every_scale(scale):
     for study in find_studies(()):
         runs = study.runs(find_scale(scale))
-        assert runs and len({run.name for run in runs}) == len(unique_runs([study], find_scale(scale)))
+        assert runs and len({run.hash for run in runs if isinstance(run, RunConfig)}) in (0, len(runs)), "no run twice"
         assert study.residual == {"fig4": "improper", "fig12": "proper"}.get(study.name, "ordinary")
 
 
@@ -197,6 +197,15 @@ def test_stopping_saves_and_the_next_call_goes_on(tmp_path):
         )
     assert (tmp_path / run.name / "checkpoint.pt").exists()
     assert not (tmp_path / run.name / "result.json").exists()
+    history = tmp_path / run.name / "history.csv"
+    before = len(pd.read_csv(history))
+    again = threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        workers.run_all(
+            [run], tmp_path, workers=1, on_epoch=lambda r: again.set(), on_finished=lambda r: None, stop=again
+        )
+    after = pd.read_csv(history)
+    assert len(after) > before >= 1 and after.epoch.is_monotonic_increasing, "it went on from where it stopped"
 
 
 def test_stopping_with_runs_still_waiting_ends(tmp_path):
@@ -322,11 +331,7 @@ def test_toy_tables_are_the_networks_perturbed():
     torch.testing.assert_close(
         torch.tensor(traced[["z1", "z2"]].to_numpy()).float(), iterative_algorithm(forward_model(z), 3)[-1]
     )
-    assert (
-        len(measured) == 16 + 16 + 17
-        and measured.rmse["early read-out", 16]
-        == measured.rmse["drop-out", 1] * 0 + (measured.rmse["extra evaluation", 0])
-    )
+    assert len(measured) == 16 + 16 + 17 and measured.rmse["early read-out", 16] == measured.rmse["extra evaluation", 0]
     assert measured.distance["extra evaluation", 0] == 0
     first, second = (perturbed("residual", 1, steps=3) for _ in range(2))
     pd.testing.assert_frame_equal(first, second)

@@ -124,6 +124,8 @@ class Reproduce:
         """Do it."""
         from iterconv.studies.reproduce import dry_run, list_studies, reproduce
 
+        if self.list and (self.studies or self.scale != "quick"):
+            raise InputError("--list shows all studies and scales; use --dry-run for some of them")
         if self.list:
             return list_studies(self.out, self.workers)
         if self.dry_run:

@@ -12,6 +12,8 @@ from scipy import stats
 
 Verdict = Literal["supported", "contradicted", "not testable"]
 CONFIDENCE = 0.95
+TOLERANCE = 0.05
+"""Errors that differ by less than this share are alike."""
 _VARIED = ["width", "residual", "init", "coupling", "norm_scale", "kernel", "first_coupled", "seed"]
 SETTING = ["data", "samples", "stages", "blocks", "epochs"]
 """Columns that tell one setting from another."""
@@ -37,61 +39,94 @@ class Finding:
 
 
 def between(statement: str, values: ArrayLike, low: float = -math.inf, high: float = math.inf) -> Finding:
-    """Judge whether a mean lies between two bounds, by its Student interval.
+    """Judge whether a mean lies between two bounds, by its Student interval over seeds.
 
     Choice: supported if the 95% interval lies within the bounds, contradicted if it lies wholly beyond one of them,
-    otherwise not testable with so few or so scattered runs. Values are taken as independent.
+    otherwise not testable with so few or so scattered runs.
 
     Args:
         statement: In words, the bounds included.
-        values: One for each independent unit; NaN are left out.
+        values: A series with the index ``seed``, whose values of one seed (which shares data order and initial
+            weights) are averaged first; or one value for each independent unit. NaN are left out.
         low: The lower bound.
         high: The upper bound.
 
     Returns:
         The finding, with the mean as effect.
     """
+    return judged(statement, *_interval(values), low, high)
+
+
+def alike_or_worse(statement: str, changes: pd.Series, level: float) -> Finding:
+    """Judge that something does not improve the error: supported if an improvement beyond the tolerance is excluded.
+
+    Args:
+        statement: In words.
+        changes: Of the error, by seed; an improvement is negative.
+        level: The error that is to be improved; a twentieth of it is the tolerance.
+
+    Returns:
+        The finding; contradicted if no improvement at all is excluded.
+    """
+    mean, low, high, n = _interval(changes)
+    tolerance = TOLERANCE * level
+    if low > -tolerance:
+        return judged(statement, mean, low, high, n, -tolerance, math.inf)
+    return judged(statement, mean, low, high, n, 0.0, math.inf)
+
+
+def _interval(values: ArrayLike) -> tuple[float, float, float, int]:
+    """Mean, 95% Student interval, number of units; NaN for the interval of fewer than two."""
+    if isinstance(values, pd.Series) and values.index.name == "seed":
+        values = values.astype(float).groupby(level=0).mean()
     found: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     found = found[np.isfinite(found)]
     n = len(found)
     if n < 2:
-        reason = f"{n} value{'s' * (n != 1)}, an interval needs 2"
-        return Finding(statement=statement, verdict="not testable", n=n, reason=reason)
+        return (float(found.mean()) if n else math.nan), math.nan, math.nan, n
     mean, error = float(found.mean()), float(found.std(ddof=1)) / math.sqrt(n)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    return judged(statement, mean, mean - half, mean + half, n, low, high)
+    return mean, mean - half, mean + half, n
 
 
-def correlation(
-    statement: str, a: ArrayLike, b: ArrayLike, low: float = -1.0, high: float = 1.0, lost: int = 0
-) -> Finding:
-    """Judge whether a rank correlation lies between two bounds, by Fisher's interval.
+def correlation(statement: str, runs: pd.DataFrame, a: str, b: str, low: float = -1.0, high: float = 1.0) -> Finding:
+    """Judge whether a rank correlation across the runs of one seed lies between two bounds.
 
     Args:
         statement: In words.
-        a: Values; pairs with NaN are left out.
-        b: As many.
+        runs: With the columns ``seed``, a and b; seeds with fewer than four runs, or without differences, are left out.
+        a: A column.
+        b: Another one.
         low: The lower bound.
         high: The upper bound.
-        lost: Degrees of freedom that were spent on removing group means.
 
     Returns:
-        The finding, with Spearman's coefficient as effect.
+        The finding: Spearman's coefficients of the seeds, averaged after Fisher's transformation, with Student's
+        interval over seeds.
     """
-    pairs = np.stack([np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)])
-    pairs = pairs[:, np.isfinite(pairs).all(0)]
-    n = pairs.shape[1]
-    if n - lost < 6 or (pairs.std(1) < 1e-12).any():
-        reason = "a correlation needs 6 independent runs that differ"
-        return Finding(statement=statement, verdict="not testable", n=n, reason=reason)
-    found = float(stats.spearmanr(*pairs).statistic)
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * 1.03 / math.sqrt(n - lost - 3)  # 1.03: of ranks (Fieller)
-    centre = math.atanh(float(np.clip(found, -0.9999, 0.9999)))
-    return judged(statement, found, math.tanh(centre - half), math.tanh(centre + half), n, low, high)
+    found = []
+    for _, own in runs.groupby("seed"):
+        pairs = own[[a, b]].astype(float).dropna()
+        if len(pairs) >= 4 and (pairs.std() > 1e-12).all():
+            coefficient = float(stats.spearmanr(pairs[a], pairs[b]).statistic)
+            found.append(math.atanh(float(np.clip(coefficient, -0.99, 0.99))))
+    mean, least, most, n = (float(np.tanh(value)) if i < 3 else int(value) for i, value in enumerate(_interval(found)))
+    return judged(statement, mean, least, most, int(n), low, high, "seeds with four runs that differ")
 
 
-def judged(statement: str, effect: float, low: float, high: float, n: int, least: float, most: float) -> Finding:
+def judged(
+    statement: str,
+    effect: float,
+    low: float,
+    high: float,
+    n: int,
+    least: float,
+    most: float,
+    units: str = "seeds",
+) -> Finding:
     """The verdict that follows from an interval and two bounds."""
+    if n < 2:
+        return Finding(statement=statement, verdict="not testable", n=n, reason=f"an interval needs 2 {units}, not {n}")
     verdict: Verdict = "not testable"
     reason = "the interval does not decide"
     if least < low and high < most:
@@ -137,23 +172,29 @@ def differences(a: pd.DataFrame, b: pd.DataFrame, column: str, but: Sequence[str
         but: Fields in which the two may differ.
 
     Returns:
-        One difference a pair; empty where there are no pairs.
+        One difference a pair, indexed by seed; empty where there are no pairs.
     """
     if a.empty or b.empty:
-        return pd.Series(dtype=float)
+        return by_seed(pd.DataFrame({"seed": [], column: []}), column)
     keys = [key for key in (*SETTING, *_VARIED) if key not in but]
     both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
-    return (both[f"{column}_a"] - both[f"{column}_b"]).astype(float)
+    return by_seed(both.assign(difference=both[f"{column}_a"] - both[f"{column}_b"]), "difference")
+
+
+def by_seed(runs: pd.DataFrame, column: str) -> pd.Series:
+    """A column with the seeds as index, so that ``between`` counts seeds."""
+    return runs.set_index("seed")[column].astype(float)
 
 
 def slopes(runs: pd.DataFrame, x: str, y: str, within: Sequence[str]) -> pd.Series:
-    """The least-squares slope of y over x in each group of runs that has more than one x and no gap in y."""
-    found = []
-    for _, group in runs.groupby(list(within), dropna=False):
+    """The least-squares slope of y over x in each group of runs of one seed that has more than one x; by seed."""
+    found, seeds = [], []
+    for key, group in runs.groupby(["seed", *within], dropna=False):
         points = group[[x, y]].astype(float).dropna()
         if points[x].nunique() > 1:
             found.append(float(np.polyfit(points[x], points[y], 1)[0]))
-    return pd.Series(found, dtype=float)
+            seeds.append(key[0])
+    return pd.Series(found, index=pd.Index(seeds, name="seed"), dtype=float)
 
 
 def settings_of(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

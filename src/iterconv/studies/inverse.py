@@ -47,6 +47,13 @@ def toy_runs(seeds: Iterable[int]) -> list[ToyRun]:
     return [ToyRun("exact", 0), *(ToyRun(kind, seed) for kind in KINDS[1:] for seed in seeds)]
 
 
+COLUMNS = [
+    *("kind", "seed", "perturbation", "position", "point"),
+    *("z1", "z2", "target1", "target2", "rmse", "distance"),
+]
+"""Of the toy networks' tables."""
+
+
 def toy_table(runs: Iterable[ToyRun], root: Path) -> pd.DataFrame:
     """Stack the tables of the toy networks that are finished.
 
@@ -68,8 +75,8 @@ def toy_table(runs: Iterable[ToyRun], root: Path) -> pd.DataFrame:
         path = run.path(root)
         if path.exists():
             try:
-                parts.append(pd.read_parquet(path))
-            except (OSError, ValueError):
+                parts.append(pd.read_parquet(path)[COLUMNS])
+            except (OSError, ValueError, KeyError):
                 raise InputError(f"{path} is damaged; delete it and run `iterconv reproduce fig1` again") from None
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 

@@ -31,7 +31,7 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
         InputError: If a name is unknown, the folder can't be written, the options don't fit, or no run succeeded.
         KeyboardInterrupt: When interrupted, once all state is saved.
     """
-    studies, scale = _find(names, scale_name, workers)
+    studies, scale = _find(names, scale_name, root, workers)
     require_folder(root)
     missing = unfinished(studies, scale, root)
     if missing:
@@ -46,10 +46,16 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
     return 1 if failed else 0
 
 
-def _find(names: tuple[str, ...], scale_name: str, workers: int) -> tuple[list[Study], Scale]:
+def _find(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> tuple[list[Study], Scale]:
+    _check_place(root, workers)
+    return find_studies(names), find_scale(scale_name)
+
+
+def _check_place(root: Path, workers: int) -> None:
     if workers < 1:
         raise InputError(f"workers={workers} is too few; use 1 or more")
-    return find_studies(names), find_scale(scale_name)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--out {root} is no folder; name one for the runs")
 
 
 def gather(studies: list[Study], scale: Scale, root: Path) -> Tables:
@@ -161,7 +167,11 @@ def list_studies(root: Path, workers: int) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        InputError: If there are no workers, or --out is a file.
     """
+    _check_place(root, workers)
     for scale in SCALES.values():
         everything = list(STUDIES.values())
         runs = unique_runs(everything, scale)
@@ -194,7 +204,7 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -
     Raises:
         InputError: If a name is unknown or the options don't fit.
     """
-    studies, scale = _find(names, scale_name, workers)
+    studies, scale = _find(names, scale_name, root, workers)
     factor = machine_factor()
     left = unfinished(studies, scale, root)
     names_left = {run.name for run in left}

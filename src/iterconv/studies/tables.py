@@ -71,7 +71,7 @@ class Tables:
             runs.append({**label, **folder.result(), **means.to_dict()})
             indices.append(report.indices.assign(**label))
             curves.append(report.curves.drop(columns=["path", "low", "high"]).assign(**label))
-            history.append(pd.read_csv(folder.path / "history.csv").assign(**label))
+            history.append(_history(folder.path / "history.csv").assign(**label))
         stacked = [
             pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for parts in (indices, curves, history)
         ]
@@ -113,7 +113,7 @@ class Tables:
             kept = table if name in ("runs", "toy") else table.drop(columns=_CONFIG)
             if _FILES[name].endswith(".csv"):
                 contents = kept.astype({"stage": str} if "stage" in kept else {}).to_csv(
-                    index=False, float_format="%.6g"
+                    index=False, float_format="%.10g"
                 )
                 write_atomically(folder / _FILES[name], contents.encode())
             else:
@@ -157,24 +157,52 @@ class Tables:
             if lacking:
                 raise InputError(f"{folder / _FILES[name]} lacks the column {lacking[0]!r}; make it again")
         if len(runs):
-            try:
-                runs[_MEASURED] = runs[_MEASURED].apply(pd.to_numeric)
-            except (ValueError, TypeError) as problem:
-                raise InputError(f"{folder / _FILES['runs']}: {problem}; make it again") from None
+            _check_runs(runs, folder / _FILES["runs"])
+            for name in ("indices", "curves"):
+                if tables[name].empty:
+                    raise InputError(f"{folder / _FILES['runs']} is there without {_FILES[name]}; make them again")
         for name in ("indices", "curves", "history"):
             if len(tables[name]):
                 if runs.empty:
                     raise InputError(f"{folder / _FILES[name]} is there without {_FILES['runs']}; make them again")
                 tables[name] = tables[name].merge(runs[["name", *_CONFIG]], on="name")
         if len(tables["indices"]):
-            stages = [stage if stage == "mean" else int(stage) for stage in tables["indices"]["stage"]]
+            try:
+                stages = [stage if stage == "mean" else int(stage) for stage in tables["indices"]["stage"]]
+            except ValueError as problem:
+                raise InputError(f"{folder / _FILES['indices']}: {problem}; make it again") from None
             tables["indices"]["stage"] = pd.Series(stages, dtype=object)
         return cls(**tables)
 
 
+def _history(path: Path) -> pd.DataFrame:
+    """One row an epoch, of a finished run."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError):  # which pandas raises for an empty file too
+        raise InputError(f"{path} is missing or damaged; delete the run's folder and train it again") from None
+
+
+def _check_runs(runs: pd.DataFrame, path: Path) -> None:
+    """Make numbers of what has to be numbers, and refuse what could not be judged."""
+    numbers = [*_MEASURED, "width", "coupling", "seed", "stages", "blocks", "norm_scale", "first_coupled"]
+    try:
+        runs[numbers] = runs[numbers].apply(pd.to_numeric)
+    except (ValueError, TypeError) as problem:
+        raise InputError(f"{path}: {problem}; make it again") from None
+    for column in (column for column in numbers if column not in _INDEX_NAMES):
+        if runs[column].isna().any():
+            raise InputError(f"{path}: {column} is not a number in every row; make it again")
+    twice = runs["name"][runs["name"].duplicated()]
+    if len(twice):
+        raise InputError(f"{path} has the run {twice.iloc[0]} twice; make it again")
+
+
+_INDEX_NAMES = ("convergence", "recurrence", "divergence")
+"""NaN where they are undefined."""
 _MEASURED = [
     *("test_error", "chance", "raw", "tied", "effective", "mean_deviation"),
-    *("convergence", "recurrence", "divergence"),
+    *_INDEX_NAMES,
 ]
 _FILES = {
     "runs": "runs.csv",

@@ -26,8 +26,10 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
 
     Choice: claims are general statements. Each of their parts (a finding, whatever the setting) is contradicted if
     one setting contradicts it, and supported if one does support it and none contradicts; settings with too few or too
-    scattered runs to decide don't count. A claim is contradicted if one part is, supported if all are, and otherwise
-    not testable with these runs. No correction is made for how many findings there are.
+    scattered runs to decide don't count, save for claims about every setting, of which each has to support them. A
+    claim is contradicted if one part is, supported if all are, and otherwise not testable with these runs. Runs of one
+    seed share data order and initial weights and count as one unit. No correction is made for how many findings there
+    are.
 
     Args:
         claim: One of ``CLAIMS``.
@@ -39,7 +41,7 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
     findings = list(claim.find(tables)) or [missing(claim.statement, "none of the runs that it is about is here")]
     parts: dict[str, set[Verdict]] = {}
     for finding in findings:
-        parts.setdefault(finding.part, set()).add(finding.verdict)
+        parts.setdefault(finding.statement if claim.everywhere else finding.part, set()).add(finding.verdict)
     verdict: Verdict = "not testable"
     if any("contradicted" in verdicts for verdicts in parts.values()):
         verdict = "contradicted"
