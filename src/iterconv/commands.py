@@ -1,5 +1,6 @@
 """What the commands ``train``, ``measure``, ``plan`` and ``data`` do, and how they show it."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -223,7 +224,9 @@ def make_digitclutter(
     from iterconv.data.cache import write_tensors
     from iterconv.data.digitclutter import generate
 
-    if out is None or out.suffix != ".safetensors":
+    if out is None:
+        raise InputError("--out is missing; name a file for the images that ends in .safetensors")
+    if out.suffix != ".safetensors" or out.is_dir():
         raise InputError(f"--out {out} does not name a file for the images; let it end in .safetensors")
     require_folder(out.parent)
     with bar("images", n) as advance:
@@ -276,3 +279,5 @@ def require_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise InputError(f"can't write to {path} ({problem.strerror}); choose another --out") from None
+    if not os.access(path, os.W_OK):
+        raise InputError(f"can't write to {path}; choose another --out")
