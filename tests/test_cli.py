@@ -108,6 +108,6 @@ def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
     assert main([*arguments, "--out", str(out)]) == 0
     assert "20 images of 3 digits" in capsys.readouterr().out
     assert (read_tensors(out)["images"].numpy() == generate(20, 3, seed=4, masks=False).images).all()
-    assert "let it end in .safetensors" in refused(capsys, *arguments)
+    assert "--out is missing" in refused(capsys, *arguments)
     assert "digits=11" in refused(capsys, "data", "digitclutter", "--digits", "11", "--out", str(out))
     assert "--out are for digitclutter" in refused(capsys, "data", "digits", "--out", str(out))
