@@ -188,7 +188,7 @@ def main() -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     runs = pd.DataFrame([row for row, _ in found])
     frontiers = pd.concat([frontier for _, frontier in found])
-    runs.to_csv(options.results / "runs.csv", index=False, float_format="%.5g")
+    runs.to_csv(options.results / "runs.csv", index=False, float_format="%.10g")
     frontiers.to_csv(options.results / "frontiers.csv", index=False, float_format="%.4f")
     facts = {"command": "python experiments/timm_coupled.py", **machine()}
     (options.results / "facts.json").write_text(pd.Series(facts).to_json(indent=1))
@@ -202,11 +202,10 @@ def draw(frontiers: pd.DataFrame) -> Figure:
     with paper_style():
         figure = new_figure(9, 6)
         axes = figure.subplots(2, 2, sharey="row")
-        for row, (model, data) in enumerate((("resnet", "CIFAR-10"), ("vit", "MNIST"))):
+        for row, (model, name) in enumerate((("resnet", "ResNet, CIFAR-10"), ("vit", "ViT, MNIST"))):
             for column, (saves, counted) in enumerate((("blocks", "blocks"), ("weights", "distinct"))):
                 here = frontiers[(frontiers.model == model) & (frontiers.saves == saves)]
                 for (start, coupling), group in here.groupby(["start", "coupling"], sort=False):
-                    # A tied net needs fewer blocks from the start: every seed's frontier has the same counts.
                     found = group.groupby(counted).error.agg(["mean", "std"])
                     label = f"coupling {coupling:g}, {start} start"
                     axes[row, column].errorbar(
@@ -214,7 +213,7 @@ def draw(frontiers: pd.DataFrame) -> Figure:
                     )
                 axes[row, column].invert_xaxis()
                 axes[row, column].set_xlabel("blocks executed" if column == 0 else "different blocks")
-                axes[row, column].set_title(f"{model} on {data}", fontsize=9)
+                axes[row, column].set_title(f"{name}: {('blocks dropped', 'weights shared')[column]}", fontsize=9)
             axes[row, 0].set_ylabel("error")
             percent(axes[row, 0])
         axes[0, 0].legend(fontsize=7)
