@@ -102,6 +102,7 @@ def test_wrong_axes_are_refused():
         ((layer.weight, (0, -6), 0.5), "names an axis twice"),
         ((layer.weight, (0, 1), 0.5, "triangular"), "order of positions"),
         ((layer.weight, 0, 1.5), "strength 1.5"),
+        ((layer.weight, "0", 0.5), "axis='0' is no whole number"),
         ((layer, 0, 0.5), "LocallyConnected2d is no parameter"),
         ((nn.Parameter(torch.ones(3)), 0, 0.5), "does not hold the parameters of the axis"),
         ((nn.Parameter(torch.ones(1, 3)), 0, 0.5), "has 1 position"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iterconv import metrics, paths
 from iterconv.batches import moved, pair, staged
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.options import Reference
 from iterconv.reports import Report
@@ -102,6 +102,8 @@ def _check_options(
 ) -> None:
     if reference not in get_args(Reference):
         raise InputError(f"reference={reference!r} is unknown; use 'labels' or 'predictions'")
+    for name, count in (("extra_evaluations", extra), ("replicates", replicates)):
+        check_number(name, count, whole=True)
     if extra < 1:
         raise InputError(f"extra_evaluations={extra} leaves nothing to repeat; use 1 or more")
     if chance is not None and not 0 < chance <= 1:

@@ -11,7 +11,7 @@ from torch import nn
 
 from iterconv import metrics, paths
 from iterconv.batches import moved, pair, staged
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 from iterconv.measurement import Units, interval, resampled_means
 from iterconv.options import Reference, Saves
 from iterconv.stages import untouched
@@ -137,6 +137,7 @@ def plan(
     """
     if saves not in get_args(Saves):
         raise InputError(f"saves={saves!r} is unknown; use 'blocks' or 'weights'")
+    check_number("beam", beam, whole=True)
     if beam < 1:
         raise InputError(f"beam={beam} keeps no route; use 1 or more")
     model, batches = staged(model, batches)

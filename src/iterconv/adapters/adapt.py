@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iterconv.adapters.calls import Call, call, clone, forwards_replaced, representation, with_representation
-from iterconv.adapters.finding import FoundStage, StageNames, find_stages, named_stages, run
+from iterconv.adapters.finding import FoundStage, find_stages, named_stages, run
 from iterconv.errors import InputError
 from iterconv.stages import Stage, untouched, verify
 
@@ -79,7 +79,7 @@ def is_causal(model: nn.Module) -> bool:
     return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
-def adapt(model: Any, inputs: Any, *, stages: StageNames | None = None, output: Output | None = None) -> "AdaptedModel":
+def adapt(model: Any, inputs: Any, *, stages: Any = None, output: Output | None = None) -> "AdaptedModel":
     """Make a model measurable: find its residual stages, and check that driving them gives its own output.
 
     Args:
@@ -134,7 +134,10 @@ class AdaptedModel(nn.Module):
 
     def output_of(self, output: Any, inputs: Any) -> Tensor:
         """The logits among what the model, or one made from it, returns."""
-        return self._tape.output(output, inputs)
+        found = self._tape.output(output, inputs)
+        if not isinstance(found, Tensor):
+            raise InputError(f"output= returned {type(found).__name__}, not a tensor of logits (n, classes)")
+        return found
 
     @property
     def last_inputs(self) -> Any:

@@ -1,7 +1,7 @@
 """Where a model's residual stages are: by looking at what its modules do to a probe batch, or by name."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +149,7 @@ def _join(parent: str, name: str) -> str:
     return f"{parent}.{name}" if parent else name
 
 
-def named_stages(model: nn.Module, stages: StageNames) -> list[FoundStage]:
+def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
     """The stages that a user names.
 
     Args:
@@ -162,6 +162,10 @@ def named_stages(model: nn.Module, stages: StageNames) -> list[FoundStage]:
     Raises:
         InputError: If a name leads nowhere or to fewer than two blocks.
     """
+    if isinstance(stages, str) or not isinstance(stages, Iterable):
+        raise InputError(
+            f"stages={stages!r:.60} is no list; pass names or lists of modules, as ['layer1.1:', 'blocks']"
+        )
     found = []
     for number, stage in enumerate(stages):
         if isinstance(stage, str):

@@ -8,7 +8,7 @@ from torch import nn
 
 from iterconv.coupling.handle import Coupling, check_dense, check_whole, local
 from iterconv.coupling.kernels import mixture
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 from iterconv.options import Kernel
 
 
@@ -43,8 +43,8 @@ class AxisCoupling(Coupling):
 def couple_axis(
     optimizer: Any,
     parameter: Any,
-    axis: int | tuple[int, ...],
-    strength: float,
+    axis: Any,
+    strength: Any,
     kernel: Kernel = "uniform",
     *,
     normalise: bool = True,
@@ -72,6 +72,8 @@ def couple_axis(
     """
     if not isinstance(parameter, nn.Parameter):
         raise InputError(f"{type(parameter).__name__} is no parameter; pass a torch.nn.Parameter such as layer.weight")
+    for each in axis if isinstance(axis, (tuple, list)) else (axis,):
+        check_number("axis", each, whole=True)
     given = (axis,) if isinstance(axis, int) else tuple(axis)
     if not given or any(not -parameter.ndim <= each < parameter.ndim for each in given):
         raise InputError(f"axis={axis} is not there in a parameter of shape {tuple(parameter.shape)}")

@@ -20,6 +20,10 @@ class BlockCoupling(Coupling):
     """A handle on groups of modules; see ``couple``."""
 
     def __init__(self, optimizer: Any, groups: Any, *dial: Any) -> None:
+        if not isinstance(groups, Sequence):
+            raise InputError(
+                f"groups ({type(groups).__name__}) is no list; pass lists of modules, as [[block1, block2]]"
+            )
         self._tensors = [parallel_parameters(group, number) for number, group in enumerate(groups)]
         check_once(self._tensors)
         everything = [
@@ -61,7 +65,7 @@ class BlockCoupling(Coupling):
 def couple(
     optimizer: Any,
     groups: Any,
-    strength: float,
+    strength: Any,
     kernel: Kernel = "uniform",
     *,
     normalise: bool = True,
@@ -100,7 +104,9 @@ def parallel_parameters(group: Any, number: int) -> list[list[nn.Parameter]]:
     if not isinstance(group, (Sequence, nn.ModuleList, nn.Sequential)) or not all(
         isinstance(module, nn.Module) for module in group
     ):
-        raise InputError(f"coupling group {number} is {group!r:.60}; pass lists of modules, as [[block1, block2]]")
+        raise InputError(
+            f"coupling group {number} ({type(group).__name__}) is no list of modules; pass [[block1, block2], ...]"
+        )
     if len(group) < 2:
         raise InputError(f"coupling group {number} has {len(group)} module(s); coupling needs at least two")
     named = [dict(module.named_parameters()) for module in group]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from iterconv._typing import Float
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 from iterconv.options import Kernel
 
 
@@ -45,6 +45,7 @@ def coupling_matrix(
 
 def check_dial(strength: float, kernel: str) -> None:
     """Raise ``InputError`` for a strength outside [0, 1] or an unknown kernel."""
+    check_number("coupling strength", strength)
     if not 0 <= strength <= 1:
         raise InputError(f"coupling strength {strength} is not in [0, 1]; 0 is an ordinary network, 1 a tied one")
     if kernel not in get_args(Kernel):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iterconv.batches import moved, staged
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.lipschitz.constraint import constant_of
 from iterconv.lipschitz.norms import operator_norms
@@ -51,6 +51,7 @@ def audit(
     Raises:
         InputError: If the model can't be adapted, the inputs are not finite, or there are no iterations.
     """
+    check_number("iterations", iterations, whole=True)
     if iterations < 1:
         raise InputError(f"iterations={iterations} measures nothing; use 1 or more")
     if isinstance(inputs, Tensor) and (len(inputs) == 0 or not bool(torch.isfinite(inputs).all())):

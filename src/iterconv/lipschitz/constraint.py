@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from iterconv.batches import moved
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 from iterconv.lipschitz.branches import Branch, Constant, Expression, Sum, Times, find_branch
 from iterconv.lipschitz.norms import random_start
 from iterconv.lipschitz.operators import LinearMap, Operator, converged, power_step, precision
@@ -156,6 +156,9 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
     from iterconv.adapters import adapt
     from iterconv.lipschitz.audit import block_inputs
 
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{type(model).__name__} is no torch.nn.Module; pass the model itself")
+    check_number("lipschitz", lipschitz)
     if not lipschitz > 0:
         raise InputError(f"lipschitz={lipschitz} is not above 0; the paper's value is 0.95")
     if any(hasattr(stage, "lipschitz") for stage in getattr(model, "stages", ())):
