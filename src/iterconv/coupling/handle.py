@@ -24,7 +24,7 @@ class Coupling:
         optimizer: Any,
         parameters: list[tuple[str, nn.Parameter]],
         sizes: list[int],
-        strength: float,
+        strength: Any,
         kernel: Kernel,
         normalise: bool,
     ) -> None:
@@ -50,7 +50,7 @@ class Coupling:
     def strength(self, value: float) -> None:
         self._set(value, self.kernel, self.normalise)
 
-    def _set(self, strength: float, kernel: Kernel, normalise: bool) -> None:
+    def _set(self, strength: Any, kernel: Kernel, normalise: bool) -> None:
         check_dial(strength, kernel)
         # The uniform kernel is applied as a mean; its matrix would be large for a long axis.
         sizes = set(self._sizes) if kernel == "triangular" else ()

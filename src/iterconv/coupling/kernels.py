@@ -1,6 +1,6 @@
 """Coupling kernels, and the mixtures that they make of gradients."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def coupling_matrix(
     return matrix / matrix.sum(1, keepdim=True) if normalise else matrix
 
 
-def check_dial(strength: float, kernel: str) -> None:
+def check_dial(strength: Any, kernel: str) -> None:
     """Raise ``InputError`` for a strength outside [0, 1] or an unknown kernel."""
     check_number("coupling strength", strength)
     if not 0 <= strength <= 1:
