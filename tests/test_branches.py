@@ -1,6 +1,7 @@
 """Bounds of foreign branches, against dense matrices and Jacobians."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -332,6 +333,8 @@ def test_what_could_make_a_norm_grow_unseen_is_not_covered(function, part):
         lambda z, a, b: -a(torch.relu(b(z)) / 3),
         lambda z, a, b: torch.cat([a(z)[:, :2], b(z)[:, 1:3]], 1),
         lambda z, a, b: a(b(a(z))),
+        lambda z, a, b: z + a(z),
+        lambda z, a, b: a(z) - 0.3 * z,
         lambda z, a, b: a(z).view(2, 2, 2).transpose(1, 2).reshape(2, 4),
     ],
 )
@@ -405,3 +408,47 @@ def test_an_audit_goes_on_where_a_block_can_not_be_traced():
 def test_opaque_parts_are_norms_without_fixed_statistics_and_attention():
     block = nn.Sequential(nn.BatchNorm1d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.MultiheadAttention(4, 2))
     assert opaque_parts(block) == ["LayerNorm", "GroupNorm", "MultiheadAttention"]
+
+
+class Sides(nn.Module):
+    """A branch with a scale for each channel, beside another way, less a part of the input."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.gamma = inner, nn.Parameter(torch.randn(3, 1, 1))
+
+    def forward(self, z):
+        return torch.cat([self.inner(z) * self.gamma, -z / 2], 1)[:, :3] - 0.3 * z
+
+
+def random_part(rng, depth=0):
+    kinds = ["conv"] * 3 + ["norm", "act", "act", "max", "mean"] + ["residual", "sides"] * (depth < 2)
+    kind = rng.choice(kinds)
+    if kind == "conv":
+        side, mode = rng.choice([1, 3]), rng.choice(["zeros", "circular", "reflect"])
+        mode = "zeros" if side == 1 else mode
+        return nn.Conv2d(3, 3, side, padding=side // 2, groups=rng.choice([1, 3]), padding_mode=mode)
+    if kind == "norm":
+        return noisy(nn.BatchNorm2d(3), seed=rng.randrange(99))
+    if kind == "act":
+        return rng.choice([nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Mish, nn.LeakyReLU])()
+    if kind == "max":
+        return nn.Sequential(nn.MaxPool2d(2, 1), nn.ConstantPad2d((0, 1, 0, 1), 0.0))
+    if kind == "mean":
+        return nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2))
+    inner = nn.Sequential(*(random_part(rng, depth + 1) for _ in range(2)))
+    return Residual(inner) if kind == "residual" else Sides(inner)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_jacobian_of_a_random_branch_exceeds_its_bound(seed):
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    branch = nn.Sequential(*(random_part(rng) for _ in range(rng.randint(1, 5))))
+    block = Residual(branch, rng.choice([None, nn.ReLU()])).eval()
+    z = torch.randn(1, 3, 4, 4) * rng.choice([0.1, 1, 5])
+    found = find_branch(block, z)
+    assert found.uncovered == ()
+    torch.testing.assert_close(found.function(z), branch(z), atol=1e-4, rtol=1e-3)
+    jacobian = torch.autograd.functional.jacobian(branch, z).view(48, 48)
+    assert torch.linalg.matrix_norm(jacobian, ord=2).item() <= bound_of(found) * (1 + 1e-4)

@@ -1,8 +1,9 @@
 """The residual branch of any block: found in its traced forward, bounded part by part.
 
 A block is traced with torch.fx and walked once. Each tensor on the way is ``a z + g(z)`` with a number a and a bound on
-the Lipschitz constant of g, z being the block's input; where a is 1, g is the residual branch. Bounds are expressions
-in norms of operators, so that the same branch can be bounded once and for all, or step by step in training.
+the Lipschitz constant of g, z being the block's input; where a is 1, g is the residual branch, else (a - 1) z + g(z).
+Bounds are expressions in norms of operators, so that the same branch can be bounded once and for all, or step by step
+in training.
 """
 
 import inspect
@@ -134,13 +135,16 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
     [output] = [node for node in graph.nodes if node.op == "output"]
     node = output.args[0]
     # Behind the addition there may be an activation, as in the first ResNets.
-    while isinstance(node, fx.Node) and node in walk.states and walk.states[node].identity != 1:
+    while isinstance(node, fx.Node) and node in walk.states and walk.states[node].identity == 0:
         if not _is_activation(node, root):
             break
         node = node.args[0]
-    if not isinstance(node, fx.Node) or node not in walk.states or walk.states[node].identity != 1:
+    if not isinstance(node, fx.Node) or node not in walk.states or walk.states[node].identity == 0:
         raise InputError(f"{kind} adds nothing to its input: no z + f(z) is found in its forward")
-    bound, uncovered, last = walk.states[node].branch, _uncovered_before(node, walk), _last_layer(node, walk)
+    state, uncovered = walk.states[node], _uncovered_before(node, walk)
+    bound, last = state.branch, _last_layer(node, walk)
+    if state.identity != 1:  # a z + g(z): what is beyond z belongs to the branch
+        bound, last = Sum((Constant(abs(state.identity - 1)), bound)), None
     return Branch(_branch_function(root, node), bound, uncovered, last)
 
 
