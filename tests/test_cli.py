@@ -19,12 +19,12 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["train", "--coupling", "1.5"], "coupling=1.5 is out of range"),
-        (["train", "--width", "0"], "width=0 is out of range"),
+        (["train", "--coupling", "1.5"], "--coupling 1.5 is out of range"),
+        (["train", "--width", "0"], "--width 0 is out of range"),
         (["train", "--width", "eight"], "invalid literal for int() with base 10: 'eight'"),
         (["train", "--widht", "8"], "did you mean --width?"),
         (["train", "--residual", "other"], "invalid choice 'other'"),
-        (["train", "--lr", "nan"], "lr=nan"),
+        (["train", "--lr", "nan"], "--lr nan"),
         (["train", "--data", "digitz", "--out", "OUT"], "did you mean 'digits'?"),
         (["train", "--data", "digits", "--samples", "5", "--out", "OUT"], "less than one for each of 10 classes"),
         (["train", "--device", "nonsense", "--out", "OUT"], "device 'nonsense' is not there"),
@@ -32,7 +32,7 @@ def refused(capsys, *arguments):
         (["train", "--seed", "99999999999999999999"], "use 0 to 4294967295"),
         (["reproduce", "fig99"], "no study 'fig99'"),
         (["reproduce", "--scale", "huge"], "no scale 'huge'"),
-        (["reproduce", "--workers", "0", "--out", "OUT"], "workers=0"),
+        (["reproduce", "--workers", "0", "--out", "OUT"], "--workers 0"),
         (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["measure", "OUT"], "there is no"),
         (["data", "mnits"], "did you mean 'mnist'?"),
@@ -40,8 +40,8 @@ def refused(capsys, *arguments):
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["claims", "OUT"], "holds no tables"),
         (["claims", "OUT", "--scale", "small"], "--scale and --out are for finished runs"),
-        (["reproduce", "--dry-run", "--workers", "0"], "workers=0"),
-        (["train", "--evaluation-samples", "0"], "evaluation_samples=0 is out of range"),
+        (["reproduce", "--dry-run", "--workers", "0"], "--workers 0"),
+        (["train", "--evaluation-samples", "0"], "--evaluation-samples 0 is out of range"),
         (["measure"], "PATH"),
     ],
 )
@@ -65,7 +65,7 @@ def test_train_measure_and_refusals_on_a_real_run(capsys, tmp_path):
     assert (tmp_path / "run" / "report-predictions.parquet").exists() and "contractive" in printed
     assert (tmp_path / "run" / "report-predictions.png").stat().st_size > 10_000
     assert "no known format" in refused(capsys, "measure", out, "--out", str(tmp_path / "x.txt"))
-    assert "extra_evaluations=0" in refused(capsys, "measure", out, "--extra-evaluations", "0")
+    assert "--extra-evaluations 0" in refused(capsys, "measure", out, "--extra-evaluations", "0")
 
 
 def test_folders_that_cannot_be_written(capsys, tmp_path):
@@ -109,5 +109,5 @@ def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
     assert "20 images of 3 digits" in capsys.readouterr().out
     assert (read_tensors(out)["images"].numpy() == generate(20, 3, seed=4, masks=False).images).all()
     assert "--out is missing" in refused(capsys, *arguments)
-    assert "digits=11" in refused(capsys, "data", "digitclutter", "--digits", "11", "--out", str(out))
+    assert "--digits 11" in refused(capsys, "data", "digitclutter", "--digits", "11", "--out", str(out))
     assert "--out are for digitclutter" in refused(capsys, "data", "digits", "--out", str(out))

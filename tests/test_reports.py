@@ -46,6 +46,7 @@ def test_foreign_files(tmp_path, report):
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "foreign.parquet")
     refused("not a readable report", ic.Report.load, tmp_path / "foreign.parquet")
     refused("no known format", report.save, tmp_path / "report.txt")
+    refused("can't draw to .*No such file", report.plot, tmp_path / "nowhere" / "picture.png")
     refused("no known format", ic.Report.load, tmp_path / "report.txt")
 
 

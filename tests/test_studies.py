@@ -236,7 +236,7 @@ def test_a_killed_worker_is_replaced(tmp_path):
 
 
 def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
-    command = [sys.executable, "-m", "iterconv.cli", "reproduce", "fig4", "--workers", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "iterconv", "reproduce", "fig4", "--workers", "1", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def wait_for(condition):
@@ -380,7 +380,7 @@ def test_ctrl_c_on_the_command_line_saves_and_tells_how_to_go_on(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "iterconv.cli",
+        "iterconv",
         "train",
         "--width",
         "8",

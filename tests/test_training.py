@@ -241,6 +241,9 @@ def test_damaged_or_missing_files_of_a_run(tmp_path):
     best.unlink()
     with pytest.raises(InputError, match="no weights"):
         open_run(tmp_path / "run")
+    complete(replace(TINY, epochs=1), tmp_path / "run")
+    assert best.read_bytes() == whole  # deleting what is damaged and giving the command again repairs the run
+    open_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text('{"width": "wide"}')
     with pytest.raises(InputError, match="not a run's configuration"):
         open_run(tmp_path / "run")
@@ -249,6 +252,11 @@ def test_damaged_or_missing_files_of_a_run(tmp_path):
 def test_a_device_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="device 'cuda:99'|device 'nonsense'"):
         complete(TINY, tmp_path / "run", device="nonsense")
+
+
+def test_more_stages_than_the_images_can_be_halved(tmp_path):
+    with pytest.raises(InputError, match="stages=5 halve maps of 8 pixels"):
+        complete(replace(TINY, stages=5), tmp_path / "run")
 
 
 def test_training_in_another_thread_works(tmp_path):

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
             return command(stop)
     except InputError as problem:
-        print(f"iterconv: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"iterconv: {_as_typed(' '.join(str(problem).split()))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -248,6 +248,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("iterconv: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _as_typed(message: str) -> str:
+    """A message of the library, its keyword arguments spelled as the options that a user typed: ``--lr 0``."""
+    typed = [
+        field.name for kind in (RunConfig, Wishes, Train, Measure, Plan, Reproduce, Data) for field in fields(kind)
+    ]
+    return re.sub(rf"(?<![\w-])({'|'.join(typed)})=(?=\S)", lambda m: f"--{m[1].replace('_', '-')} ", message)
 
 
 def _out_of_memory(problem: Exception) -> bool:
@@ -304,6 +312,3 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 _DESCRIPTION = "Measure how iterative and how convergent a residual network is, and train networks to be more so."
-
-if __name__ == "__main__":
-    sys.exit(main())

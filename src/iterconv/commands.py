@@ -270,7 +270,12 @@ def bar(what: str, total: float | None) -> Iterator[Any]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done, of=total: progress.update(task, completed=done, total=of)
+        try:
+            yield lambda done, of=total: progress.update(task, completed=done, total=of)
+        except InputError:  # a refusal before any work is its line alone
+            progress.live.transient = not progress.tasks[0].completed
+            progress.update(task, visible=not progress.live.transient)
+            raise
 
 
 def require_folder(path: Path) -> None:

@@ -45,7 +45,7 @@ class Report:
             The matplotlib figure.
 
         Raises:
-            InputError: If matplotlib is missing or the suffix is no picture format.
+            InputError: If matplotlib is missing, the suffix is no picture format, or the file can't be written.
         """
         try:
             from iterconv.figures.curves import draw_report
@@ -57,6 +57,10 @@ class Report:
                 figure.savefig(path)
             except ValueError as problem:
                 raise InputError(f"can't draw to {path}: {problem}; use .png, .svg or .pdf") from None
+            except OSError as problem:
+                raise InputError(
+                    f"can't draw to {path} ({problem.strerror}); name a file in a folder that is"
+                ) from None
         return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -94,7 +98,9 @@ class Report:
             raise InputError(f"there is no report at {path}; `report.save` writes one") from None
         except (OSError, ValueError, KeyError, TypeError) as problem:
             reason = " ".join(str(problem).split())[:200]
-            raise InputError(f"{path} is not a readable report ({reason}); measure again") from None
+            raise InputError(
+                f"{path} is not a readable report ({reason}); delete it and give the command that wrote it again"
+            ) from None
 
     def _to_json(self) -> bytes:
         head = {"format": _FORMAT, "options": self.options, "indices": self.indices.to_dict("list")}

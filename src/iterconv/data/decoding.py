@@ -58,7 +58,9 @@ def _decode_rows(name: str, rows: Any, columns: Columns) -> tuple[Tensor, Tensor
     labels = rows[label_column][:]
     wrong = [label for label in labels if type(label) is not int]
     if wrong:
-        raise InputError(f"label {wrong[0]!r:.40} of {name} is no class number; pass another label_column=")
+        raise InputError(
+            f"label {wrong[0]!r:.40} of {name} is no class number; pass another label_column= to iterconv.data.load"
+        )
     return _stack(name, rows, image_column), torch.tensor(labels)
 
 
@@ -66,7 +68,8 @@ def _column(name: str, there: list[str], wanted: str | None, usual: tuple[str, .
     found = [column for column in ((wanted,) if wanted else usual) if column in there]
     if not found:
         raise InputError(
-            f"{name} has no column {wanted or ' or '.join(usual)} but {', '.join(there)}; pass {kind}_column="
+            f"{name} has no column {wanted or ' or '.join(usual)} but {', '.join(there)}; "
+            f"pass {kind}_column= to iterconv.data.load"
         )
     return found[0]
 
@@ -102,7 +105,8 @@ def _arrays(name: str, rows: Any, column: str) -> Iterator[NDArray[np.uint8]]:
     except Exception as problem:  # noqa: BLE001 - Pillow raises many kinds for damaged images
         reason = " ".join(str(problem).split())[:120]
         raise InputError(
-            f"an image of {name} from row {row} on can't be decoded ({reason}); repair the file or pass image_column="
+            f"an image of {name} from row {row} on can't be decoded ({reason}); "
+            "repair the file or pass image_column= to iterconv.data.load"
         ) from None
 
 
@@ -134,5 +138,6 @@ def _check(name: str, tensors: dict[str, Tensor], declared: int | None) -> None:
     wrong = targets[(targets < 0) | (targets >= classes)]
     if len(wrong):
         raise InputError(
-            f"label {int(wrong[0])} of {name} is out of range; labels are 0..{classes - 1}, or pass label_column="
+            f"label {int(wrong[0])} of {name} is out of range; "
+            f"labels are 0..{classes - 1}, or pass label_column= to iterconv.data.load"
         )

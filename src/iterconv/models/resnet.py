@@ -4,7 +4,7 @@ from typing import get_args
 
 from torch import nn
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 from iterconv.models.blocks import DownsamplingBlock, Head, ResidualBlock, ResidualStage
 from iterconv.models.constrained import ConstrainedStage
 from iterconv.options import Init, Residual
@@ -53,6 +53,7 @@ def resnet(
         "classes": classes,
     }
     for name, size in sizes.items():
+        check_number(name, size, whole=True)
         if size < 1:
             raise InputError(f"{name}={size} is too small; use 1 or more")
     if init not in get_args(Init):
@@ -60,6 +61,7 @@ def resnet(
     if residual not in get_args(Residual):
         raise InputError(f"residual={residual!r} is unknown; use 'ordinary', 'improper' or 'proper'")
     for name, value in {"lipschitz": lipschitz, "norm_scale": norm_scale}.items():
+        check_number(name, value)
         if not 0 < value < float("inf"):
             raise InputError(f"{name}={value} is not a positive number; the paper has lipschitz 0.95, norm_scale 1")
     widths = [width * 2**stage for stage in range(stages)]

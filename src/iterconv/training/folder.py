@@ -1,7 +1,7 @@
 """The folder of a run: what is in it, and how it is read and written without losing anything.
 
 ``config.json``, ``history.csv``, ``checkpoint.pt`` (until the run is finished), ``best.safetensors``,
-``report.parquet``, ``result.json`` (its presence means finished). Files appear whole or not at all.
+``report.parquet``, ``result.json``; the last three together mean finished. Files appear whole or not at all.
 """
 
 import fcntl
@@ -48,8 +48,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is trained and measured."""
-        return (self.path / "result.json").is_file()
+        """Whether the run is trained and measured, and nothing of it was deleted since."""
+        return all((self.path / name).is_file() for name in ("result.json", "report.parquet", "best.safetensors"))
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -210,7 +210,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         contents = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"there is no {path}; {remedy}") from None
     except (OSError, ValueError):
         raise InputError(f"{path} is damaged; delete it and run the same command again") from None

@@ -42,9 +42,15 @@ def make_network(config: RunConfig, dataset: data.Data) -> StagedModel:
 
     Returns:
         The network, on the CPU.
+
+    Raises:
+        InputError: If the stages are too many for the images.
     """
     run = config.resolved()
     assert run.stages is not None and run.init is not None
+    smallest = min(dataset.image_size)
+    if 2 ** (run.stages - 1) > smallest:
+        raise InputError(f"stages={run.stages} halve maps of {smallest} pixels to less than one; use fewer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return models.resnet(

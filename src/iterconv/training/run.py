@@ -132,5 +132,5 @@ def open_run(path: Path, device: str | None = None) -> tuple[StagedModel, data.D
     try:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError):
-        raise InputError(f"{weights} is damaged or of another network; delete the folder and train again") from None
+        raise InputError(f"{weights} is damaged or of another network; delete it and train again") from None
     return network.to(dataset.train.images.device), dataset, folder
