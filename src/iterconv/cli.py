@@ -8,9 +8,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro import cli, conf
 
@@ -224,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 if some runs failed, 2 for bad input, 130 after Ctrl-C.
     """
+    command: Any = RunConfig()  # checked while words are parsed
     try:
         command = _parse(list(sys.argv[1:] if arguments is None else arguments))
         # Only training has state to save first; everything else stops at once.
@@ -231,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
             return command(stop)
     except InputError as problem:
-        print(f"iterconv: {_as_typed(' '.join(str(problem).split()))}", file=sys.stderr)
+        print(f"iterconv: {_as_typed(' '.join(str(problem).split()), command)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -250,12 +251,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _as_typed(message: str) -> str:
-    """A message of the library, its keyword arguments spelled as the options that a user typed: ``--lr 0``."""
-    typed = [
-        field.name for kind in (RunConfig, Wishes, Train, Measure, Plan, Reproduce, Data) for field in fields(kind)
-    ]
-    return re.sub(rf"(?<![\w-])({'|'.join(typed)})=(?=\S)", lambda m: f"--{m[1].replace('_', '-')} ", message)
+def _as_typed(message: str, command: object) -> str:
+    """A message of the library, its keyword arguments spelled as the command's options are typed: ``--lr 0``."""
+    parts = [command, *(part for part in vars(command).values() if is_dataclass(part))]
+    names = "|".join(field.name for part in parts for field in fields(part))  # type: ignore[arg-type]
+    return re.sub(rf"(?<![\w-])({names})=(?=\S)", lambda found: f"--{found[1].replace('_', '-')} ", message)
 
 
 def _out_of_memory(problem: Exception) -> bool:
