@@ -14,7 +14,8 @@ from torch.func import functional_call
 
 from iterconv.batches import moved
 from iterconv.errors import InputError, check_number
-from iterconv.lipschitz.branches import Branch, Constant, Expression, Sum, Times, find_branch
+from iterconv.lipschitz.bounds import Constant, Expression, Sum, Times
+from iterconv.lipschitz.branches import Branch, find_branch
 from iterconv.lipschitz.norms import random_start
 from iterconv.lipschitz.operators import LinearMap, Operator, converged, power_step, precision
 from iterconv.stages import untouched
