@@ -318,11 +318,40 @@ class Function(nn.Module):
         (lambda z, a, b: a(z) / b(z), "truediv"),
         (lambda z, a, b: torch.stack([a(z), a(z)]).sum(0), "stack"),
         (lambda z, a, b: F.normalize(a(z)), "normalize"),
+        (lambda z, a, b: F.dropout(a(z)), "dropout"),  # drops in evaluation too
+        (lambda z, a, b: torch.dropout(a(z), 0.5, True), "dropout"),
+        (lambda z, a, b: torch.clamp(a(z), min=b(z)), "clamp"),
+        (lambda z, a, b: a(z).mean(-1, keepdim=True).clamp(max=torch.ones(4)), "clamp"),
     ],
 )
 def test_what_could_make_a_norm_grow_unseen_is_not_covered(function, part):
     found = find_branch(Function(function).eval(), torch.randn(2, 4))
     assert part in found.uncovered and math.isnan(bound_of(found))
+
+
+def test_slopes_of_many_channels_are_read_from_their_layer():
+    class PReLU(nn.PReLU):
+        """As timm has them, outside of torch.nn."""
+
+    for kind in (nn.PReLU, PReLU):
+        activation = kind(4)
+        activation.weight.data = torch.tensor([-3.0, 0.5, 1.0, 0.0])
+        block = nn.Sequential(nn.Linear(4, 4), activation)
+        whole = Residual(block)
+        assert bound_of(find_branch(whole, torch.randn(2, 4))) == pytest.approx(
+            3 * torch.linalg.matrix_norm(block[0].weight, ord=2).item(), rel=1e-5
+        )
+
+
+def test_what_torch_can_not_differentiate_is_not_measured():
+    class Steps(nn.Module):
+        def forward(self, z):
+            return z + z // 0.1
+
+    model = nn.Sequential(nn.Linear(4, 4), Steps(), Steps(), Residual(nn.Linear(4, 4)), Residual(nn.Linear(4, 4)))
+    table = ic.lipschitz.audit(ic.adapt(model, torch.randn(2, 4), stages=["1:3", "3:"]), torch.randn(2, 4))
+    assert table.verdict.tolist()[:2] == ["unknown", "unknown"] and table.measured[:2].isna().all()
+    assert table.measured[2] > 0  # the others are
 
 
 @pytest.mark.parametrize(
@@ -336,6 +365,8 @@ def test_what_could_make_a_norm_grow_unseen_is_not_covered(function, part):
         lambda z, a, b: z + a(z),
         lambda z, a, b: a(z) - 0.3 * z,
         lambda z, a, b: a(z).view(2, 2, 2).transpose(1, 2).reshape(2, 4),
+        lambda z, a, b: F.dropout(a(z), training=False),
+        lambda z, a, b: torch.clamp(a(z), -0.5, max=2.0) + b(z).clamp_min(0),
     ],
 )
 def test_bounds_of_small_functions_hold(function):

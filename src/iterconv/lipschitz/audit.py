@@ -17,7 +17,7 @@ from iterconv.lipschitz.norms import operator_norms
 from iterconv.lipschitz.operators import converged, estimated
 from iterconv.stages import untouched
 
-PROVEN, OBSERVED, NOT = "contractive", "contractive on these inputs", "not contractive"
+PROVEN, OBSERVED, NOT, UNKNOWN = "contractive", "contractive on these inputs", "not contractive", "unknown"
 
 
 def audit(
@@ -44,7 +44,8 @@ def audit(
         convergence in double precision; ``constrained``, the bound of f/c, which is f itself in an
         unconstrained stage; ``measured``, the largest spectral norm of the Jacobian of f/c at the
         representations that the inputs lead to; ``verdict``: "contractive" (the bound is below 1),
-        "contractive on these inputs" (only the measured constant is), or "not contractive"; ``not_covered``: the
+        "contractive on these inputs" (only the measured constant is), "not contractive", or "unknown" (the bound is
+        not below 1, and torch has no derivative for what the branch does); ``not_covered``: the
         parts that have no bound here (layer norms, attention, products of representations), without which there is
         none of f either (NaN), or why the branch can't be taken apart.
 
@@ -110,8 +111,13 @@ def _foreign_row(stage: Any, block: int, z: Tensor, stage_input: Tensor, iterati
 
 
 def _judged(constrained: float, function: Any, z: Tensor, iterations: int) -> dict[str, Any]:
-    measured = largest_local_constant(function, z, iterations)
-    verdict = PROVEN if constrained < 1 else OBSERVED if measured < 1 else NOT
+    try:
+        measured = largest_local_constant(function, z, iterations)
+    except RuntimeError as problem:  # some operations have no derivatives, or no forward ones
+        if "memory" in str(problem):
+            raise
+        measured = math.nan
+    verdict = PROVEN if constrained < 1 else OBSERVED if measured < 1 else NOT if measured >= 1 else UNKNOWN
     return {"constrained": constrained, "measured": measured, "verdict": verdict}
 
 

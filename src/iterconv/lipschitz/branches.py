@@ -23,6 +23,7 @@ from iterconv.lipschitz.layers import (
     AFFINE_LAYERS,
     IDENTITIES,
     REARRANGEMENTS,
+    is_activation,
     slope,
     window_overlap,
 )
@@ -93,7 +94,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         name = type(m).__name__.lower()
-        known = isinstance(m, (*AFFINE_LAYERS, _BatchNorm)) or name in IDENTITIES or slope(name, m, (), {}) is not None
+        known = isinstance(m, (*AFFINE_LAYERS, _BatchNorm)) or name in IDENTITIES or is_activation(name)
         return known or _is_opaque(m) or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -176,7 +177,7 @@ class _Walk(fx.Interpreter):
         if len(inputs) > 1 or n.args[:1] != (inputs[0],):
             return None
         if name in IDENTITIES:
-            return state
+            return None if _is_awake(n) else state
         if name in REARRANGEMENTS and not (name == "getitem" and _picks(n.args[1])):
             return State(0.0, state.total)
         if name in AFFINE_FUNCTIONS:
@@ -236,6 +237,16 @@ class _Walk(fx.Interpreter):
 
 def _function_name(n: fx.Node) -> str:
     return str(n.target) if n.op == "call_method" else getattr(n.target, "__name__", str(n.target))
+
+
+def _is_awake(n: fx.Node) -> bool:
+    """Whether a dropout written as a function drops in evaluation too, as ``F.dropout(z)`` does."""
+    try:
+        given = inspect.signature(n.target).bind(*n.args, **n.kwargs)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # a method or a builtin
+        return "drop" in _function_name(n)
+    given.apply_defaults()
+    return given.arguments.get("training", False) is not False
 
 
 def _hooked(module: nn.Module) -> bool:

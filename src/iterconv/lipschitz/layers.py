@@ -108,6 +108,14 @@ REARRANGEMENTS = {
 """Entries change place or go; no norm grows."""
 
 
+_CLAMPS = {"clamp", "clip", "clampmin", "clampmax"}
+
+
+def is_activation(name: str) -> bool:
+    """Whether ``slope`` knows a class of this name, in lower case."""
+    return name in ACTIVATIONS or name in ("leakyrelu", "elu", "prelu")
+
+
 def slope(name: str, part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
     """The Lipschitz constant of an elementwise activation; None if it is not known as one.
 
@@ -123,9 +131,11 @@ def slope(name: str, part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return max(1.0, abs(float(given)))
     if name == "elu":
         given = part.alpha if part is not None else (*args, kwargs.get("alpha", 1.0))[0]
-        return max(1.0, float(given))
+        return max(1.0, abs(float(given)))
     if name == "prelu" and part is not None:
         return max(1.0, float(part.weight.detach().abs().max()))
+    if name in _CLAMPS and all(isinstance(limit, int | float | None) for limit in (*args, *kwargs.values())):
+        return 1.0
     return ACTIVATIONS.get(name)
 
 
