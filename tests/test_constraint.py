@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import iterconv as ic
 import zoo
@@ -31,6 +32,13 @@ def data(count=8, dtype=torch.float32):
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(count, 1, 6, 6, generator=generator, dtype=dtype)
     return inputs, torch.randint(3, (count,), generator=generator)
+
+
+def still(net):
+    """Keep statistics from moving, so that each forward is of one and the same function."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
 
 
 def train(net, steps=5):
@@ -97,13 +105,12 @@ def test_training_divides_by_the_bound_and_its_gradient_knows():
     inputs, _ = data(dtype=torch.float64)
     ic.constrain(net, inputs)
     net.train()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.0  # so that each forward is of one and the same function
+    still(net)
     block = net[1][0]
     constraint = getattr(block, NAME)
-    for _ in range(300):  # the singular vectors settle
-        net(inputs)
+    for each in net[1]:
+        for _ in range(1500):  # the singular vectors settle
+            getattr(each, NAME).train().constant()
     converged = copy.deepcopy(constraint).eval().constant()
     torch.testing.assert_close(constraint.constant().detach(), converged, rtol=1e-3, atol=0)
     weights = [block.conv1.weight, block.conv2.weight, block.bn2.weight]
@@ -122,11 +129,12 @@ def test_training_divides_by_the_bound_and_its_gradient_knows():
             below = loss()
             weight += step * direction
         expected = (above - below) / (2 * step)
-        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=3e-3, atol=1e-5)
 
 
-def test_one_step_a_training_forward_and_none_in_evaluation():
+def test_one_step_a_change_of_the_weights_and_none_in_evaluation():
     net = network()
+    still(net)
     ic.constrain(net, data()[0])
     vectors = {name: buffer.clone() for name, buffer in net.named_buffers() if NAME in name}
     assert len(vectors) == 6
@@ -134,6 +142,58 @@ def test_one_step_a_training_forward_and_none_in_evaluation():
     assert all(torch.equal(net.get_buffer(name), vector) for name, vector in vectors.items())
     net.train()(data()[0])
     assert all(not torch.equal(net.get_buffer(name), vector) for name, vector in vectors.items())
+    vectors = {name: net.get_buffer(name).clone() for name in vectors}
+    net(data()[0])
+    assert all(torch.equal(net.get_buffer(name), vector) for name, vector in vectors.items())
+    train(net, 1)
+    net(data()[0])
+    assert all(not torch.equal(net.get_buffer(name), vector) for name, vector in vectors.items())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_training_is_the_same(reentrant):
+    class Checkpointed(nn.Module):
+        """A block as gradient checkpointing has it: run once more in the backward pass."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, z):
+            return checkpoint(self.inner, z, use_reentrant=reentrant)
+
+    def blocks():
+        torch.manual_seed(0)  # no batch norms, whose statistics would be updated twice
+        return [Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GELU(), nn.Conv2d(4, 4, 1))) for _ in range(2)]
+
+    stem, head = nn.Conv2d(1, 4, 3, padding=1), nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 3))
+    plain = nn.Sequential(copy.deepcopy(stem), *blocks(), copy.deepcopy(head))
+    ic.constrain(plain, data()[0], lipschitz=0.2)
+    checked = copy.deepcopy(plain)
+    for number in (1, 2):
+        checked[number] = Checkpointed(checked[number])
+    train(plain, 4)
+    train(checked, 4)
+    assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), checked.parameters(), strict=True))
+
+
+def test_a_constant_made_within_a_transform_is_of_use_outside():
+    net = network().eval()
+    ic.constrain(net, data()[0])
+    block, z = net[1][0], torch.randn(4, 6, 6)
+    torch.func.jacrev(lambda z: block(z[None])[0])(z)
+    assert torch.equal(copy.deepcopy(block)(z[None]), block(z[None]))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it compiles
+def test_a_compiled_model_is_constrained_alike():
+    net = network()
+    still(net)
+    ic.constrain(net, data()[0])
+    compiled = torch.compile(net, backend="aot_eager")
+    for mode in (False, True):
+        net.train(mode)
+        torch.testing.assert_close(compiled(data()[0]), net(data()[0]))
 
 
 def test_a_copy_has_a_constraint_of_its_own():

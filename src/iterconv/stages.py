@@ -187,13 +187,20 @@ def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
     require_staged(model)
     with untouched(reference):
         expected = reference(inputs)
+    if bool(expected.isnan().any()):
+        raise InputError(f"{_name(reference)} makes NaN of this batch; look for NaN in the batch and the weights")
     with untouched(model):
         [(_, outcome)] = evaluate(model, [full_route(model.stages)], inputs)
     if outcome.output.shape != expected.shape or not torch.equal(outcome.output, expected):
         raise InputError(
-            f"run block by block, {type(model).__name__} does not reproduce {type(reference).__name__}: "
+            f"run block by block, {_name(model)} does not reproduce {_name(reference)}: "
             f"outputs differ by up to {_largest_difference(outcome.output, expected)}; check stem, transitions and head"
         )
+
+
+def _name(model: Any) -> str:
+    """Of a model's class, or of the foreign one that an adapter drives."""
+    return type(getattr(model, "model", model)).__name__
 
 
 def _largest_difference(a: Tensor, b: Tensor) -> str:

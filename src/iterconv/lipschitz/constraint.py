@@ -4,7 +4,7 @@ The layer that a branch ends in gets a hook that divides its output by ``c = max
 the model changes, and exporting divides the layer's own weights instead.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,8 +27,9 @@ NAME = "lipschitz_constraint"
 class Constraint(nn.Module):
     """What keeps one block's residual branch below mu; made by ``constrain``.
 
-    In training, each forward moves the singular vectors one step, and c is differentiated through; in evaluation, the
-    norms are iterated to convergence whenever weights or statistics have changed.
+    In training, the first forward after the weights have changed moves the singular vectors one step, and c is
+    differentiated through; further forwards (checkpointing, accumulation) repeat that step. In evaluation, the norms
+    are iterated to convergence whenever weights or statistics have changed.
 
     Args:
         branch: The block's branch.
@@ -46,7 +47,8 @@ class Constraint(nn.Module):
             if operator.layer is not None:
                 like = LinearMap(operator, precision(operator))._zeros
                 self.register_buffer(f"vector{number}", random_start((1, *operator.shape), like))
-        self._cached: tuple[object, Tensor] | None = None
+        self._cached: tuple[object, float] | None = None
+        self._starts: tuple[object, dict[str, Tensor]] | None = None
         assert branch.last is not None
         self._hook = branch.last.register_forward_hook(self._divide)
 
@@ -56,36 +58,42 @@ class Constraint(nn.Module):
 
     def train(self, mode: bool = True) -> "Constraint":
         """Switch between training and evaluation; c is computed anew, whatever was done to the weights."""
-        self._cached = None
+        self._cached = self._starts = None
         return super().train(mode)
 
+    @torch.compiler.disable  # its bookkeeping is of no use in a graph
     def constant(self) -> Tensor:
         """c, in evaluation from converged norms, in training from one step of the power iteration."""
+        modules = self._modules_of_operators()
+        parameters = [parameter for module in modules for parameter in module.parameters()]
         if self.training:
+            key = _state(parameters)
+            if self._starts is None or self._starts[0] != key:
+                self._starts = (key, {name: vector.clone() for name, vector in self.named_buffers()})
             return (self.bound.value(self._stepped) / self.lipschitz).clamp(min=1)
-        key = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in self._watched()]
+        key = _state([*parameters, *(buffer for module in modules for buffer in module.buffers())])
         if self._cached is None or self._cached[0] != key:
-            device = self._watched()[0].device
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-                bound = torch.as_tensor(self.bound.value(converged), device=device)
-                self._cached = (key, (bound / self.lipschitz).clamp(min=1))
-        return self._cached[1]
+            device = parameters[0].device.type
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+                # A number: a tensor that is made inside of torch.func's transforms is of no use outside of them.
+                self._cached = (key, max(float(self.bound.value(converged)) / self.lipschitz, 1.0))
+        return torch.tensor(self._cached[1], dtype=torch.float64)
 
     def _stepped(self, operator: Operator) -> Tensor:
         if operator.layer is None:
             return LinearMap(operator, precision(operator))._right.abs().max()
-        vector: Tensor = getattr(self, f"vector{self.operators.index(operator)}")
-        with torch.autocast(vector.device.type, enabled=False):
-            linear = LinearMap(operator, vector.dtype)
-            y, x = power_step(linear, vector)
-            if torch.is_grad_enabled():  # checkpointing runs the forward twice, the first time without
-                vector.copy_(x)
+        assert self._starts is not None
+        name = f"vector{self.operators.index(operator)}"
+        start = self._starts[1][name]
+        with torch.autocast(start.device.type, enabled=False):
+            linear = LinearMap(operator, start.dtype)
+            y, x = power_step(linear, start)
+            getattr(self, name).copy_(x)
             return linear.norm(y, x)
 
-    def _watched(self) -> list[Tensor]:
+    def _modules_of_operators(self) -> list[nn.Module]:
         parts = {part: None for op in self.operators for part in (op.layer, *op.left, *op.right)}
-        modules = [part for part in parts if isinstance(part, nn.Module)]
-        return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        return [part for part in parts if isinstance(part, nn.Module)]
 
     def _divide(self, layer: nn.Module, args: Any, output: Tensor) -> Tensor:
         return output / self.constant().to(output.dtype)
@@ -192,6 +200,11 @@ def _checked(module: nn.Module, z: Tensor, name: str) -> Branch:
     if len(set(layers)) < len(layers):
         raise InputError(f"{kind} uses a layer twice in its branch; use a layer of its own for each place")
     return branch
+
+
+def _state(tensors: Sequence[Tensor]) -> list[tuple[int, int, int]]:
+    """What differs when tensors have been changed, replaced or moved."""
+    return [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
 def _scales_with_its_weights(layer: nn.Module) -> bool:

@@ -61,13 +61,26 @@ class LinearMap:
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Apply its adjoint."""
-        _, pull_back = vjp(self._layer, self._zeros)  # type: ignore[misc]
-        (x,) = pull_back((y * _channels(self._left, y)).to(self._offset.dtype))
-        return x * _channels(self._right, x)
+        y = (y * _channels(self._left, y)).to(self._offset.dtype)
+        return _pulled_back(self._layer, self._zeros, y) * _channels(self._right, self._zeros)
 
     def norm(self, y: Tensor, x: Tensor) -> Tensor:
         """<y, A x> for unit vectors, with gradients to weights and diagonals."""
         return (y * self(x)).sum()
+
+
+def _pulled_back(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """The transposed Jacobian of a function at x, applied to y; not differentiable itself."""
+    try:
+        _, pull_back = vjp(function, x)  # type: ignore[misc]
+        return pull_back(y)[0]
+    except RuntimeError as problem:
+        if "saved tensor hooks" not in str(problem):
+            raise
+    # Within torch.utils.checkpoint functions can't be transformed; its hooks must not see what is of no use to it.
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(function(x), x, y)[0]
 
 
 def diagonal_of(norm: Any) -> Tensor:
