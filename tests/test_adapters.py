@@ -11,6 +11,7 @@ import iterconv as ic
 import zoo
 from iterconv import paths
 from iterconv.adapters import find_stages, next_token, next_tokens
+from test_branches import Residual
 
 TIMM = {
     "resnet26": [],  # two blocks a stage, of which the first changes the shape
@@ -90,6 +91,61 @@ def test_every_family_equals_patching_the_model(family, name, stages):
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key])
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+class Loop(nn.Module):
+    """Weight-tied: one block, executed again and again, either in a loop or as members of a sequence."""
+
+    def __init__(self, times, unrolled):
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.block = Residual(nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6)))
+        self.blocks = nn.Sequential(*[self.block] * times) if unrolled else None
+        self.times = times
+
+    def forward(self, x):
+        z = self.stem(x)
+        if self.blocks is not None:
+            return self.head(self.blocks(z))
+        for _ in range(self.times):
+            z = self.block(z)
+        return self.head(z)
+
+    def iterated(self, x, times):
+        """What a path of so many blocks computes."""
+        self.times, self.blocks, before = times, None, (self.times, self.blocks)
+        with torch.no_grad():
+            result = self(x)
+        self.times, self.blocks = before
+        return result
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_one_block_executed_again_and_again_is_a_stage(unrolled):
+    torch.manual_seed(0)
+    model, inputs = Loop(4, unrolled), torch.randn(5, 4)
+    adapted = ic.adapt(model, inputs)
+    assert [stage.name for stage in adapted.found] == ["block*4"]
+    assert ic.adapt(model, inputs, stages=["block*4"]).found == adapted.found
+    for path in ((), (0,), (1, 2), (0, 1, 2, 3), (3, 3, 0, 1, 2, 2)):
+        with torch.no_grad():
+            [(_, outcome)] = paths.evaluate(adapted, [(path,)], inputs)
+        assert torch.equal(outcome.output, model.iterated(inputs, len(path)))
+    with pytest.raises(ic.InputError, match="not executed|runs again"):
+        ic.adapt(model, inputs, stages=["block*3" if unrolled else "block*5"])
+    handle = ic.constrain(model, inputs, lipschitz=0.1)
+    assert handle.constants[["stage", "block"]].to_numpy().tolist() == [[0, 0]] and handle.constants.c[0] > 1
+    assert (ic.lipschitz.audit(model, inputs).measured <= 0.1 + 1e-6).all()
+
+
+def test_albert_repeats_one_layer_and_can_be_made_shorter():
+    model, batch = make("language", "albert")
+    plan = ic.plan(model, [batch, batch], budget=2, beam=1, reference="predictions", replicates=0)
+    assert [stage.name for stage in plan.model.found] == ["albert.encoder.albert_layer_groups.0*4"]
+    short = plan.apply(2)
+    assert short.config.num_hidden_layers == 2 and model.config.num_hidden_layers == 4
+    model.config.num_hidden_layers = 2
+    assert torch.equal(short(**batch).logits, model(**batch).logits)
 
 
 def test_trap_5_a_repeated_decoder_block_does_not_attend_to_its_own_cache():

@@ -62,6 +62,9 @@ def language_model(name):
     if name == "bert":
         config = transformers.BertConfig(**TOKENS, num_labels=10)
         return transformers.BertForSequenceClassification(config), batch
+    if name == "albert":  # one layer that is executed four times
+        config = transformers.AlbertConfig(**TOKENS, embedding_size=8, num_labels=10)
+        return transformers.AlbertForSequenceClassification(config), batch
     assert name == "vit"
     sizes = {key: value for key, value in TOKENS.items() if key != "vocab_size"}
     config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=10)

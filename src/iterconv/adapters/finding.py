@@ -13,7 +13,8 @@ from iterconv.errors import InputError
 from iterconv.stages import untouched
 
 StageNames = Sequence[Any]
-"""``"blocks"`` (all children of a module), ``"layer1.1:"`` (those from number 1 on), or a list of modules."""
+"""``"blocks"`` (all children of a module), ``"layer1.1:"`` (those from number 1 on), ``"block*5"`` (one module that is
+executed five times), or a list of modules."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class FoundStage:
 def find_stages(model: nn.Module, inputs: Any) -> list[FoundStage]:
     """Find runs of two or more blocks of equal class, each of which takes the last one's output and keeps its shape.
 
+    A block that is executed again and again is a run too: a recurrent stage, all of whose blocks are one module.
     The model is run once on the probe batch, in evaluation mode, and left as it was. Runs inside of blocks are not
     looked at; neither are bare layers such as ``nn.Linear``, which hold no branch.
 
@@ -56,7 +58,8 @@ def find_stages(model: nn.Module, inputs: Any) -> list[FoundStage]:
             if _may_be_block(module):
                 stack.enter_context(_Hook(module.register_forward_hook(note, with_kwargs=True)))
         run(model, inputs)
-    found = list(_runs("", model, calls))
+    # A module that hangs in two places is a stage once.
+    found = list({stage.blocks: stage for stage in reversed(list(_runs("", model, calls)))}.values())
     if not found:
         raise InputError(
             f"{type(model).__name__} has no run of two or more blocks of equal class that keep their input's shape; "
@@ -110,6 +113,8 @@ def _runs(name: str, module: nn.Module, calls: dict[nn.Module, list[tuple[Any, A
             continue
         if len(current) > 1:
             yield FoundStage(_name(name, current, module), tuple(block for _, block in current))
+        elif current and (times := _times_in_a_row(current[0][1], calls)) > 1:
+            yield FoundStage(f"{_join(name, current[0][0])}*{times}", (current[0][1],) * times)
         elif current:
             yield from _runs(_join(name, current[0][0]), current[0][1], calls)
         current = []
@@ -132,8 +137,17 @@ def _follows(block: nn.Module, other: nn.Module, calls: dict[nn.Module, list[tup
         return False
     if len(calls[block]) != 1 or len(calls[other]) != 1:
         return False
-    passed, taken = calls[block][0][1], calls[other][0][0]
-    return passed.shape == taken.shape and passed.data_ptr() == taken.data_ptr()
+    return _hands_on(calls[block][0], calls[other][0])
+
+
+def _hands_on(call: tuple[Any, Any], following: tuple[Any, Any]) -> bool:
+    return call[1].shape == following[0].shape and call[1].data_ptr() == following[0].data_ptr()
+
+
+def _times_in_a_row(module: nn.Module, calls: dict[nn.Module, list[tuple[Any, Any]]]) -> int:
+    """How often a module is executed, if always on its own output; else 0."""
+    made = calls.get(module, [])
+    return len(made) if all(map(_hands_on, made, made[1:])) else 0
 
 
 def _name(parent: str, members: list[tuple[str, nn.Module]], module: nn.Module) -> str:
@@ -184,13 +198,15 @@ def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
 
 
 def _named_blocks(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
-    match = re.fullmatch(r"(.*?)(?:\.?(\d*):(\d*))?", name)
+    match = re.fullmatch(r"(.*?)(?:\.?(\d*):(\d*)|\*(\d+))?", name)
     assert match is not None
-    path, first, last = match.groups()
+    path, first, last, times = match.groups()
     try:
         parent = model.get_submodule(path)
     except AttributeError:
         known = ", ".join(sorted(n for n, _ in model.named_children()))
         raise InputError(f"{type(model).__name__} has no module {path!r}; at the top there are {known}") from None
-    children = list(parent.children())
+    if times:
+        return (parent,) * int(times)
+    children = [child for child in parent._modules.values() if child is not None]  # the same one may be there twice
     return tuple(children[int(first) if first else None : int(last) if last else None])

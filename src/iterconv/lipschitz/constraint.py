@@ -181,6 +181,8 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
     places = []
     for (number, block), branch in found.items():
         module = adapted.found[number].blocks[block]
+        if hasattr(module, NAME):  # the same one is executed again
+            continue
         module.add_module(NAME, Constraint(branch, lipschitz).train(module.training))
         places.append((number, block, module))
     return Constrained(places)

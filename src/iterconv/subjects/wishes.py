@@ -14,7 +14,7 @@ class Wishes:
     weights: str = "pretrained"
     """timm and hf: pretrained, none (random), or, for timm, a file with a state dict."""
     stages: tuple[str, ...] = ()
-    """Runs of blocks, as layer1.1: or blocks; found by looking by default."""
+    """Runs of blocks, as layer1.1:, blocks, or block*5 for one that is executed five times; found by default."""
     examples: int = 1000
     """How many examples of the data, at most."""
     batch_size: int = 64
