@@ -288,6 +288,9 @@ def test_stages_can_be_named_in_several_ways():
         (Own(between=1.0), {"stages": ["early"]}, "something happens between blocks 0 and 1 of stage 'early'"),
         (Own(in_place=True), {"stages": ["early"]}, "changes its input in place"),
         ("resnet50", {}, "str is no torch.nn.Module"),
+        (Own().to("meta"), {}, "Own has weights on the meta device"),
+        (torch.jit.ScriptModule(), {}, "is a script, which can't be driven"),
+        (Own(), {"inputs": X * float("nan")}, "Own makes NaN of this batch"),
     ],
 )
 def test_what_cannot_be_adapted_is_told(model, options, says):

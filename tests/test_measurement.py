@@ -307,6 +307,10 @@ def test_options_out_of_range_are_refused(options, says):
 def test_wrong_models_are_refused():
     with pytest.raises(ic.InputError, match="Linear rejects the batch"):
         ic.measure(nn.Linear(2, 2), [GOOD])
+    with pytest.raises(ic.InputError, match="StagedModel rejects the batch"):  # only the second one
+        ic.measure(make_net(), [GOOD, (torch.randn(4, 2, 8, 8), GOOD[1])])
+    with pytest.raises(ic.InputError, match=r"batches is a Tensor; pass an iterable of \(inputs, targets\)"):
+        ic.measure(make_net(), GOOD[0])
     with pytest.raises(ic.InputError, match="Linear has no run of two or more blocks"):
         ic.measure(nn.Linear(8, 2), [GOOD])
     with pytest.raises(ic.InputError, match="str has no stem"):

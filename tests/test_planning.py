@@ -136,6 +136,7 @@ def test_foreign_models_become_smaller_ordinary_ones(family, name, saves):
         ({"budget": 7}, "budget=7 is out of range; use 0 to 6 blocks"),
         ({"budget": 1.5}, "budget=1.5 is out of range"),
         ({"budget": -1}, "budget=-1 is out of range"),
+        ({"budget": float("nan")}, "budget=nan is out of range"),
         ({"budget": "half"}, "budget='half' is no number"),
     ],
 )

@@ -18,6 +18,8 @@ def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     Raises:
         InputError: If there are no batches, or the model can't be adapted.
     """
+    if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
+        raise InputError(f"batches is a {type(batches).__name__}; pass an iterable of (inputs, targets), as [(x, y)]")
     if not isinstance(model, torch.nn.Module) or all(hasattr(model, name) for name in CONTRACT):
         require_staged(model)
         return model, batches

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from iterconv.errors import InputError
-from iterconv.stages import Path, Stage
+from iterconv.stages import Path, Stage, rejections_in_a_line
 
 Route = tuple[Path, ...]
 """A path for every stage of a network."""
@@ -153,11 +153,12 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
 
     Raises:
         InputError: If a route has not one path a stage, names a block that is not there, or if a block
-            changes its input in place.
+            changes its input in place, or the model rejects the batch.
     """
     stages = model.stages
     order = _walk_order([_steps(route, stages) for route in routes])
-    trunk: list[_State] = [_State(model.stem(inputs), None, ())]
+    with rejections_in_a_line(model):
+        trunk: list[_State] = [_State(model.stem(inputs), None, ())]
     for position, (steps, route) in enumerate(order):
         following = order[position + 1][0] if position + 1 < len(order) else ()
         kept = _common(steps, following)  # deeper states serve no later route

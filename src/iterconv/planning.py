@@ -190,10 +190,9 @@ def _least(budget: Any, total: int, stages: int) -> int:
     wanted = 0.25 if budget is None else budget
     if isinstance(wanted, bool) or not isinstance(wanted, (int, float)):
         raise InputError(f"budget={budget!r} is no number; use a number of blocks, or a share such as 0.5")
-    least = round(wanted * total) if isinstance(wanted, float) else wanted
-    if not 0 <= least <= total or (isinstance(wanted, float) and not 0 <= wanted <= 1):
+    if not 0 <= wanted <= (1 if isinstance(wanted, float) else total):
         raise InputError(f"budget={budget} is out of range; use 0 to {total} blocks, or a share from 0.0 to 1.0")
-    return least
+    return round(wanted * total) if isinstance(wanted, float) else wanted
 
 
 def _shorter(front: Sequence[paths.Route], saves: str) -> Iterable[paths.Route]:

@@ -167,6 +167,23 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(buffers[name])
 
 
+@contextmanager
+def rejections_in_a_line(model: Any) -> Iterator[None]:
+    """Turn whatever a model raises inside, for a batch that it can't take, into one ``InputError``."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as problem:
+        text = " ".join(str(problem).split())[:200]
+        if isinstance(problem, MemoryError) or "memory" in text:
+            raise
+        raise InputError(
+            f"{_name(model)} rejects the batch ({type(problem).__name__}: {text}); pass what it takes: a tensor, a "
+            "tuple of arguments or a dictionary"
+        ) from problem
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.equal(a, b))
 

@@ -98,6 +98,10 @@ def adapt(model: Any, inputs: Any, *, stages: Any = None, output: Output | None 
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"{type(model).__name__} is no torch.nn.Module; pass the model itself")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(f"{type(model).__name__} is a script, which can't be driven; pass the model it was made of")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError(f"{type(model).__name__} has weights on the meta device, without values; load them first")
     found = named_stages(model, stages) if stages is not None else find_stages(model, inputs)
     adapted = AdaptedModel(model, found, output or (next_token if is_causal(model) else logits))
     adapted.check(inputs)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from iterconv.adapters.calls import Call, call, representation
 from iterconv.errors import InputError
-from iterconv.stages import untouched
+from iterconv.stages import rejections_in_a_line, untouched
 
 StageNames = Sequence[Any]
 """``"blocks"`` (all children of a module), ``"layer1.1:"`` (those from number 1 on), ``"block*5"`` (one module that is
@@ -88,17 +88,8 @@ def run(model: nn.Module, inputs: Any) -> Any:
     Raises:
         InputError: If the model rejects the batch.
     """
-    try:
-        with untouched(model):
-            return call(model, inputs)
-    except InputError:
-        raise
-    except Exception as problem:  # whatever a foreign model raises for a batch that it can't take
-        text = " ".join(str(problem).split())[:200]
-        raise InputError(
-            f"{type(model).__name__} rejects the batch ({type(problem).__name__}: {text}); pass what it takes: a "
-            "tensor, a tuple of arguments or a dictionary"
-        ) from problem
+    with rejections_in_a_line(model), untouched(model):
+        return call(model, inputs)
 
 
 def _may_be_block(module: nn.Module) -> bool:
