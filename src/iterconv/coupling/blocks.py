@@ -74,9 +74,10 @@ def couple(
 
     The coupling happens when ``optimizer.step()`` is called, so after back-propagation, accumulation, averaging over
     devices, unscaling and clipping (which it can't undo: a normalised kernel never makes gradients larger in norm).
-    Strength 0 is plain training bit for bit; strength 1 keeps modules that start equal bit-identical. Norm scales and
-    biases are parameters and so coupled; running statistics are not. With ``fully_shard`` (FSDP2), shard each block
-    alike and couple afterwards.
+    Strength 0 is plain training bit for bit; strength 1 keeps modules that start equal, and whose parameter groups have
+    equal options, bit-identical. Norm scales and biases are parameters and so coupled; running statistics are not. With
+    ``fully_shard`` (FSDP2), shard each block alike and couple afterwards. Copies of an optimizer lose its hooks, so
+    couple them again.
 
     Source: Lippl et al., Sec. 4.1, D.2, D.3.
 
