@@ -53,6 +53,7 @@ def failing():
 def here(tmp_path, monkeypatch):
     """A working folder with a user's module in it."""
     (tmp_path / "users_own.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("def f(:")
     (tmp_path / "texts.txt").write_text("\n".join(f"token{n % 7} token{n % 3} token{n % 5} the end" for n in range(40)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -173,6 +174,8 @@ def test_half_precision_takes_single_precision_batches(here):
 @pytest.mark.parametrize(
     "arguments, says",
     [
+        (["measure", ":x"], "importing '' raised ValueError: Empty module name"),
+        (["measure", "broken:f"], "importing 'broken' raised SyntaxError"),
         (["measure", "users_own:failing"], "users_own:failing() raised ValueError: no way"),
         (["measure", "users_own:number"], "returned int, no torch module"),
         (["measure", "users_own:nowhere"], "has no function 'nowhere'"),
@@ -183,6 +186,7 @@ def test_half_precision_takes_single_precision_batches(here):
         (["measure", "users_own:both", "--batch-size", "0"], "have to be 1 or more"),
         (["measure", "users_own:both", "--precision", "quarter"], "invalid choice 'quarter'"),
         (["measure", "users_own:both", "--out", "report.txt"], "no known format"),
+        (["measure", "users_own:both", "--out", "/proc/report.json"], "can't write to /proc"),
         (["measure", "users_own:both", "--weights", "none"], "--weights none is not for users_own:both"),
         (["measure", "users_own:both", "--device", "nonsense"], "device 'nonsense' is not there"),
         (["measure", "users_own:both", "--further", "jump"], "invalid choice 'jump'"),

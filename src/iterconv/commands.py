@@ -1,6 +1,6 @@
 """What the commands ``train``, ``measure``, ``plan`` and ``data`` do, and how they show it."""
 
-import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -279,10 +279,10 @@ def bar(what: str, total: float | None) -> Iterator[Any]:
 
 
 def require_folder(path: Path) -> None:
-    """Make a folder, or raise ``InputError`` where that can't be done."""
+    """Make a folder, or raise ``InputError`` where that can't be done or nothing can be written there."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # permissions alone don't tell
+            pass
     except OSError as problem:
         raise InputError(f"can't write to {path} ({problem.strerror}); choose another --out") from None
-    if not os.access(path, os.W_OK):
-        raise InputError(f"can't write to {path}; choose another --out")

@@ -101,13 +101,18 @@ def _function(name: str, wishes: Wishes) -> Opened:
         raise InputError(f"--weights {wishes.weights} is not for {name}; let the function load its weights")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    known = "a folder of a run, timm:NAME, hf:PATH or module:function"
     try:
-        made = getattr(importlib.import_module(module), function)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as problem:
-        known = "a folder of a run, timm:NAME, hf:PATH or module:function"
         raise InputError(f"{name}: there is no module {problem.name!r}; pass {known}") from None
-    except AttributeError:
-        raise InputError(f"{name}: the module {module!r} has no function {function!r}") from None
+    except Exception as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
+        raise InputError(
+            f"{name}: importing {module!r} raised {type(problem).__name__}: {line_of(problem)}; pass {known}"
+        ) from None
+    made = getattr(imported, function, None)
+    if not callable(made):
+        raise InputError(f"{name}: the module {module!r} has no function {function!r}")
     try:
         made = made()
     except Exception as problem:  # noqa: BLE001 - a user's own code
