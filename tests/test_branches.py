@@ -114,7 +114,8 @@ def folded(conv, norm, before=None):
 
 
 def bound_of(branch):
-    return float(branch.bound.value(converged))
+    with torch.no_grad():
+        return float(branch.bound.value(converged))
 
 
 class PreActivation(nn.Module):
@@ -378,6 +379,79 @@ def test_bounds_of_small_functions_hold(function):
     jacobian = torch.autograd.functional.jacobian(lambda z: function(z, block.a, block.b), z).view(8, 8)
     norm = torch.linalg.matrix_norm(jacobian, ord=2).item()
     assert 0 < norm <= bound_of(found) * (1 + 1e-5)
+
+
+class Tripled(nn.Linear):
+    def forward(self, z):
+        return 3 * torch.relu(super().forward(z) - 1)
+
+
+class SiLU(nn.SiLU):  # with the gain of normaliser-free nets, under torch's name
+    def forward(self, z):
+        return 1.7881 * super().forward(z)
+
+
+class Norm(nn.BatchNorm1d):
+    def forward(self, z):
+        return 5 * super().forward(z)
+
+
+class Dropout(nn.Module):
+    def forward(self, z):
+        return 3 * z
+
+
+class Keyed(nn.Linear):
+    def forward(self, z):
+        return {"out": super().forward(z)}
+
+
+def through_an_alias(z, a, b):
+    y = a(z)
+    y.view(-1).mul_(10)
+    return y
+
+
+@pytest.mark.parametrize(
+    "layer, function, part",
+    [
+        (Tripled(4, 4), None, "Tripled"),
+        (SiLU(), None, "SiLU"),
+        (Norm(4), None, "Norm"),
+        (Dropout(), None, "Dropout"),
+        (Keyed(4, 4), lambda z, a, b: a(z)["out"], "getitem"),
+        (nn.Linear(4, 4), lambda z, a, b: a(z) * z.norm().item(), "item"),
+        (nn.Linear(4, 4), lambda z, a, b: F.celu(a(z), -2.0), "celu"),
+        (nn.Linear(4, 4), lambda z, a, b: a(z).sum(0, keepdim=True) + torch.zeros_like(z), "sum"),
+        (nn.Linear(4, 4), lambda z, a, b: b(torch.cat(tensors=[z[:, :2], a(z)[:, 2:]], dim=1)), "cat"),
+        (nn.Linear(4, 4), through_an_alias, "mul_"),
+    ],
+)
+def test_what_only_looks_like_a_covered_part_is_not(layer, function, part):
+    block = Function(function or (lambda z, a, b: a(z))).eval()
+    block.a = layer.eval()
+    found = find_branch(block, torch.randn(2, 4))
+    assert part in found.uncovered and math.isnan(bound_of(found))
+
+
+def test_a_trace_that_computes_something_else_is_refused():
+    def multiplied(z, a, b):
+        y = a(z)
+        same = F.dropout(y, training=False)
+        same *= 10  # torch.fx makes this out of place
+        return y
+
+    with pytest.raises(ic.InputError, match="computes something else"):
+        find_branch(Function(multiplied).eval(), torch.randn(2, 4))
+
+
+def test_a_bound_that_is_measured_to_be_wrong_is_withdrawn(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "relu", 0.01)
+    model = nn.Sequential(*[Residual(nn.Sequential(nn.Linear(4, 4), nn.ReLU())) for _ in range(2)])
+    table = ic.lipschitz.audit(model, torch.randn(20, 4))
+    assert table.bound.isna().all() and table.constrained.isna().all()
+    assert (table.not_covered == "something that makes the measured constant exceed the bound").all()
+    assert not (table.verdict == "contractive").any()
 
 
 class AnotherSum(Residual):

@@ -1,6 +1,7 @@
 """The constraint on branches of foreign models."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -274,3 +275,111 @@ def test_wrong_options_are_refused():
     own = ic.models.resnet(width=4, blocks=2, stages=1, in_channels=1, residual="proper")
     with pytest.raises(ic.InputError, match="constrained by construction"):
         ic.constrain(own, torch.randn(2, 1, 8, 8))
+
+
+class Scaled(nn.Module):
+    """Linear layers with a learnable scale between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.scale = nn.Linear(4, 4), nn.Linear(4, 4), nn.Parameter(torch.ones(4))
+
+    def forward(self, z):
+        return z + self.b(self.scale * self.a(z))
+
+
+def test_a_learnable_scale_is_followed_as_it_trains():
+    torch.manual_seed(0)
+    net, inputs = nn.Sequential(Scaled(), Scaled()), torch.randn(8, 4)
+    ic.constrain(net, inputs)
+    with torch.no_grad():
+        net[0].scale.copy_(torch.tensor([30.0, -40.0, 1.0, 0.0]))
+    dense = 40 * math.prod(torch.linalg.matrix_norm(layer.weight.detach(), 2).item() for layer in (net[0].a, net[0].b))
+    table = ic.lipschitz.audit(net, inputs)
+    assert table.bound[0] == pytest.approx(dense, rel=1e-5)
+    assert table.constrained[0] == pytest.approx(0.95, rel=1e-5)
+    net.train()
+    assert getattr(net[0], NAME).constant().item() == pytest.approx(dense / 0.95, rel=0.05)
+    net(inputs).sum().backward()
+    assert net[0].scale.grad[1] != 0
+
+
+def test_layers_that_start_at_zero_are_followed_once_they_do_not():
+    torch.manual_seed(0)
+    blocks = [Residual(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))) for _ in range(2)]
+    for block in blocks:
+        nn.init.zeros_(block.branch[1].weight)
+    net, inputs = nn.Sequential(*blocks), torch.randn(16, 4)
+    handle = ic.constrain(net, inputs)
+    net.train()(inputs)
+    with torch.no_grad():
+        for block in blocks:
+            block.branch[1].weight.fill_(5.0)
+    for _ in range(20):
+        net.train()(inputs)
+    now = [getattr(block, NAME).constant().item() for block in blocks]
+    assert min(now) > 1 and now == pytest.approx(handle.constants.c.tolist(), rel=0.05)
+
+
+def test_weights_changed_behind_torchs_back_are_noticed():
+    net = network().eval()
+    ic.constrain(net, data()[0])
+    net(data()[0])
+    for parameter in net[1].parameters():
+        parameter.data.mul_(4)  # as when averaged weights are swapped in
+    fresh = copy.deepcopy(net).train().eval()
+    assert torch.equal(net(data()[0]), fresh(data()[0]))
+
+
+def test_two_parts_that_are_zero_have_gradients():
+    class Sides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(8, 4)
+
+        def forward(self, z):
+            return z + self.c(torch.cat([self.a(z), self.b(z)], 1))
+
+    net, inputs = nn.Sequential(Sides(), Sides()), torch.randn(8, 4)
+    ic.constrain(net, inputs, lipschitz=0.01)
+    with torch.no_grad():
+        for block in net:
+            block.a.weight.zero_()
+            block.b.weight.zero_()
+    net.train()(inputs).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
+
+
+def test_shared_last_layers_and_derived_scales_are_refused():
+    class Exponential(Scaled):
+        def forward(self, z):
+            return z + self.b(self.scale.exp() * self.a(z))
+
+    inputs, last, other = torch.randn(8, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+    other.weight = last.weight
+    for second in (last, other):
+        ends = (last, second)
+        net = nn.Sequential(*[Residual(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), end)) for end in ends])
+        with pytest.raises(ic.InputError, match="used elsewhere too"):
+            ic.constrain(net, inputs)
+        assert not any(hasattr(block, NAME) for block in net)
+    with pytest.raises(ic.InputError, match="multiplies by what is made of parameters"):
+        ic.constrain(nn.Sequential(Exponential(), Exponential()), inputs)
+
+
+def test_a_constrained_model_with_a_functional_pooling_is_saved_whole(tmp_path):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, z):
+            return z + self.conv(nn.functional.avg_pool2d(z, 3, 1, 1))
+
+    blocks, z = [Pooled(), Pooled()], torch.randn(2, 2, 6, 6)
+    ic.constrain(nn.Sequential(*blocks), z, lipschitz=0.1)
+    kept = copy.deepcopy(getattr(blocks[0], NAME).operators)
+    torch.save([operator.layer for operator in kept], tmp_path / "layers.pt")
+    loaded = torch.load(tmp_path / "layers.pt", weights_only=False)
+    for operator, layer in zip(kept, loaded, strict=True):
+        assert torch.equal(layer(z), operator.layer(z))

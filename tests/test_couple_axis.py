@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -110,9 +111,25 @@ def test_wrong_axes_are_refused():
         with pytest.raises(ic.InputError, match=says) as error:
             ic.couple_axis(optimizer, *arguments)
         assert "\n" not in str(error.value)
-    with pytest.raises(ic.InputError, match=r"images of \(5, 5\) pixels"):
+    with pytest.raises(ic.InputError, match=r"images of shape"):
         layer(torch.randn(1, 2, 5, 5, dtype=torch.float64))
     with pytest.raises(ic.InputError, match="kernel_size=9 does not fit"):
         LocallyConnected2d(1, 1, 9, (4, 4))
     with pytest.raises(ic.InputError, match="1 or more"):
         LocallyConnected2d(1, 0, 3, (4, 4))
+
+
+def test_layers_that_can_not_be_made():
+    with pytest.raises(ic.InputError, match="kernel_size=True is no whole number"):
+        ic.models.LocallyConnected2d(1, 1, True, (8, 8))
+
+
+def test_numpy_numbers_are_axes():
+    layer = ic.models.LocallyConnected2d(1, 1, 3, (4, 4))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    ic.couple_axis(optimizer, layer.weight, np.int64(0), 0.5)
+
+
+def test_coupling_matrices_have_blocks():
+    with pytest.raises(ic.InputError, match="num_blocks=0 is too few"):
+        ic.coupling.kernels.coupling_matrix(0, 0.5)

@@ -370,3 +370,22 @@ def test_any_equal_modules_can_be_coupled():
         layers(torch.randn(5, 6)).square().mean().backward()
         optimizer.step()
     assert torch.equal(layers[0].weight, layers[2].weight)
+
+
+def test_optimizers_that_never_run_their_hooks_are_refused():
+    class Wrapper(torch.optim.Optimizer):
+        """As timm's Lookahead: it never calls its parent's constructor."""
+
+        def __init__(self, base):
+            self.base, self.param_groups = base, base.param_groups
+
+        def step(self, closure=None):
+            return self.base.step(closure)
+
+    blocks = [nn.Linear(3, 3), nn.Linear(3, 3)]
+    base = torch.optim.SGD([p for block in blocks for p in block.parameters()], lr=0.1)
+    with pytest.raises(ic.InputError, match="Wrapper does not run torch's step hooks"):
+        ic.couple(Wrapper(base), [blocks], 0.5)
+    with pytest.raises(ic.InputError, match=r"groups=\[\] couples nothing"):
+        ic.couple(base, [], 0.5)
+    ic.couple(base, [], 0.0)

@@ -74,7 +74,7 @@ def couple_axis(
         raise InputError(f"{type(parameter).__name__} is no parameter; pass a torch.nn.Parameter such as layer.weight")
     for each in axis if isinstance(axis, (tuple, list)) else (axis,):
         check_number("axis", each, whole=True)
-    given = (axis,) if isinstance(axis, int) else tuple(axis)
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (int(axis),)
     if not given or any(not -parameter.ndim <= each < parameter.ndim for each in given):
         raise InputError(f"axis={axis} is not there in a parameter of shape {tuple(parameter.shape)}")
     axes = tuple(each % parameter.ndim for each in given)

@@ -19,20 +19,17 @@ Group = Sequence[nn.Module]
 class BlockCoupling(Coupling):
     """A handle on groups of modules; see ``couple``."""
 
-    def __init__(self, optimizer: Any, groups: Any, *dial: Any) -> None:
-        if not isinstance(groups, Sequence):
-            raise InputError(
-                f"groups ({type(groups).__name__}) is no list; pass lists of modules, as [[block1, block2]]"
-            )
-        self._tensors = [parallel_parameters(group, number) for number, group in enumerate(groups)]
-        check_once(self._tensors)
+    def __init__(self, optimizer: Any, groups: Any, strength: Any, *dial: Any) -> None:
+        self._tensors = corresponding(groups)
+        if not self._tensors and strength != 0:
+            raise InputError("groups=[] couples nothing; pass lists of modules, as [[block1, block2]], or strength 0")
         everything = [
             (f"module {block} in coupling group {number}", parameter)
             for number, group in enumerate(self._tensors)
             for parallel in group
             for block, parameter in enumerate(parallel)
         ]
-        super().__init__(optimizer, everything, [len(group[0]) for group in self._tensors], *dial)
+        super().__init__(optimizer, everything, [len(group[0]) for group in self._tensors], strength, *dial)
 
     def _mixtures(self) -> Iterator[Callable[[], None]]:
         for number, group in enumerate(self._tensors):
@@ -100,6 +97,21 @@ def couple(
     return BlockCoupling(optimizer, groups, strength, kernel, normalise)
 
 
+def corresponding(groups: Any) -> list[list[list[nn.Parameter]]]:
+    """The parameters of all groups' modules, those that correspond side by side.
+
+    Raises:
+        InputError: If the groups are no lists of equally built modules, or name something twice.
+    """
+    if not isinstance(groups, Sequence):
+        raise InputError(f"groups ({type(groups).__name__}) is no list; pass lists of modules, as [[block1, block2]]")
+    tensors = [parallel_parameters(group, number) for number, group in enumerate(groups)]
+    times = Counter(id(parameter) for group in tensors for parallel in group for parameter in parallel)
+    if times and max(times.values()) > 1:
+        raise InputError("a module or parameter occurs twice in the coupling groups; name each block once")
+    return tensors
+
+
 def parallel_parameters(group: Any, number: int) -> list[list[nn.Parameter]]:
     """The parameters of one group's modules, those that correspond side by side."""
     if not isinstance(group, (Sequence, nn.ModuleList, nn.Sequential)) or not all(
@@ -125,10 +137,3 @@ def parallel_parameters(group: Any, number: int) -> list[list[nn.Parameter]]:
     if not shapes[0]:
         raise InputError(f"the modules of coupling group {number} have no parameters to couple")
     return [[parameters[name] for parameters in named] for name in shapes[0]]
-
-
-def check_once(tensors: list[list[list[nn.Parameter]]]) -> None:
-    """Raise ``InputError`` if a parameter occurs twice."""
-    times = Counter(id(parameter) for group in tensors for parallel in group for parameter in parallel)
-    if times and max(times.values()) > 1:
-        raise InputError("a module or parameter occurs twice in the coupling groups; name each block once")

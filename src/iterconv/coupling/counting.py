@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iterconv.coupling.blocks import Group, check_once, parallel_parameters
+from iterconv.coupling.blocks import Group, corresponding
 from iterconv.errors import InputError
 
 
@@ -44,11 +44,12 @@ def effective_parameter_count(model: nn.Module, groups: Sequence[Group]) -> Para
     Raises:
         InputError: If the groups don't fit together (as for ``couple``) or hold parameters of another model.
     """
-    tensors = [parallel_parameters(group, number) for number, group in enumerate(groups)]
+    tensors = corresponding(groups)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{type(model).__name__} is no torch.nn.Module; pass the model itself")
     own = {id(parameter) for parameter in model.parameters()}
     if any(id(p) not in own for group in tensors for parallel in group for p in parallel):
         raise InputError(f"the groups hold parameters that are not {type(model).__name__}'s; pass its own blocks")
-    check_once(tensors)
     raw = sum(parameter.numel() for parameter in model.parameters())
     coupled = sum(len(parallel) * parallel[0].numel() for group in tensors for parallel in group)
     means = sum(parallel[0].numel() for group in tensors for parallel in group)

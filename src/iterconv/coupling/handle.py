@@ -31,6 +31,10 @@ class Coupling:
         optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric, Lightning and Accelerate wrap torch's
         if not isinstance(optimizer, Optimizer):
             raise InputError(f"{type(optimizer).__name__} is no torch optimizer; pass a torch.optim.Optimizer")
+        if not getattr(type(optimizer).step, "hooked", False):  # as torch marks what its own constructor has prepared
+            raise InputError(
+                f"{type(optimizer).__name__} does not run torch's step hooks; couple the optimizer that it is built on"
+            )
         _check_held(parameters, optimizer)
         self._sizes, self._parameters = sizes, {id(parameter) for _, parameter in parameters}
         self._set(strength, kernel, normalise)

@@ -29,9 +29,12 @@ def coupling_matrix(
         The T x T matrix in double precision.
 
     Raises:
-        InputError: If the strength is not in [0, 1] or the kernel unknown.
+        InputError: If there are no blocks, the strength is not in [0, 1] or the kernel unknown.
     """
     check_dial(strength, kernel)
+    check_number("num_blocks", num_blocks, whole=True)
+    if num_blocks < 1:
+        raise InputError(f"num_blocks={num_blocks} is too few; use 1 or more")
     if kernel == "uniform":
         eye = torch.eye(num_blocks, dtype=torch.float64)
         return (1 - strength) * eye + strength / num_blocks

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from iterconv.lipschitz.operators import Operator
 
 Norm = Callable[[Operator], Any]
@@ -33,15 +36,32 @@ class Constant(Expression):
 
 
 @dataclass(frozen=True, eq=False)
-class Times(Expression):
-    """A bound times a constant or an operator's norm."""
+class Scale:
+    """A tensor that multiplies another one elementwise; by its largest entry, as it is when asked."""
 
-    factor: float | Operator
+    tensor: Tensor
+    inverse: bool = False
+    derived: bool = False
+    """Made of parameters, and so right only as long as they are not trained."""
+
+    def value(self) -> Tensor:
+        """The largest magnitude."""
+        return (1 / self.tensor if self.inverse else self.tensor).abs().max()
+
+
+@dataclass(frozen=True, eq=False)
+class Times(Expression):
+    """A bound times a constant, a scale's largest entry or an operator's norm."""
+
+    factor: float | Scale | Operator
     of: Expression
 
     def value(self, norm: Norm) -> Any:
         """The product."""
-        return self.of.value(norm) * (norm(self.factor) if isinstance(self.factor, Operator) else self.factor)
+        factor = self.factor
+        if isinstance(factor, Operator):
+            return self.of.value(norm) * norm(factor)
+        return self.of.value(norm) * (factor.value() if isinstance(factor, Scale) else factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +73,12 @@ class Sum(Expression):
 
     def value(self, norm: Norm) -> Any:
         """The sum, or the root of the sum of squares."""
-        return sum(part.value(norm) ** self.power for part in self.parts) ** (1 / self.power)
+        values = [part.value(norm) for part in self.parts]
+        if self.power == 1:
+            return sum(values)
+        like = next((value for value in values if isinstance(value, Tensor)), torch.zeros((), dtype=torch.float64))
+        # Unlike a root, this norm has a gradient where all parts are 0.
+        return torch.linalg.vector_norm(torch.stack([torch.as_tensor(value).to(like) for value in values]))
 
 
 NOTHING = Constant(0.0)

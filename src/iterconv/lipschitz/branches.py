@@ -8,7 +8,7 @@ import inspect
 import math
 import operator as python
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,13 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from iterconv.errors import InputError
-from iterconv.lipschitz.bounds import NOTHING, Constant, Expression, State, Sum, Times
+from iterconv.lipschitz.bounds import NOTHING, Constant, Expression, Scale, State, Sum, Times
 from iterconv.lipschitz.layers import (
     AFFINE_FUNCTIONS,
     AFFINE_LAYERS,
     IDENTITIES,
     REARRANGEMENTS,
+    behaves,
     is_activation,
     slope,
     window_overlap,
@@ -57,10 +58,16 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
         InputError: If the block can't be traced or adds nothing to its input.
     """
     kind = type(block).__name__
-    graph = _traced(block)
-    root = fx.GraphModule(block, graph)
+    root = _traced(block)
+    graph = root.graph
     walk = _Walk(root)
-    walk.run(z)
+    with torch.random.fork_rng(devices=[]):
+        results = []
+        for run in (block, walk.run):
+            torch.manual_seed(0)
+            results.append(run(z.clone()))
+    if all(isinstance(result, Tensor) for result in results) and not torch.equal(*results):
+        raise InputError(f"the traced forward of {kind} computes something else, as where an alias is changed in place")
     [output] = [node for node in graph.nodes if node.op == "output"]
     node = output.args[0]
     # Behind the addition there may be an activation, as in the first ResNets.
@@ -77,14 +84,14 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
     return Branch(_branch_function(root, node), bound, uncovered, last)
 
 
-def _traced(block: nn.Module) -> fx.Graph:
+def _traced(block: nn.Module) -> fx.GraphModule:
     parameters = list(inspect.signature(block.forward).parameters.values())
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     defaults = {p.name: p.default for p in parameters[1:] if p.kind not in variadic}
     try:
         if any(value is inspect.Parameter.empty for value in defaults.values()):
             raise TypeError("it takes more than one tensor")
-        return _Tracer().trace(block, concrete_args=defaults or None)
+        return fx.GraphModule(block, _Tracer().trace(block, concrete_args=defaults or None))
     except Exception as problem:  # whatever a foreign forward does that can't be traced
         raise InputError(f"the forward of {type(block).__name__} can't be traced") from problem
 
@@ -128,10 +135,13 @@ class _Walk(fx.Interpreter):
         result = super().run_node(n)
         if first:
             self.states[n] = State(1.0, NOTHING)
-        elif inputs and n.op != "output" and _has_tensor(result):
-            state = self._state(n, inputs, shapes, tuple(result.shape) if isinstance(result, Tensor) else ())
-            if self._overwrites(n, inputs):  # what was noted of its input holds no longer
-                self.states[inputs[0]], self.uncovered[inputs[0]] = State(0.0, Constant(math.nan)), self._name(n)
+        elif inputs and n.op != "output" and not (self._name(n) in _OF_SHAPES and not _has_tensor(result)):
+            try:
+                state = self._state(n, inputs, shapes, tuple(result.shape) if isinstance(result, Tensor) else ())
+            except (IndexError, TypeError, KeyError, AttributeError, ValueError):  # an unforeseen way to call it
+                state = None
+            for overwritten in self._overwritten(n, inputs):  # what was noted of it holds no longer
+                self.states[overwritten], self.uncovered[overwritten] = State(0.0, Constant(math.nan)), self._name(n)
                 state = None
             if state is None:
                 self.uncovered[n] = self._name(n)
@@ -139,14 +149,24 @@ class _Walk(fx.Interpreter):
             self.states[n] = state
         return result
 
-    def _overwrites(self, n: fx.Node, inputs: Sequence[fx.Node]) -> bool:
-        """Whether something that is needed later is changed in place."""
+    def _overwritten(self, n: fx.Node, inputs: Sequence[fx.Node]) -> list[fx.Node]:
+        """What is needed later and is changed in place, also through an alias."""
         in_place = (
             getattr(self.submodules_of(n), "inplace", False) is True
             or n.kwargs.get("inplace") is True
             or (n.op != "call_module" and re.fullmatch(r".*[a-z0-9]_|i(add|sub|mul|truediv)", _function_name(n)))
         )
-        return bool(in_place) and any(self._order[user] > self._order[n] for user in inputs[0].users)
+        changed = self.env[inputs[0]]
+        if not in_place or not isinstance(changed, Tensor):
+            return []
+        memory = changed.untyped_storage().data_ptr()
+        return [
+            node
+            for node in self.states
+            if any(self._order[user] > self._order[n] for user in node.users)
+            and isinstance(value := self.env.get(node), Tensor)
+            and value.untyped_storage().data_ptr() == memory
+        ]
 
     def submodules_of(self, n: fx.Node) -> nn.Module | None:
         """The module that a node calls."""
@@ -180,14 +200,18 @@ class _Walk(fx.Interpreter):
             return None if _is_awake(n) else state
         if name in REARRANGEMENTS and not (name == "getitem" and _picks(n.args[1])):
             return State(0.0, state.total)
-        if name in AFFINE_FUNCTIONS:
-            return State(0.0, state.total, Operator(_applied(n), shapes[inputs[0]][1:]))
+        if name in AFFINE_FUNCTIONS and not (name in ("mean", "sum") and _reduces_examples(n, len(shapes[inputs[0]]))):
+            args, kwargs = fx.node.map_arg((n.args[1:], dict(n.kwargs)), lambda node: self.env[node])
+            function = Applied(n.op == "call_method", n.target, args, kwargs)
+            return State(0.0, state.total, Operator(function, shapes[inputs[0]][1:]))
         return _activated(state, slope(name, None, n.args[1:], dict(n.kwargs)))
 
     def _of_module(self, n: fx.Node, module: Any, name: str, shapes: dict[fx.Node, tuple[int, ...]]) -> State | None:
         if len(n.args) != 1 or n.kwargs or n.args[0] not in shapes or _hooked(module):
             return None
         state, shape = self.states[n.args[0]], shapes[n.args[0]][1:]  # type: ignore[index]
+        if not behaves(module, name, shape):
+            return None
         if isinstance(module, AFFINE_LAYERS):
             if state.operator is not None and state.operator.layer is None:
                 return replace(state, operator=replace(state.operator, layer=module, shape=shape))
@@ -226,13 +250,30 @@ class _Walk(fx.Interpreter):
         [other] = [node for node in n.args if node not in self.states] if len(own) == 1 else [None]
         if other is None or ("div" in name and own[0] is not n.args[0]):
             return None
-        value = self.env[other] if isinstance(other, fx.Node) else other
         state = self.states[own[0]]  # type: ignore[index]
-        factor = torch.as_tensor(value).detach()
-        factor = 1 / factor if "div" in name else factor
-        if factor.numel() == 1:
-            return _scaled(state, float(factor))
-        return State(0.0, Times(float(factor.abs().max()), state.total))
+        if not isinstance(other, fx.Node) or not isinstance(self.env[other], Tensor):
+            factor = float(self.env[other] if isinstance(other, fx.Node) else other)  # type: ignore[arg-type]
+            return _scaled(state, 1 / factor if "div" in name else factor)
+        value = self.env[other]
+        derived = not isinstance(value, nn.Parameter) and self._of_parameters(other)
+        return State(0.0, Times(Scale(value, "div" in name, derived), state.total))
+
+    def _of_parameters(self, node: fx.Node) -> bool:
+        """Whether a value is made of parameters."""
+        waiting, seen = [node], set()
+        while waiting:
+            current = waiting.pop()
+            if current.op == "call_module" or (
+                current.op == "get_attr" and isinstance(self.fetch_attr(str(current.target)), nn.Parameter)
+            ):
+                return True
+            waiting += [before for before in current.all_input_nodes if before not in seen]
+            seen.update(current.all_input_nodes)
+        return False
+
+
+_OF_SHAPES = {"size", "dim", "numel", "nelement", "stride", "getattr", "len", "is_floating_point", "get_device"}
+"""What tells of a tensor only what does not depend on its values."""
 
 
 def _function_name(n: fx.Node) -> str:
@@ -266,11 +307,26 @@ def _picks(index: Any) -> bool:
     return not all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
 
 
-def _applied(n: fx.Node) -> Callable[[Tensor], Tensor]:
-    args, kwargs, target = n.args[1:], dict(n.kwargs), n.target
-    if n.op == "call_method":
-        return lambda x: getattr(x, str(target))(*args, **kwargs)
-    return lambda x: target(x, *args, **kwargs)  # type: ignore[operator]
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """A function or method with all its arguments but the first."""
+
+    method: bool
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Call it."""
+        function = getattr(type(x), self.target) if self.method else self.target
+        return function(x, *self.args, **self.kwargs)
+
+
+def _reduces_examples(n: fx.Node, dimensions: int) -> bool:
+    """Whether a sum or mean goes over the examples too."""
+    axes = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", n.kwargs.get("axis"))
+    axes = axes if isinstance(axes, (tuple, list)) else (axes,)
+    return not axes or not all(isinstance(axis, int) and axis % dimensions != 0 for axis in axes)
 
 
 def _activated(state: State, constant: float | None) -> State | None:

@@ -14,11 +14,14 @@ from torch.func import functional_call
 
 from iterconv.batches import moved
 from iterconv.errors import InputError, check_number
-from iterconv.lipschitz.bounds import Constant, Expression, Sum, Times
+from iterconv.lipschitz.bounds import Constant, Expression, Scale, Sum, Times
 from iterconv.lipschitz.branches import Branch, find_branch
 from iterconv.lipschitz.norms import random_start
 from iterconv.lipschitz.operators import LinearMap, Operator, converged, power_step, precision
 from iterconv.stages import untouched
+
+STEPS_AT_FIRST = 20
+"""Power iterations before training, which makes one a step."""
 
 NAME = "lipschitz_constraint"
 """Under which a block keeps its constraint."""
@@ -42,17 +45,24 @@ class Constraint(nn.Module):
         # Not registered: the branch's modules are the block's own.
         hidden = self.__dict__
         hidden["bound"], hidden["last"] = branch.bound, branch.last
-        hidden["operators"] = list(_operators(branch.bound))
+        factors = list(_factors(branch.bound))
+        hidden["operators"] = [factor for factor in factors if isinstance(factor, Operator)]
+        hidden["scales"] = [factor.tensor for factor in factors if isinstance(factor, Scale)]
         for number, operator in enumerate(self.operators):
             if operator.layer is not None:
-                like = LinearMap(operator, precision(operator))._zeros
-                self.register_buffer(f"vector{number}", random_start((1, *operator.shape), like))
+                with torch.no_grad():
+                    linear = LinearMap(operator, precision(operator))
+                    vector = random_start((1, *operator.shape), linear._zeros)
+                    for _ in range(STEPS_AT_FIRST):
+                        vector = power_step(linear, vector)[1]
+                self.register_buffer(f"vector{number}", vector)
         self._cached: tuple[object, float] | None = None
         self._starts: tuple[object, dict[str, Tensor]] | None = None
         assert branch.last is not None
         self._hook = branch.last.register_forward_hook(self._divide)
 
     operators: list[Operator]
+    scales: list[Tensor]
     bound: Expression
     last: nn.Module
 
@@ -65,7 +75,7 @@ class Constraint(nn.Module):
     def constant(self) -> Tensor:
         """c, in evaluation from converged norms, in training from one step of the power iteration."""
         modules = self._modules_of_operators()
-        parameters = [parameter for module in modules for parameter in module.parameters()]
+        parameters = [*(parameter for module in modules for parameter in module.parameters()), *self.scales]
         if self.training:
             key = _state(parameters)
             if self._starts is None or self._starts[0] != key:
@@ -73,7 +83,7 @@ class Constraint(nn.Module):
             return (self.bound.value(self._stepped) / self.lipschitz).clamp(min=1)
         key = _state([*parameters, *(buffer for module in modules for buffer in module.buffers())])
         if self._cached is None or self._cached[0] != key:
-            device = parameters[0].device.type
+            device = next(self.last.parameters()).device.type
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
                 # A number: a tensor that is made inside of torch.func's transforms is of no use outside of them.
                 self._cached = (key, max(float(self.bound.value(converged)) / self.lipschitz, 1.0))
@@ -160,7 +170,8 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
 
     Raises:
         InputError: If mu is not above 0, a branch has parts without a bound, does not end in a linear layer,
-            convolution or batch norm with weights, or is constrained already; then nothing has been changed.
+            convolution or batch norm with weights, or is constrained already, or if that layer is shared; then nothing
+            has been changed.
     """
     from iterconv.adapters import adapt
     from iterconv.lipschitz.audit import block_inputs
@@ -178,6 +189,7 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
     with untouched(model):
         for number, block, z, _ in block_inputs(adapted, inputs):
             found[number, block] = _checked(adapted.found[number].blocks[block], z, f"block {block} of stage {number}")
+    _check_sharing(model, {adapted.found[number].blocks[block]: branch for (number, block), branch in found.items()})
     places = []
     for (number, block), branch in found.items():
         module = adapted.found[number].blocks[block]
@@ -197,16 +209,39 @@ def _checked(module: nn.Module, z: Tensor, name: str) -> Branch:
         raise InputError(f"{kind} has parts without a bound: {', '.join(branch.uncovered)}; name other stages=")
     if branch.last is None or not _scales_with_its_weights(branch.last):
         raise InputError(f"the branch of {kind} does not end in a layer whose weights scale it; let it end in one")
-    operators = _operators(branch.bound)
+    factors = list(_factors(branch.bound))
+    if any(isinstance(factor, Scale) and factor.derived for factor in factors):
+        raise InputError(
+            f"{kind} multiplies by what is made of parameters, which training would change; use a parameter"
+        )
+    operators = [factor for factor in factors if isinstance(factor, Operator)]
     layers = [part for op in operators for part in (op.layer, *op.left, *op.right) if isinstance(part, nn.Module)]
     if len(set(layers)) < len(layers):
         raise InputError(f"{kind} uses a layer twice in its branch; use a layer of its own for each place")
     return branch
 
 
-def _state(tensors: Sequence[Tensor]) -> list[tuple[int, int, int]]:
+def _state(tensors: Sequence[Tensor]) -> list[Any]:
     """What differs when tensors have been changed, replaced or moved."""
-    return [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+    floats = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+    # Changes by way of ``tensor.data``, as of averaged weights, leave no other trace than the values.
+    marks = [mark.double() for tensor in floats for mark in (tensor.sum(), torch.linalg.vector_norm(tensor))]
+    places = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+    return [*places, *torch.stack(marks).tolist()] if marks else places
+
+
+def _check_sharing(model: nn.Module, branches: dict[nn.Module, Branch]) -> None:
+    """Refuse blocks whose last layer, or its weights, something else uses too: that would be divided as well."""
+    for block, branch in branches.items():
+        assert branch.last is not None
+        own = set(map(id, branch.last.parameters()))
+        owners = [module for module in model.modules() if own & set(map(id, module._parameters.values()))]
+        others = [other for other in branches if other is not block and branch.last in set(other.modules())]
+        if owners != [branch.last] or others:
+            raise InputError(
+                f"the layer that a branch of {type(block).__name__} ends in ({type(branch.last).__name__}) or its "
+                "weights are used elsewhere too; give each block a last layer of its own"
+            )
 
 
 def _scales_with_its_weights(layer: nn.Module) -> bool:
@@ -223,14 +258,14 @@ def _scales_with_its_weights(layer: nn.Module) -> bool:
         return torch.equal(functional_call(layer, halves, (x,)), layer(x) / 2)
 
 
-def _operators(expression: Expression) -> Iterator[Operator]:
-    """The operators in a bound, each once."""
+def _factors(expression: Expression) -> Iterator[Operator | Scale]:
+    """The operators and scales in a bound, each once."""
     if isinstance(expression, Times):
-        yield from _operators(expression.of)
-        if isinstance(expression.factor, Operator):
+        yield from _factors(expression.of)
+        if not isinstance(expression.factor, float):
             yield expression.factor
     elif isinstance(expression, Sum):
-        yield from dict.fromkeys(op for part in expression.parts for op in _operators(part))
+        yield from dict.fromkeys(factor for part in expression.parts for factor in _factors(part))
     else:
         assert isinstance(expression, Constant)
 

@@ -5,7 +5,10 @@ Names rather than classes, so that the activations of timm and transformers are 
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 AFFINE_LAYERS = (
     nn.Linear,
@@ -46,7 +49,6 @@ ACTIVATIONS = {
     "softsign": 1.0,
     "softplus": 1.0,
     "logsigmoid": 1.0,
-    "celu": 1.0,
     "sigmoid": 0.25,
     "hardsigmoid": 1 / 6,
     "hardswish": 1.5,
@@ -113,7 +115,7 @@ _CLAMPS = {"clamp", "clip", "clampmin", "clampmax"}
 
 def is_activation(name: str) -> bool:
     """Whether ``slope`` knows a class of this name, in lower case."""
-    return name in ACTIVATIONS or name in ("leakyrelu", "elu", "prelu")
+    return name in ACTIVATIONS or name in ("leakyrelu", "elu", "celu", "prelu")
 
 
 def slope(name: str, part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
@@ -132,6 +134,9 @@ def slope(name: str, part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if name == "elu":
         given = part.alpha if part is not None else (*args, kwargs.get("alpha", 1.0))[0]
         return max(1.0, abs(float(given)))
+    if name == "celu":
+        given = part.alpha if part is not None else (*args, kwargs.get("alpha", 1.0))[0]
+        return 1.0 if float(given) > 0 else None
     if name == "prelu" and part is not None:
         return max(1.0, float(part.weight.detach().abs().max()))
     if name in _CLAMPS and all(isinstance(limit, int | float | None) for limit in (*args, *kwargs.values())):
@@ -149,3 +154,40 @@ def window_overlap(pool: Any) -> float:
     for size, stride in zip(sizes, strides, strict=True):
         product *= -(-size // stride)
     return product**0.5
+
+
+@torch.no_grad()
+def behaves(layer: nn.Module, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a layer with a forward of its own does what its class or name says; torch's own layers are believed.
+
+    Args:
+        layer: In evaluation mode.
+        name: Of its class, in lower case.
+        shape: Of one example's input.
+    """
+    if type(layer).forward.__module__.startswith("torch."):
+        return True
+    forward = layer.forward  # without hooks, such as those of our own constraint
+    tensors = [*layer.parameters(), *layer.buffers()]
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    x, y = (3 * torch.randn(2, *shape, generator=generator).to(like) for _ in range(2))
+    try:
+        if isinstance(layer, _BatchNorm):
+            expected = F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps)
+            activation = getattr(layer, "act", nn.Identity())
+            return _close(forward(x), activation(expected))
+        if isinstance(layer, AFFINE_LAYERS):
+            return _close(forward(x) + forward(y), forward(x + y) + forward(torch.zeros_like(x)))
+        if name in IDENTITIES:
+            return torch.equal(forward(x), x)
+        largest = slope(name, layer, (), {})
+        return largest is not None and bool(
+            ((forward(x + 0.01) - forward(x)).abs() <= 0.01 * largest * 1.02 + 1e-6).all()
+        )
+    except (RuntimeError, TypeError, ValueError):
+        return False
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))

@@ -120,11 +120,15 @@ def estimated(operator: Operator, steps: int = 10) -> Tensor:
 
 @torch.no_grad()
 def power_step(linear: LinearMap, x: Tensor) -> tuple[Tensor, Tensor]:
-    """One power iteration: the left vector of a right one, and the next right one."""
+    """One power iteration: the left vector of a right one, and the next right one.
+
+    A map that is 0, as of layers that start so, leaves the right one where it is.
+    """
     y = linear(x)
     y = y / y.norm().clamp(min=torch.finfo(y.dtype).tiny)
-    x = linear.adjoint(y)
-    return y, x / x.norm().clamp(min=torch.finfo(x.dtype).tiny)
+    moved = linear.adjoint(y)
+    length = moved.norm()
+    return y, torch.where(length > 0, moved / length.clamp(min=torch.finfo(x.dtype).tiny), x)
 
 
 def precision(operator: Operator) -> torch.dtype:

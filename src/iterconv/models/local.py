@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iterconv._typing import Float
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 
 
 class LocallyConnected2d(nn.Module):
@@ -43,6 +43,12 @@ class LocallyConnected2d(nn.Module):
         equal_start: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
+            raise InputError(f"image_size={image_size!r:.40} is no pair; pass (height, width)")
+        numbers = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
+        numbers |= {"stride": stride, "padding": padding, "image_size": image_size[0], "image_size[1]": image_size[1]}
+        for name, number in numbers.items():
+            check_number(name, number, whole=True)
         if min(in_channels, out_channels, kernel_size, stride, *image_size) < 1 or padding < 0:
             raise InputError("channels, kernel_size, image_size and stride have to be 1 or more, padding 0 or more")
         self.image_size, self.kernel_size, self.stride, self.padding = tuple(image_size), kernel_size, stride, padding
@@ -63,8 +69,9 @@ class LocallyConnected2d(nn.Module):
         self, x: Float[Tensor, "n in_channels in_height in_width"]
     ) -> Float[Tensor, "n out_channels out_height out_width"]:
         """Apply each position's kernel to what is below it."""
-        if tuple(x.shape[-2:]) != self.image_size:
-            raise InputError(f"images of {tuple(x.shape[-2:])} pixels came to a layer made for {self.image_size}")
+        if tuple(x.shape[1:]) != (self.weight.shape[3], *self.image_size):
+            expected = f"(n, {self.weight.shape[3]}, {self.image_size[0]}, {self.image_size[1]})"
+            raise InputError(f"images of shape {tuple(x.shape)} came to a layer made for {expected}")
         height, width, out = self.weight.shape[:3]
         patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)
         y = torch.einsum("nip,poi->nop", patches, self.weight.view(height * width, out, -1))
