@@ -18,7 +18,7 @@ from iterconv.data.dataset import Split
 from iterconv.data.sources import Source
 from iterconv.models.toy import forward_model, iterative_algorithm
 from iterconv.studies import catalogue, workers
-from iterconv.studies.catalogue import Scale, Setting, find_scale, find_studies
+from iterconv.studies.catalogue import Scale, Setting, find_scale, find_studies, unique_runs
 from iterconv.studies.cost import cost, estimated_gpu_seconds, estimated_seconds
 from iterconv.studies.inverse import TRACED, ToyRun, perturbed, toy_runs
 from iterconv.studies.reproduce import (
@@ -28,7 +28,6 @@ from iterconv.studies.reproduce import (
     list_studies,
     reproduce,
     unfinished,
-    unique_runs,
     write_report,
 )
 from iterconv.studies.tables import Tables
@@ -76,7 +75,21 @@ def test_quick_is_small_and_real():
     assert {(r.init, r.coupling) for r in three if r.residual == "proper"} == set(catalogue.CONDITIONS)
 
 
-@pytest.mark.parametrize("scale", catalogue.SCALES)
+def test_desk_grows_every_condition_evenly():
+    desk = find_scale("desk")
+    runs = [run for run in unique_runs(find_studies((), desk), desk) if isinstance(run, RunConfig)]
+    assert [(r.width, r.seed) for r in runs] == [(8, s) for s in range(6) for _ in range(5)] + [
+        (16, s) for s in range(3) for _ in range(5)
+    ]
+    assert {(r.init, r.coupling) for r in runs[:5]} == set(catalogue.CONDITIONS)
+    assert {(r.blocks, r.stages, r.samples) for r in runs} == {(16, 1, None)}
+    assert [runs[0].learning_rate(epoch) for epoch in (0, 5, 8)] == [0.1, 0.01, 0.001]
+    assert runs[0].hash == "286ca477", "these networks are trained for days"
+    with pytest.raises(InputError, match="fig4 trains nothing at the scale 'desk'; use fig1, fig2"):
+        find_studies(("fig4",), desk)
+
+
+@pytest.mark.parametrize("scale", [name for name in catalogue.SCALES if name != "desk"])
 def test_every_study_has_runs_at_every_scale(scale):
     for study in find_studies(()):
         runs = study.runs(find_scale(scale))

@@ -110,7 +110,7 @@ class Reproduce:
     studies: conf.Positional[tuple[str, ...]] = ()
     """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
     scale: str = "quick"
-    """quick (minutes), small (hours) or paper (GPUs)."""
+    """quick (minutes), small (hours), desk (days) or paper (GPUs)."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
     workers: int = field(default_factory=_cores)
@@ -140,7 +140,7 @@ class Report:
     studies: conf.Positional[tuple[str, ...]] = ()
     """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
     scale: str = "quick"
-    """quick, small or paper."""
+    """quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
 
@@ -158,7 +158,7 @@ class Claims:
     tables: conf.Positional[Path | None] = None
     """A folder of tables, as results/small or runs/report-quick/tables; the finished runs of --scale by default."""
     scale: str = "quick"
-    """quick, small or paper."""
+    """quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
 

@@ -49,6 +49,9 @@ class Scale:
     settings: tuple[Setting, ...]
     toy_seeds: tuple[int, ...] = (0, 1, 2)
     """Of the toy networks, which take seconds at any scale."""
+    in_order: bool = False
+    """Whether runs are trained in the order of ``unique_runs``, so that what is finished at any time can be compared;
+    otherwise the costliest runs go first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,8 @@ _SMALL = RunConfig(data="cifar10", stages=3, blocks=5, samples=4096, evaluation_
 _SMALL_CLUTTER = replace(_SMALL, data="digitclutter-3", samples=8192, epochs=4, lr=0.1, lr_divisor=10.0)
 _THREE_DIGITS = RunConfig(data="digits", stages=3, blocks=5, epochs=8, batch_size=64)
 _UNCONSTRAINED = ("fig2", "fig3", "fig7")
+_DESK_MNIST = RunConfig(data="mnist", stages=1, blocks=16, epochs=10, lr=0.1, lr_divisor=10.0)
+"""Choice: one shape of learning rate for all of ``desk``: 0.1, divided by 10 at half and at three quarters."""
 _WIDTHS = (8, 16, 32, 64)
 
 SCALES = {
@@ -239,6 +244,22 @@ SCALES = {
             toy_seeds=tuple(range(10)),
         ),
         Scale(
+            name="desk",
+            summary="the paper's networks with shortened schedules, days on two cores",
+            settings=tuple(
+                Setting(
+                    label="MNIST, one stage of 16 blocks",
+                    base=_DESK_MNIST,
+                    widths=(width,),
+                    seeds=tuple(range(seeds)),
+                    studies=(*_UNCONSTRAINED, "fig13"),
+                )
+                for width, seeds in ((8, 6), (16, 3))
+            ),
+            toy_seeds=tuple(range(10)),
+            in_order=True,
+        ),
+        Scale(
             name="paper",
             summary="as in the paper: 16 blocks, four widths, six seeds, all epochs; GPUs",
             settings=tuple(
@@ -265,29 +286,56 @@ SCALES = {
 }
 
 
-def find_studies(names: tuple[str, ...]) -> list[Study]:
+def find_studies(names: tuple[str, ...], scale: Scale | None = None) -> list[Study]:
     """Studies by name; all of them for no name.
 
     Args:
         names: Such as ``("fig2", "fig3")``.
+        scale: If given, the scale at which each named study has to train something.
 
     Returns:
         The studies, in the paper's order.
 
     Raises:
-        InputError: If a name is unknown.
+        InputError: If a name is unknown, or the study of that name trains nothing at the scale.
     """
     for name in names:
         if name not in STUDIES:
             raise InputError(f"there is no study {name!r}; the studies are {', '.join(STUDIES)}")
+        if scale is not None and not STUDIES[name].runs(scale):
+            trained = ", ".join(other for other, study in STUDIES.items() if study.runs(scale))
+            raise InputError(f"{name} trains nothing at the scale {scale.name!r}; use {trained}")
     return [study for name, study in STUDIES.items() if not names or name in names]
+
+
+def unique_runs(studies: list[Study], scale: Scale) -> list[Run]:
+    """The runs that studies need at a scale; a run that several studies need is there once.
+
+    Args:
+        studies: The studies.
+        scale: Their scale.
+
+    Returns:
+        Toy networks first, then the settings in their order; within a setting, every condition of one seed comes before
+        the next seed, so that all conditions grow evenly.
+    """
+    toys: list[Run] = [run for study in studies if study.toy for run in toy_runs(scale.toy_seeds)]
+    trained = [
+        run
+        for setting in scale.settings
+        for run in sorted(
+            (run for study in studies if study.name in setting.studies for run in study.setting_runs(setting)),
+            key=lambda run: run.seed,
+        )
+    ]
+    return list({run.name: run for run in [*toys, *trained]}.values())
 
 
 def find_scale(name: str) -> Scale:
     """A scale by name.
 
     Args:
-        name: quick, small or paper.
+        name: quick, small, desk or paper.
 
     Returns:
         The scale.

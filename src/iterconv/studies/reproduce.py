@@ -6,7 +6,16 @@ from pathlib import Path
 
 from iterconv.commands import bar, console, require_folder
 from iterconv.errors import InputError
-from iterconv.studies.catalogue import SCALES, STUDIES, Run, Scale, Study, find_scale, find_studies
+from iterconv.studies.catalogue import (
+    SCALES,
+    STUDIES,
+    Run,
+    Scale,
+    Study,
+    find_scale,
+    find_studies,
+    unique_runs,
+)
 from iterconv.studies.cost import estimated_gpu_seconds, estimated_seconds, machine_factor
 from iterconv.studies.inverse import ToyRun
 from iterconv.studies.tables import Tables
@@ -19,7 +28,7 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
 
     Args:
         names: The studies; all of them if empty.
-        scale_name: quick, small or paper.
+        scale_name: quick, small, desk or paper.
         root: The folder of runs and reports.
         workers: Runs side by side.
         stop: Set when the user interrupts.
@@ -39,7 +48,7 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
             f"{len(missing)} of {len(unique_runs(studies, scale))} runs to do, {workers} at a time; "
             f"about {duration(missing, workers)} on cores like the reference machine's"
         )
-    failed = _train(missing, root, workers, stop) if missing else {}
+    failed = _train(missing, scale, root, workers, stop) if missing else {}
     for name, reason in failed.items():
         console.print(f"failed: {name}: {reason}")
     write_report(names, scale_name, root)
@@ -48,7 +57,8 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
 
 def _find(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> tuple[list[Study], Scale]:
     _check_place(root, workers)
-    return find_studies(names), find_scale(scale_name)
+    scale = find_scale(scale_name)
+    return find_studies(names, scale), scale
 
 
 def _check_place(root: Path, workers: int) -> None:
@@ -78,7 +88,7 @@ def gather(studies: list[Study], scale: Scale, root: Path) -> Tables:
     return tables
 
 
-def _train(missing: list[Run], root: Path, workers: int, stop: threading.Event) -> dict[str, str]:
+def _train(missing: list[Run], scale: Scale, root: Path, workers: int, stop: threading.Event) -> dict[str, str]:
     # Epochs of big nets take longer: the bar counts estimated seconds, so that the time left is about right.
     share = {run.name: estimated_seconds(run) / _epochs(run) for run in missing}
     total = sum(estimated_seconds(run) for run in missing)
@@ -100,8 +110,8 @@ def _train(missing: list[Run], root: Path, workers: int, stop: threading.Event) 
                 outcome = f"test error {RunFolder(root / run.name, run).result()['test_error']:.2%}"
             console.print(f"{finished}/{len(missing)} {run.name}: {outcome}, {time.monotonic() - started:.0f} s")
 
-        # The costliest first, so that no core waits long for the last run.
-        order = sorted(missing, key=estimated_seconds, reverse=True)
+        # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
+        order = missing if scale.in_order else sorted(missing, key=estimated_seconds, reverse=True)
         return run_all(order, root, workers=workers, on_epoch=on_epoch, on_finished=on_finished, stop=stop).failed
 
 
@@ -114,7 +124,7 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
 
     Args:
         names: The studies; all of them if empty.
-        scale_name: quick, small or paper.
+        scale_name: quick, small, desk or paper.
         root: The folder of runs and reports.
 
     Returns:
@@ -125,15 +135,11 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
     """
     from iterconv.report import render
 
-    studies, scale = find_studies(names), find_scale(scale_name)
+    scale = find_scale(scale_name)
+    studies = find_studies(names, scale)
     path = render(studies, scale, gather(studies, scale, root), root)
     console.print(f"report in {path}")
     return 0
-
-
-def unique_runs(studies: list[Study], scale: Scale) -> list[Run]:
-    """The runs that studies need; what several need, once."""
-    return list({run.name: run for study in studies for run in study.runs(scale)}.values())
 
 
 def unfinished(studies: list[Study], scale: Scale, root: Path) -> list[Run]:
@@ -194,7 +200,7 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -
 
     Args:
         names: The studies; all of them if empty.
-        scale_name: quick, small or paper.
+        scale_name: quick, small, desk or paper.
         root: The folder of runs.
         workers: Runs side by side.
 
