@@ -32,11 +32,10 @@ def own(*, inputs=None, **options):
 
 
 def randomised(model):
-    """Scales, biases and heads that start at 0 would hide every block, or a mistake in one."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point() and parameter.abs().max() < 1e-4:
-                nn.init.normal_(parameter, std=0.5)
+    """Scales and heads that start at 0 would hide every block."""
+    for name, parameter in model.named_parameters():
+        if "bias" not in name and parameter.is_floating_point() and parameter.detach().abs().max() < 1e-4:
+            nn.init.normal_(parameter, std=0.5)
     return model.eval()
 
 
