@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iterconv import metrics
 from iterconv.errors import InputError
-from iterconv.stages import CONTRACT, require_staged
+from iterconv.stages import is_staged, require_staged
 
 
 def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
@@ -20,7 +20,7 @@ def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     """
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
         raise InputError(f"batches is a {type(batches).__name__}; pass an iterable of (inputs, targets), as [(x, y)]")
-    if not isinstance(model, torch.nn.Module) or all(hasattr(model, name) for name in CONTRACT):
+    if not isinstance(model, torch.nn.Module) or is_staged(model):
         require_staged(model)
         return model, batches
     from iterconv.adapters import adapt
@@ -95,7 +95,7 @@ def pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]
     """
     inputs, targets = _split(batch)
     if getattr(model, "predicts_next_tokens", False) and (targets is None or targets.ndim == 2):
-        from iterconv.adapters.adapt import next_tokens
+        from iterconv.adapters import next_tokens
 
         targets = next_tokens(inputs)
     if targets is None and reference == "predictions":

@@ -88,7 +88,8 @@ def measure(
         "seed": seed,
         "examples": rows.shape[1],
         "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
-        "block_applications": paths.block_applications(_routes(paths.full_route(model.stages), families)),
+        "block_applications": paths.block_applications(_routes(paths.full_route(model.stages), families), model.stages),
+        "stages": [str(stage) for stage in model.stages] if hasattr(model, "bind") else [],
     }
     return Report(
         _curve_table(families, means, confidence, rows.shape[1]),
@@ -160,12 +161,13 @@ def _values(
         for key, column in _batch_values(model, routes, inputs, targets, reference, number, chances).items():
             columns.setdefault(key, []).append(column)
         examples += len(next(reversed(columns.values()))[-1])
-        units.append(model)
+        units.append(model, inputs)
         if progress:
             progress(examples)
     if not examples:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
     values = {key: np.concatenate(parts) for key, parts in columns.items()}
+    values = {key: column for key, column in values.items() if len(column) == examples}
     chance = float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
     return values, chance, units.numbers
 
@@ -183,7 +185,7 @@ def _batch_values(
     values: dict[tuple[int, paths.Path, str], NDArray[np.float64]] = {}
     intact: tuple[Any, ...] = ()
     predicted: Any = targets
-    rows = getattr(model, "rows", lambda z, count: z)
+    rows = getattr(model, "rows", lambda z, count, inputs: z)
     for route, outcome in paths.evaluate(model, routes, inputs):
         if route == full:
             targets = outcome.output.argmax(1) if targets is None else targets
@@ -202,10 +204,11 @@ def _batch_values(
             compared["exact_error"] = metrics.exact_error(outcome.output, targets, 1.0)
         left = [stage for stage, path in enumerate(route) if path != full[stage]] or range(len(full))
         for stage in left:
-            compared["distance"] = metrics.distance(
-                *(rows(z, len(outcome.output)) for z in (outcome.stage_outputs[stage], intact[stage]))
-            )
-            for metric, column in compared.items():
+            ends = [rows(z, len(outcome.output), inputs) for z in (outcome.stage_outputs[stage], intact[stage])]
+            measured = dict(compared)
+            if all(end is not None for end in ends):  # else their rows are neither examples nor tokens
+                measured["distance"] = metrics.distance(*ends)
+            for metric, column in measured.items():
                 values[stage, route[stage], metric] = column.double().cpu().numpy()
     return values
 
@@ -251,9 +254,9 @@ class Units:
         self._parts: list[NDArray[np.int64]] = []
         self._count = 0
 
-    def append(self, model: Any) -> None:
-        """Note the units of the batch that a model evaluated last."""
-        found = getattr(model, "units", lambda: None)()
+    def append(self, model: Any, inputs: Any) -> None:
+        """Note the units of a batch."""
+        found = getattr(model, "units", lambda inputs: None)(inputs)
         if found is not None:
             self._parts.append(found.cpu().numpy() + self._count)
             self._count = int(self._parts[-1].max(initial=self._count - 1)) + 1

@@ -8,13 +8,13 @@ its ordinary path.
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, takewhile
+from itertools import chain, combinations, takewhile
 from typing import Any
 
 from torch import Tensor
 
 from iterconv.errors import InputError
-from iterconv.stages import Path, Stage, rejections_in_a_line
+from iterconv.stages import Path, rejections_in_a_line
 
 Route = tuple[Path, ...]
 """A path for every stage of a network."""
@@ -119,7 +119,7 @@ FAMILIES: dict[str, Callable[[int], list[Perturbation]]] = {
 """Perturbations of a stage from its number of blocks; the first three are the paper's."""
 
 
-def full_route(stages: Iterable[Stage]) -> Route:
+def full_route(stages: Iterable[Any]) -> Route:
     """The ordinary pass through the whole network."""
     return tuple(tuple(range(len(stage.blocks))) for stage in stages)
 
@@ -143,10 +143,12 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
     route alone. The first route given is evaluated first and the others by how long they stay with it, so
     give the ordinary pass first and compare the others with it as they come.
 
+    Stages of foreign models whose beginnings can't be shared are run by one pass of the whole model for each route.
+
     Args:
         model: A model that satisfies the contract, in evaluation mode if nothing is to change.
         routes: Paths for every stage; a path may be empty. Repeated routes are evaluated once.
-        inputs: A batch for the model's stem.
+        inputs: A batch that the model takes.
 
     Yields:
         Each different route with its outcome, in the order of the walk.
@@ -155,16 +157,54 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
         InputError: If a route has not one path a stage, names a block that is not there, or if a block
             changes its input in place, or the model rejects the batch.
     """
+    routes = list(routes)
+    for route in routes:
+        _steps(route, model.stages)
+    with rejections_in_a_line(model):
+        bound = model.bind(inputs) if hasattr(model, "bind") else model
+    return evaluate_bound(bound, routes, inputs)
+
+
+def evaluate_bound(model: Any, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
+    """As ``evaluate``, for a model that is bound to a batch already, or needs not be."""
+    alone = dict.fromkeys(route for route in routes if runs_alone(model.stages, route))
+    together = _walk(model, [route for route in routes if route not in alone], inputs)
+    apart = _whole_passes(model, list(alone))
+    return chain(apart, together) if routes and routes[0] in alone else chain(together, apart)
+
+
+def runs_alone(stages: Any, route: Route) -> bool:
+    """Whether a route takes a pass of the whole model, as it perturbs a stage whose beginnings can't be shared."""
+    return any(
+        not getattr(stage, "shared", True) and path != tuple(range(len(stage.blocks)))
+        for stage, path in zip(stages, route, strict=True)
+    )
+
+
+def _whole_passes(model: Any, routes: Sequence[Route]) -> Iterator[tuple[Route, Outcome]]:
+    for route in routes:
+        with rejections_in_a_line(model):
+            outcome = model.whole(route)
+        yield route, outcome
+
+
+def _walk(model: Any, routes: Sequence[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
+    if not routes:
+        return
     stages = model.stages
     order = _walk_order([_steps(route, stages) for route in routes])
+    ordinary, _ = _steps(full_route(stages), stages)
+    known = model.along() if hasattr(model, "along") else []  # what a bound model has recorded need not be computed
     with rejections_in_a_line(model):
         trunk: list[_State] = [_State(model.stem(inputs), None, ())]
     for position, (steps, route) in enumerate(order):
         following = order[position + 1][0] if position + 1 < len(order) else ()
         kept = _common(steps, following)  # deeper states serve no later route
+        recorded = min(_common(steps, ordinary), len(known))
         state = trunk[-1]
         for depth in range(len(trunk) - 1, len(steps)):
-            state = _advance(model, state, steps[depth])
+            z = known[depth] if depth < recorded else _advance(model, state, steps[depth])
+            state = _next(state, steps[depth], len(stages), z)
             if depth < kept:
                 trunk.append(state)
         yield route, Outcome(state.stage_outputs, state.z)
@@ -172,22 +212,49 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
         del trunk[kept + 1 :]
 
 
-def block_applications(routes: Iterable[Route]) -> int:
+def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, Any]]:
+    """Follow the ordinary pass block by block.
+
+    Args:
+        model: A model that satisfies the contract.
+        inputs: A batch that it takes.
+
+    Yields:
+        The number of the stage, the number of the block, what enters and what leaves the block, and the stage, which
+        for foreign models is bound to the batch.
+    """
+    with rejections_in_a_line(model):
+        bound = model.bind(inputs) if hasattr(model, "bind") else model
+    along = iter(bound.along()) if hasattr(bound, "along") else None
+    state = _State(None if along else bound.stem(inputs), None, ())
+    for stage, block in _steps(full_route(bound.stages), bound.stages)[0][:-1]:
+        entering = bound.entered(stage, block) if along and block >= 0 else state.z
+        z = next(along) if along else _advance(bound, state, (stage, block))
+        state = _next(state, (stage, block), len(bound.stages), z)
+        if block >= 0:
+            yield stage, block, entering, z, bound.stages[stage]
+
+
+def block_applications(routes: Iterable[Route], stages: Any = ()) -> int:
     """Count the block applications that ``evaluate`` makes: the distinct beginnings that end in a block.
 
     Args:
         routes: Paths for every stage.
+        stages: The stages, if some of them are run by passes of the whole model, whose beginnings are not shared.
 
     Returns:
         The minimum for these routes; running each alone takes the sum of their paths' lengths.
     """
+    routes = set(routes)
+    alone = {route for route in routes if stages and runs_alone(stages, route)}
     beginnings = {
         (route[:stage], route[stage][: length + 1])
         for route in routes
+        if route not in alone
         for stage in range(len(route))
         for length in range(len(route[stage]))
     }
-    return len(beginnings)
+    return len(beginnings) + sum(len(path) for route in alone for path in route)
 
 
 @dataclass(frozen=True)
@@ -197,17 +264,23 @@ class _State:
     stage_outputs: tuple[Any, ...]
 
 
-def _advance(model: Any, state: _State, step: _Step) -> _State:
+def _next(state: _State, step: _Step, stages: int, z: Any) -> _State:
+    """The state behind a step that made ``z``."""
     stage, block = step
-    if stage == len(model.stages):
-        outputs = (*state.stage_outputs, state.z)
-        return _State(model.head(state.z), None, outputs)
     if block >= 0:
-        return _State(_apply(model, step, state), state.stage_input, state.stage_outputs)
-    if stage == 0:
-        return _State(state.z, state.z, ())
-    entered = model.transitions[stage - 1](state.z)
-    return _State(entered, entered, (*state.stage_outputs, state.z))
+        return _State(z, state.stage_input, state.stage_outputs)
+    outputs = (*state.stage_outputs, state.z) if stage > 0 else ()
+    return _State(z, z if stage < stages else None, outputs)
+
+
+def _advance(model: Any, state: _State, step: _Step) -> Any:
+    """What a step makes of the representation."""
+    stage, block = step
+    if block >= 0:
+        return _apply(model, step, state)
+    if stage == len(model.stages):
+        return model.head(state.z)
+    return state.z if stage == 0 else model.transitions[stage - 1](state.z)
 
 
 def _apply(model: Any, step: _Step, state: _State) -> Any:

@@ -66,7 +66,7 @@ class Plan:
             InputError: If the number is not on the frontier, the blocks are not children of one container, or the copy
                 does not reproduce the route.
         """
-        from iterconv.adapters.surgery import rebuilt
+        from iterconv.adapters.rebuild import rebuilt
 
         return rebuilt(self.model, self.route(blocks))
 
@@ -248,5 +248,5 @@ class _Errors:
                             targets = metrics.predict(outcome.output, targets)
                     found[route] = metrics.error(outcome.output, targets, chance).double().cpu().numpy()
                 columns.append(np.stack([found[route] for route in routes]))
-                self.units.append(model)
+                self.units.append(model, inputs)
         return np.concatenate(columns, axis=1)

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from iterconv import paths
 from iterconv._typing import Float
 from iterconv.batches import inputs_of, staged
 from iterconv.errors import InputError
@@ -31,24 +32,23 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
     model, batches = staged(model, batches)
     sums: list[Any] = [0.0] * len(model.stages)
     examples = 0
+    without_padding = getattr(model, "without_padding", lambda z, inputs: z)
     with untouched(model):
         for batch in batches:
-            z = model.stem(inputs_of(batch, model))
-            examples += len(z)
-            for number, stage in enumerate(model.stages):
-                z = entered = model.transitions[number - 1](z) if number else z
-                updates = []
-                for block in range(len(stage.blocks)):
-                    after = stage.step(block, z, entered)
-                    updates.append((after - z).flatten(1).float())
-                    z = after
-                directions = nn.functional.normalize(torch.stack(updates), dim=2)
-                sums[number] = sums[number] + torch.einsum("ind,jnd->ij", directions, directions).double()
+            inputs = inputs_of(batch, model)
+            updates: list[list[Tensor]] = [[] for _ in model.stages]
+            for number, _, z, after, _ in paths.block_inputs(model, inputs):
+                updates[number].append(without_padding(after - z, inputs).flatten(1).float())
+            examples += len(updates[0][0])
+            for number, own in enumerate(updates):
+                directions = nn.functional.normalize(torch.stack(own), dim=2)
+                cosines = torch.einsum("ind,jnd->ij", directions, directions).cpu().double()
+                sums[number] = sums[number] + cosines / len(own[0]) * len(updates[0][0])
     if not examples:
         raise InputError("there are no batches to compare blocks on; pass an iterable of (inputs, targets)")
     rows = []
     for number, stage in enumerate(model.stages):
-        maps = {"weights": _weight_cosines(stage.blocks), "updates": (sums[number] / examples).cpu()}
+        maps = {"weights": _weight_cosines(stage.blocks), "updates": sums[number] / examples}
         rows += [
             {"stage": number, "kind": kind, "block": a, "other": b, "value": float(values[a, b])}
             for kind, values in maps.items()

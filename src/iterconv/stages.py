@@ -1,17 +1,23 @@
 """The model contract: stem -> (stage -> transition)* -> head.
 
 A *stage* is a run of blocks that share one representational format, so that any block can be dropped,
-repeated or moved. Everything that perturbs a model does so through ``Stage.step``.
+repeated or moved. Everything that perturbs a model does so through ``Stage.step``, or, for models of others, through
+what ``model.bind(inputs)`` returns: the model bound to one batch.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import copy
+import random
+import sys
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_number
 
 CONTRACT = ("stem", "stages", "transitions", "head")
 """What a staged model has."""
@@ -105,17 +111,40 @@ class StagedModel(nn.Module):
         Raises:
             InputError: If fewer than two blocks of a stage would be coupled.
         """
-        groups = [list(stage.blocks)[first:] for stage in self.stages]
-        if first < 0 or any(len(group) < 2 for group in groups):
-            raise InputError(
-                f"first={first} leaves a stage with fewer than two blocks to couple; "
-                f"stages have {[len(stage) for stage in self.stages]} blocks"
-            )
-        return groups
+        return coupling_groups(self.stages, first)
+
+
+def coupling_groups(stages: Iterable[Any], first: int = 0) -> list[list[nn.Module]]:
+    """The different blocks of each stage from number ``first`` on.
+
+    Args:
+        stages: Whatever has ``blocks``.
+        first: The first coupled block of each stage, from 0.
+
+    Returns:
+        One list of blocks a stage.
+
+    Raises:
+        InputError: If fewer than two different blocks of a stage would be coupled.
+    """
+    check_number("first", first, whole=True)
+    counts = [len(stage.blocks) for stage in stages]
+    groups = [list(dict.fromkeys(list(stage.blocks)[max(first, 0) :])) for stage in stages]
+    if first < 0 or any(len(group) < 2 for group in groups):
+        raise InputError(
+            f"first={first} leaves a stage with fewer than two blocks to couple; stages have {counts} blocks, of which "
+            "blocks that are one and the same module count once"
+        )
+    return groups
+
+
+def is_staged(model: object) -> bool:
+    """Whether a model satisfies the contract, or can be bound to a batch and then does."""
+    return hasattr(model, "bind") or all(hasattr(model, name) for name in CONTRACT)
 
 
 def require_staged(model: object) -> None:
-    """Raise ``InputError`` unless ``model`` satisfies the contract.
+    """Raise ``InputError`` unless ``model`` satisfies the contract, or can be bound to a batch and then does.
 
     Args:
         model: Any object.
@@ -123,6 +152,8 @@ def require_staged(model: object) -> None:
     Raises:
         InputError: If ``stem``, ``stages``, ``transitions`` or ``head`` is missing, or does not fit.
     """
+    if hasattr(model, "bind"):
+        return
     missing = [name for name in CONTRACT if not hasattr(model, name)]
     if missing:
         raise InputError(
@@ -141,30 +172,105 @@ def require_staged(model: object) -> None:
             )
 
 
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluate ``model`` inside without leaving a trace.
+class Snapshot:
+    """What evaluating a model may change: buffers, plain attributes of its modules (modes among them), random states.
 
-    Inside, the model is in evaluation mode and no gradients are recorded. Afterwards each module's mode,
-    every buffer and the random state of torch are as they were, also when an error is raised.
+    Attributes that are tensors, lists, dictionaries or sets are restored with what was in them; whatever else changes
+    within itself, such as an object of the user's, is not seen.
 
     Args:
         model: Any module.
     """
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+
+    def __init__(self, model: nn.Module) -> None:
+        self._owners = [
+            (owner, {name: (value, _kept(value)) for name, value in owner.items() if name not in _MACHINERY})
+            for module in model.modules()
+            for owner in (module._buffers, module.__dict__)
+            if isinstance(owner, dict)  # scripted modules keep theirs within torch
+        ]
+        kinds = {parameter.device.type for parameter in model.parameters()} - {"cpu", "meta"}
+        self._accelerators = [torch.get_device_module(kind) for kind in sorted(kinds)]
+        self._random = self._random_states()
+
+    def _random_states(self) -> tuple[Any, ...]:
+        accelerators = [module.get_rng_state() for module in self._accelerators if hasattr(module, "get_rng_state")]
+        return torch.get_rng_state(), random.getstate(), np.random.get_state(), accelerators
+
+    def restore(self) -> None:
+        """Put everything back as it was when the snapshot was taken."""
+        with torch.no_grad():
+            for owner, before in self._owners:
+                for name in [name for name in owner if name not in before and name not in _MACHINERY]:
+                    del owner[name]
+                for name, (value, kept) in before.items():
+                    _refill(value, kept)
+                    if owner.get(name, before) is not value:
+                        owner[name] = value
+        torch.set_rng_state(self._random[0])
+        random.setstate(self._random[1])
+        np.random.set_state(self._random[2])
+        for module, state in zip(self._accelerators, self._random[3], strict=False):
+            module.set_rng_state(state)
+
+
+HANDLER = "_iterconv_handler"
+"""The attribute of a module whose calls somebody else answers for a moment."""
+_MACHINERY = (set(nn.Module().__dict__) - {"training"}) | {HANDLER}
+"""Attributes that torch's modules have for torch's own purposes."""
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return None if value.is_meta else value.detach().clone()
+    return copy.copy(value) if isinstance(value, (list, dict, set, deque)) else value
+
+
+def _refill(value: Any, kept: Any) -> None:
+    """Give an attribute's tensor or container the contents that it had."""
+    if isinstance(value, Tensor) and kept is not None and not _same(value, kept):
+        value.data = kept.clone()
+    elif isinstance(value, dict) and not _alike([*value, *value.values()], [*kept, *kept.values()]):
+        value.clear()
+        value.update(kept)
+    elif isinstance(value, (list, deque)) and not _alike(value, kept):
+        value.clear()
+        value.extend(kept)
+    elif isinstance(value, set) and value != kept:
+        value.clear()
+        value.update(kept)
+
+
+def _alike(some: Collection[Any], others: Collection[Any]) -> bool:
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
+
+
+def _compiled_off() -> Any:
+    """Let compiled modules run as they were written, if there can be any: importing the compiler takes seconds."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluate ``model`` inside without leaving a trace.
+
+    Inside, the model is in evaluation mode, no gradients are recorded, compiled modules run as they were written, and
+    transformer layers of torch run module by module. Afterwards each module's mode, buffers and plain attributes and
+    the random states of torch, NumPy and Python are as they were, also when an error is raised.
+
+    Args:
+        model: Any module.
+    """
+    snapshot = Snapshot(model)
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
         model.eval()
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the layers' own modules
+        with _compiled_off(), torch.no_grad():
             yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers and not _same(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
+        torch.backends.mha.set_fastpath_enabled(fast)
+        snapshot.restore()
 
 
 @contextmanager
@@ -179,8 +285,8 @@ def rejections_in_a_line(model: Any) -> Iterator[None]:
         if isinstance(problem, MemoryError) or "memory" in text:
             raise
         raise InputError(
-            f"{_name(model)} rejects the batch ({type(problem).__name__}: {text}); pass what it takes: a tensor, a "
-            "tuple of arguments or a dictionary"
+            f"{_name(model)} rejects the batch ({type(problem).__name__}: {text}); check that model(batch) runs by "
+            "itself, and pass what it takes: a tensor, a tuple of arguments or a dictionary"
         ) from problem
 
 
@@ -189,7 +295,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
-    """Check that a staged model, run block by block, reproduces the untouched reference.
+    """Check that the ordinary pass of a staged model, run block by block, reproduces the untouched reference.
 
     Args:
         model: A model that satisfies the contract.
@@ -211,13 +317,19 @@ def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
     if outcome.output.shape != expected.shape or not torch.equal(outcome.output, expected):
         raise InputError(
             f"run block by block, {_name(model)} does not reproduce {_name(reference)}: "
-            f"outputs differ by up to {_largest_difference(outcome.output, expected)}; check stem, transitions and head"
+            f"outputs differ by up to {_largest_difference(outcome.output, expected)}; {_remedy(model)}"
         )
 
 
 def _name(model: Any) -> str:
     """Of a model's class, or of the foreign one that an adapter drives."""
     return type(getattr(model, "model", model)).__name__
+
+
+def _remedy(model: Any) -> str:
+    if hasattr(model, "bind"):
+        return "two passes of such a model have to be equal, so remove what makes them differ, such as a state it keeps"
+    return "check stem, transitions and head"
 
 
 def _largest_difference(a: Tensor, b: Tensor) -> str:

@@ -1,6 +1,7 @@
 """Models that someone brings: found, driven and checked through their own modules."""
 
-from iterconv.adapters.adapt import AdaptedModel, adapt, logits, next_token, next_tokens
-from iterconv.adapters.finding import find_stages
+from iterconv.adapters.adapt import AdaptedModel, AdaptedStage, adapt
+from iterconv.adapters.find import find_stages
+from iterconv.adapters.outputs import logits, next_token, next_tokens
 
-__all__ = ["AdaptedModel", "adapt", "find_stages", "logits", "next_token", "next_tokens"]
+__all__ = ["AdaptedModel", "AdaptedStage", "adapt", "find_stages", "logits", "next_token", "next_tokens"]

@@ -1,95 +1,154 @@
-"""What passes through a module call: where the representation is among arguments and results."""
+"""Calls of modules: their tensors by place, calls that are answered by somebody else, batches as arguments."""
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from iterconv.stages import HANDLER
 
 CACHES = ("past_key_values", "past_key_value", "layer_past", "past_kv")
 """Arguments by which blocks of language models keep what they attended to; a repeated block would attend to itself."""
 
+Place = tuple[Any, ...]
+"""Where a tensor stands in a nested structure: indices, keys and field names from the outside in."""
+
 
 @dataclass(frozen=True)
-class Call:
-    """Arguments of a module call, with the representation taken out."""
+class Arguments:
+    """The arguments of one module call."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    keyword: str | None
-    """Under which name the representation was passed; None if it came first."""
 
-    @classmethod
-    def split(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor | None, "Call"]:
-        """The representation, which is the first tensor, and everything else."""
-        if args and isinstance(args[0], Tensor):
-            return args[0], cls(args[1:], kwargs, None)
-        for name, value in kwargs.items():
-            if isinstance(value, Tensor):
-                return value, cls(args, {k: v for k, v in kwargs.items() if k != name}, name)
-        return None, cls(args, kwargs, None)
+    def tensors(self) -> dict[Place, Tensor]:
+        """All tensors among the arguments, also in nested ones, by place."""
+        return tensors_in((self.args, self.kwargs))
 
-    def without_cache(self) -> "Call":
-        """The same call with caches off."""
-        off = {name: None for name in CACHES if name in self.kwargs}
+    def with_tensors(self, tensors: Mapping[Place, Any]) -> "Arguments":
+        """The same arguments with other tensors at some places."""
+        return Arguments(*with_tensors((self.args, self.kwargs), tensors))
+
+    def without_cache(self) -> "Arguments":
+        """The same arguments with caches off."""
+        off: dict[str, Any] = {name: None for name in CACHES if name in self.kwargs}
         if "use_cache" in self.kwargs:
-            off["use_cache"] = False  # type: ignore[assignment]
-        return Call(self.args, {**self.kwargs, **off}, self.keyword)
-
-    def made(self, function: Callable[..., Any], z: Any) -> Any:
-        """Call a function with another representation."""
-        if self.keyword is None:
-            return function(z, *self.args, **self.kwargs)
-        return function(*self.args, **{**self.kwargs, self.keyword: z})
+            off["use_cache"] = False
+        return Arguments(self.args, {**self.kwargs, **off})
 
 
-def representation(result: Any) -> Any:
-    """The tensor that a block passes on: its result, or the first part of it."""
-    if isinstance(result, (tuple, list)):
-        return result[0] if result else None
-    if isinstance(result, Mapping):
-        return next(iter(result.values()), None)
-    if is_dataclass(result) and not isinstance(result, type) and fields(result):
-        return getattr(result, fields(result)[0].name)
-    return result
+def tensors_in(value: Any) -> dict[Place, Tensor]:
+    """All tensors in tuples, lists, mappings and dataclasses, however nested, by place."""
+    return {place: leaf for place, leaf in leaves_in(value).items() if isinstance(leaf, Tensor)}
 
 
-def with_representation(result: Any, z: Any) -> Any:
-    """A result of the same form with another representation in it."""
-    if isinstance(result, tuple) and hasattr(result, "_fields"):  # a named tuple
-        return type(result)(z, *result[1:])
-    if isinstance(result, (tuple, list)):
-        return type(result)([z, *result[1:]])
-    if isinstance(result, Mapping):
-        made = type(result)(result)  # type: ignore[call-arg]
-        made[next(iter(result))] = z  # type: ignore[index]
+def leaves_in(value: Any) -> dict[Place, Any]:
+    """Whatever is in tuples, lists, mappings and dataclasses, however nested, by place; what is None is left out."""
+    if value is None:
+        return {}
+    if not isinstance(value, (tuple, list, Mapping)) and not (is_dataclass(value) and not isinstance(value, type)):
+        return {(): value}
+    return {(key, *rest): leaf for key, part in _parts(value) for rest, leaf in leaves_in(part).items()}
+
+
+def with_tensors(value: Any, tensors: Mapping[Place, Any]) -> Any:
+    """A structure of the same form with something else at some places.
+
+    Args:
+        value: Tuples, lists, mappings and dataclasses, however nested.
+        tensors: What to put there by place.
+    """
+    if () in tensors:
+        return tensors[()]
+    changed: dict[Any, dict[Place, Any]] = {}
+    for (key, *rest), tensor in tensors.items():
+        changed.setdefault(key, {})[tuple(rest)] = tensor
+    if not changed:
+        return value
+    return _rebuild(value, {key: with_tensors(part, changed.get(key, {})) for key, part in _parts(value)})
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, (tuple, list)):
+        yield from enumerate(value)
+    elif isinstance(value, Mapping):
+        yield from value.items()
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from ((field.name, getattr(value, field.name)) for field in fields(value))
+
+
+def _rebuild(value: Any, parts: dict[Any, Any]) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*parts.values())
+    if isinstance(value, (tuple, list)):
+        return type(value)(parts.values())
+    if isinstance(value, Mapping):
+        made = type(value)(value)  # type: ignore[call-arg]
+        made.update(parts)  # type: ignore[attr-defined]
         return made
-    if is_dataclass(result) and not isinstance(result, type):
-        return replace(result, **{fields(result)[0].name: z})
-    return z
+    return replace(value, **parts)
+
+
+def clone(value: Any) -> Any:
+    """A structure of the same form with copies of its tensors, which in-place operations don't reach."""
+    return with_tensors(value, {place: tensor.clone() for place, tensor in tensors_in(value).items()})
+
+
+def first_tensor(value: Any) -> Any:
+    """The first tensor in a nested structure; None if there is none."""
+    return next(iter(tensors_in(value).values()), None)
+
+
+Handler = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+"""What answers a module's call: it gets the module, the positional and the keyword arguments."""
 
 
 @contextmanager
-def forwards_replaced(replacements: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Give modules another ``forward`` inside; hooks on them stay at work.
+def calls_answered(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
+    """Let handlers answer the calls of modules inside, before any hook of theirs runs.
+
+    Each module's class becomes a subclass of itself whose ``__call__`` asks the handler; ``call_itself`` makes the
+    ordinary call, hooks included.
 
     Args:
-        replacements: New forwards by module.
+        handlers: Who answers, by module.
     """
     with ExitStack() as stack:
-        for module, forward in replacements.items():
-            before = module.__dict__.get("forward")
-            module.__dict__["forward"] = forward
-            stack.callback(_put_back, module, before)
+        for module, handler in handlers.items():
+            stack.callback(_give_back, module, type(module))
+            module.__dict__[HANDLER] = handler
+            object.__setattr__(module, "__class__", _answering(type(module)))  # type: ignore[arg-type]
         yield
 
 
-def _put_back(module: nn.Module, forward: Callable[..., Any] | None) -> None:
-    if forward is None:
-        del module.__dict__["forward"]
-    else:
-        module.__dict__["forward"] = forward
+def _give_back(module: nn.Module, kind: type) -> None:
+    object.__setattr__(module, "__class__", kind)
+    del module.__dict__[HANDLER]
+
+
+@functools.lru_cache(maxsize=1024)
+def _answering(kind: Any) -> Any:
+    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__[HANDLER](self, args, kwargs)
+
+    names = {"__call__": __call__, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), names)
+
+
+def call_itself(module: nn.Module, arguments: Arguments) -> Any:
+    """Call a module as if nobody answered for it."""
+    kind = type(module).__mro__[1] if HANDLER in module.__dict__ else type(module)
+    return kind.__call__(module, *arguments.args, **arguments.kwargs)
+
+
+def can_be_answered(module: nn.Module) -> bool:
+    """Whether somebody else can answer a module's calls; scripted modules are called from within torch."""
+    return not isinstance(module, torch.jit.ScriptModule)
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -101,14 +160,29 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(inputs)
 
 
-def clone(value: Any) -> Any:
-    """Copies of all tensors in a nested structure, so that in-place operations don't reach the originals."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(clone(part) for part in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(clone(part) for part in value)
-    if isinstance(value, dict):
-        return type(value)({name: clone(part) for name, part in value.items()})
-    return value
+def named_arguments(model: nn.Module, inputs: Any) -> Any:
+    """A batch as a dictionary by the names of the model's arguments; itself where it can't be matched with them."""
+    if isinstance(inputs, Mapping):
+        return inputs
+    args = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    try:
+        return inspect.signature(model.forward).bind(*args).arguments
+    except (TypeError, ValueError):
+        return inputs
+
+
+@contextmanager
+def caches_off(model: nn.Module) -> Iterator[None]:
+    """Switch off ``use_cache`` in the configurations of Hugging Face models."""
+    configs: dict[int, Any] = {
+        id(config): config
+        for config in (getattr(module, "config", None) for module in model.modules())
+        if getattr(config, "use_cache", False)
+    }
+    try:
+        for config in configs.values():
+            config.use_cache = False
+        yield
+    finally:
+        for config in configs.values():
+            config.use_cache = True

@@ -1,7 +1,7 @@
 """The audit: what the constraint promises for each block, and what is observed."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from iterconv import paths
 from iterconv.batches import moved, staged
 from iterconv.errors import InputError, check_number
 from iterconv.lipschitz.branches import find_branch, opaque_parts
@@ -64,27 +65,15 @@ def audit(
     rows: list[dict[str, Any]] = []
     total = sum(len(stage.blocks) for stage in adapted.stages)
     with untouched(adapted):
-        for number, block, z, stage_input in block_inputs(adapted, moved(inputs, model)):
-            stage = adapted.stages[number]
+        for number, block, z, _, stage in paths.block_inputs(adapted, moved(inputs, model)):
             row = _paper_row if hasattr(stage, "operators") else _foreign_row
-            rows.append({"stage": number, "block": block, **row(stage, block, z, stage_input, iterations)})
+            rows.append({"stage": number, "block": block, **row(stage, block, z, iterations)})
             if progress:
                 progress(len(rows), total)
     return pd.DataFrame(rows)
 
 
-def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """What enters every block on the ordinary path: (stage, block, representation, the stage's input)."""
-    z = model.stem(inputs)
-    for number, stage in enumerate(model.stages):
-        x = z if number == 0 else model.transitions[number - 1](z)
-        z = x
-        for block in range(len(stage.blocks)):
-            yield number, block, z, x
-            z = stage.step(block, z, x)
-
-
-def _paper_row(stage: Any, block: int, z: Tensor, stage_input: Tensor, iterations: int) -> dict[str, Any]:
+def _paper_row(stage: Any, block: int, z: Tensor, iterations: int) -> dict[str, Any]:
     size = (z.shape[-2], z.shape[-1])
     kernels1, kernels2, left, right = (part[block : block + 1] for part in stage.operators())
     bound = (operator_norms(kernels1, size, left, right) * operator_norms(kernels2, size)).item()
@@ -96,13 +85,13 @@ def _paper_row(stage: Any, block: int, z: Tensor, stage_input: Tensor, iteration
     }
 
 
-def _foreign_row(stage: Any, block: int, z: Tensor, stage_input: Tensor, iterations: int) -> dict[str, Any]:
+def _foreign_row(stage: Any, block: int, z: Tensor, iterations: int) -> dict[str, Any]:
     module = stage.blocks[block]
     try:
         branch = find_branch(module, z[:1])
     except InputError as problem:
         whole = {"estimate": math.nan, "bound": math.nan}
-        rest = _judged(math.nan, lambda x: stage.step(block, x, stage_input) - x, z, iterations)
+        rest = _judged(math.nan, lambda x: stage.step(block, x, None) - x, z, iterations)
         return {**whole, **rest, "not_covered": "; ".join([*opaque_parts(module), str(problem)])}
     bound = float(branch.bound.value(converged))
     judged = _judged(bound / constant_of(module), branch.function, z, iterations)

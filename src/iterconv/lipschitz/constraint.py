@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from iterconv import paths
 from iterconv.batches import moved
 from iterconv.errors import InputError, check_number
 from iterconv.lipschitz.bounds import Constant, Expression, Scale, Sum, Times
@@ -173,8 +174,7 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
             convolution or batch norm with weights, or is constrained already, or if that layer is shared; then nothing
             has been changed.
     """
-    from iterconv.adapters import adapt
-    from iterconv.lipschitz.audit import block_inputs
+    from iterconv.adapters import AdaptedModel, adapt
 
     if not isinstance(model, nn.Module):
         raise InputError(f"{type(model).__name__} is no torch.nn.Module; pass the model itself")
@@ -185,9 +185,11 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
         raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
     found: dict[tuple[int, int], Branch] = {}
     inputs = moved(inputs, model)
-    adapted = adapt(model, inputs, stages=stages)
+    adapted = model if isinstance(model, AdaptedModel) else adapt(model, inputs, stages=stages)
+    if adapted is model and stages is not None:
+        raise InputError("the model is adapted already, with stages of its own; pass adapted.model to name others")
     with untouched(model):
-        for number, block, z, _ in block_inputs(adapted, inputs):
+        for number, block, z, _, _ in paths.block_inputs(adapted, inputs):
             found[number, block] = _checked(adapted.found[number].blocks[block], z, f"block {block} of stage {number}")
     _check_sharing(model, {adapted.found[number].blocks[block]: branch for (number, block), branch in found.items()})
     places = []

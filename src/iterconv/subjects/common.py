@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iterconv.adapters.adapt import logits
+from iterconv.adapters import logits
 from iterconv.adapters.calls import call
 from iterconv.batches import inputs_of
 from iterconv.errors import InputError

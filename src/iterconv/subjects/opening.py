@@ -12,7 +12,7 @@ from torch import nn
 
 from iterconv import data
 from iterconv.adapters import adapt
-from iterconv.adapters.adapt import is_causal
+from iterconv.adapters.outputs import is_causal
 from iterconv.batches import inputs_of
 from iterconv.errors import InputError
 from iterconv.options import Reference

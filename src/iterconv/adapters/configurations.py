@@ -1,0 +1,66 @@
+"""Configurations of Hugging Face models, told what has become of the model's layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth")
+"""What configurations call their number of layers."""
+SIDES = {
+    "encoder": ("encoder_layers", "num_encoder_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
+}
+"""The same for models of two sides, by a word in the names of their modules."""
+
+
+def configurations_of(model: nn.Module) -> list[Any]:
+    """The different configurations of a model and its modules, and those within them, each once."""
+    found: dict[int, Any] = {}
+    waiting = [getattr(module, "config", None) for module in model.modules()]
+    while waiting:
+        config = waiting.pop()
+        if config is not None and id(config) not in found and hasattr(config, "to_dict"):
+            found[id(config)] = config
+            waiting += [part for part in vars(config).values() if hasattr(part, "to_dict")]
+    return list(found.values())
+
+
+def tell_configurations(model: nn.Module, container: str, before: int, order: Sequence[int]) -> None:
+    """Change the number of layers, and every list of one entry a layer, in a model's configurations.
+
+    Args:
+        model: A model, changed in place; nothing happens to one without configurations.
+        container: The name of the module that held the layers.
+        before: How many layers there were.
+        order: Which of them there are now, in their order.
+    """
+    side = next((side for side in ("decoder", "encoder") if side in container), None)
+    others = [name for other, names in SIDES.items() if other != side for name in names]
+    counts = [*COUNTS, *(SIDES[side] if side else [])]
+    for config in _governing(model, container):
+        attributes = getattr(config, "attribute_map", {})
+        if any(attributes.get(name) in others for name in COUNTS):  # there, the usual name means the other side
+            counts = [name for name in counts if name not in attributes]
+        for name, value in list(vars(config).items()):
+            of_the_other_side = side == "decoder" and name == "num_layers" and _has(config, side)
+            if name in counts and value == before and not of_the_other_side:
+                setattr(config, name, len(order))
+            elif isinstance(value, (list, tuple)) and len(value) == before and name != "architectures":
+                setattr(config, name, type(value)(value[place] for place in order))
+
+
+def _has(config: Any, side: str) -> bool:
+    return any(getattr(config, name, None) is not None for name in SIDES[side])
+
+
+def _governing(model: nn.Module, container: str) -> list[Any]:
+    """The configurations of the modules around a container, and those within them."""
+    names = container.split(".")
+    around = [model, *(model.get_submodule(".".join(names[: end + 1])) for end in range(len(names)))]
+    found: dict[int, Any] = {}
+    for module in around:
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "to_dict"):
+            found[id(config)] = config
+    return list(found.values())

@@ -1,0 +1,135 @@
+"""The general way: one forward pass of the whole model, in which the blocks of every stage execute a path.
+
+The model's own ``forward`` calls its blocks one after the other; each of these calls is a *place*. A path is executed
+in its order, each element at the place of the highest block so far: a drop-out leaves a place empty, an early read-out
+all later ones, a repetition calls a block again at its place, and a swap executes both blocks at the later one's place.
+An empty place hands on its input. A block always gets its own arguments, those that the model gave in this very pass at
+the block's own place, with the running representation in them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor, nn
+
+from iterconv.adapters.calls import Arguments, Place, call_itself
+from iterconv.adapters.find import FoundStage
+from iterconv.adapters.streams import BlockCall, Streams, Values, copies_of, misfit_of
+from iterconv.errors import InputError
+from iterconv.stages import Path
+
+MOST_CALLS = 1000
+"""How often more than in an ordinary pass a loop over a block may call it before the pass is given up."""
+
+
+@dataclass(eq=False)
+class Driven:
+    """A stage with what driving its blocks needs to know."""
+
+    found: FoundStage
+    streams: Streams
+    forms: tuple[Any, ...]
+    """For each place, the form of its result without tensors, or ``ASK`` where a dropped block has to be asked for the
+    other tensors in its result."""
+    in_place: tuple[set[Place], ...]
+    """For each place, the streams in which the block hands on the very tensor that it got, changed in place."""
+
+    @classmethod
+    def of(cls, found: FoundStage, calls: Sequence[BlockCall]) -> "Driven":
+        """Prepare a stage from the calls of its blocks in one ordinary pass.
+
+        Raises:
+            InputError: If some block's input can't stand for its result.
+        """
+        streams = Streams.of(calls)
+        for place, called in enumerate(calls):
+            misfit = misfit_of(called) if streams is None else streams.misfit(called)
+            if misfit:
+                raise InputError(f"block {place} of stage {found.name!r} {misfit}; name runs that keep the shape")
+        assert streams is not None, "where nothing is handed on, some block makes no tensor of a shape that it gets"
+        forms = tuple(streams.hollow(called.result) if streams.are_all_of(called) else ASK for called in calls)
+        return cls(found, streams, forms, tuple(map(streams.in_place, calls)))
+
+
+ASK = object()
+
+
+@dataclass(eq=False)
+class StagePass:
+    """One stage during one pass of the model: answers the calls of its blocks."""
+
+    stage: Driven
+    path: Path
+    calls: list[Arguments] = field(default_factory=list)
+    """The arguments that the model gave at each place so far."""
+    end: Tensor | None = None
+    """A copy of the representation behind the last place so far; None before the first."""
+
+    def __post_init__(self) -> None:
+        self._todo: dict[int, list[int]] = {}
+        for place, block in zip(accumulate(self.path, max), self.path, strict=True):
+            self._todo.setdefault(place, []).append(block)
+        # A loop whose length depends on the data may go on behind the last place.
+        self._goes_on = bool(self.path) and self.path[-1] == len(self.stage.found.blocks) - 1
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Execute what the path has at this place."""
+        found, streams = self.stage.found, self.stage.streams
+        place = len(self.calls)
+        self._check(module, place)
+        own = Arguments(args, kwargs).without_cache()
+        self.calls.append(own)
+        z = streams.entering(own)
+        # Behind the last place there is a loop over one and the same module.
+        blocks = self._todo.get(place, []) if place < len(found.blocks) else [place] * self._goes_on
+        for block in blocks:
+            result = call_itself(
+                found.blocks[min(block, len(found.blocks) - 1)], streams.replaced(self.calls[block], z)
+            )
+            z = {**z, **streams.leaving(result)}
+        self.end = z[streams.representation]
+        if place >= len(found.blocks) - 1:  # what follows may change it in place
+            self.end = self.end.clone()
+        return result if blocks else self._hand_on(module, place, own, z)
+
+    def _hand_on(self, module: nn.Module, place: int, own: Arguments, z: Values) -> Any:
+        """The input in the form of a result.
+
+        It is copied, as what the model does to a block's result in place must not reach the block's input, save where
+        that is what happens in an ordinary pass.
+        """
+        place = min(place, len(self.stage.forms) - 1)
+        form, in_place = self.stage.forms[place], self.stage.in_place[place]
+        if form is ASK:  # for what the block's result holds besides: position biases, attention weights, losses
+            asked = self.stage.streams.replaced(own, copies_of(z))
+            form = module.forward(*asked.args, **asked.kwargs)
+        return self.stage.streams.handed_on(
+            form, {out: tensor if out in in_place else tensor.clone() for out, tensor in z.items()}
+        )
+
+    def _check(self, module: nn.Module, place: int) -> None:
+        blocks = self.stage.found.blocks
+        if place < len(blocks) and blocks[place] is not module:
+            raise InputError(
+                f"with some blocks of stage {self.stage.found.name!r} left out or repeated, the model calls the others "
+                "in another order; name other runs"
+            )
+        if place >= len(blocks) + MOST_CALLS:
+            raise InputError(f"the loop over stage {self.stage.found.name!r} does not end; name other runs")
+
+
+def handlers(passes: Sequence[StagePass]) -> dict[nn.Module, StagePass]:
+    """Who answers the calls of which block.
+
+    Raises:
+        InputError: If a block belongs to two stages.
+    """
+    owners = {block: one for one in passes for block in one.stage.found.blocks}
+    counts = Counter(block for one in passes for block in set(one.stage.found.blocks))
+    if counts and max(counts.values()) > 1:
+        (block,) = [block for block, count in counts.items() if count > 1][:1]
+        raise InputError(f"a block ({type(block).__name__}) is in two stages; name it in one")
+    return owners

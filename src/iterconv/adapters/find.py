@@ -1,0 +1,296 @@
+"""Where a model's residual stages are: by looking at what its modules do to a probe batch, or by name."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, can_be_answered
+from iterconv.adapters.streams import BlockCall, Streams, identity_share
+from iterconv.errors import InputError
+from iterconv.stages import rejections_in_a_line, untouched
+
+StageNames = Sequence[Any]
+"""``"blocks"`` (all children of a module), ``"layer1.1:"`` (those from number 1 on), ``"block*5"`` (one module that is
+executed five times), or a list of modules."""
+
+LEAST_IDENTITY_SHARE = 0.25
+"""Choice: runs of modules that pass on less of a change than this are no residual blocks, and are not taken by
+themselves. Blocks of trained and untrained residual networks have 0.45 and more, bare convolutions 0.05 at most."""
+
+MOST_BLOCKS = 10_000
+"""Blocks of a stage; more can't be meant."""
+
+
+@dataclass(frozen=True)
+class FoundStage:
+    """A run of blocks of equal class that share one representational format."""
+
+    name: str
+    blocks: tuple[nn.Module, ...]
+    identity_share: float = field(default=math.nan, compare=False)
+    """How much of a small change of their input the blocks pass on, the mean over the blocks."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {len(self.blocks)} x {type(self.blocks[0]).__name__}"
+
+
+def run(model: nn.Module, inputs: Any) -> Any:
+    """The model's output for a batch, in evaluation mode; what the model says against it becomes one line.
+
+    Raises:
+        InputError: If the model rejects the batch.
+    """
+    with rejections_in_a_line(model), untouched(model), caches_off(model):
+        return call(model, inputs)
+
+
+def find_stages(model: nn.Module, inputs: Any) -> list[FoundStage]:
+    """Find runs of two or more residual blocks of equal class, each of which takes the last one's output.
+
+    A block that is executed again and again is a run too: a recurrent stage, all of whose blocks are one module.
+    Whether blocks are residual is measured: their identity share has to be ``LEAST_IDENTITY_SHARE`` at least. Runs
+    inside of a block of a run are not looked at, and a run of whole stages gives way to the stages.
+
+    Args:
+        model: Any module; it is run twice on the probe batch, in evaluation mode, and left as it was.
+        inputs: A probe batch: a tensor, a tuple of arguments or a dictionary of keywords.
+
+    Returns:
+        The stages in the order in which they begin.
+
+    Raises:
+        InputError: If there is no such run, or the model rejects the batch.
+    """
+    calls = _record(model, inputs)
+    candidates = list(_candidates("", model, calls))
+    stages = [stage for candidate in candidates for stage in candidate.stages()]
+    shares = identity_shares(model, inputs, {stage: _streams(stage, calls) for stage in stages})
+    chosen = [replace(stage, identity_share=shares[stage]) for run in candidates for stage in run.chosen(shares)]
+    found = list({stage.blocks: stage for stage in reversed(chosen)}.values())  # a module may hang in two places
+    if not found:
+        raise InputError(_nothing_found(model, stages, shares))
+    position = {module: number for number, module in enumerate(calls)}
+    return sorted(found, key=lambda stage: position[stage.blocks[0]])
+
+
+def _nothing_found(model: nn.Module, stages: list[FoundStage], shares: dict[FoundStage, float]) -> str:
+    text = f"{type(model).__name__} has no run of two or more residual blocks of equal class that hand on to each other"
+    if stages:
+        best = max(stages, key=lambda stage: shares[stage] if shares[stage] == shares[stage] else -math.inf)
+        text += f" ({best} passes on {shares[best]:.2f} of its input, residual blocks {LEAST_IDENTITY_SHARE} or more)"
+    if not all(map(can_be_answered, model.modules())):
+        text += ", and scripted modules can't be driven"
+    return f'{text}; name the runs, as stages=["layer1.1:", "blocks"], or pass lists of modules'
+
+
+def _record(model: nn.Module, inputs: Any) -> dict[nn.Module, list[BlockCall]]:
+    """All calls of modules that may be blocks, in the order in which the modules finish."""
+    calls: dict[nn.Module, list[BlockCall]] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arguments = Arguments(args, kwargs)
+        result = call_itself(module, arguments)
+        calls.setdefault(module, []).append(BlockCall(module, arguments, result))
+        return result
+
+    with calls_answered({module: note for module in model.modules() if _may_be_block(module)}):
+        run(model, inputs)
+    return calls
+
+
+def _may_be_block(module: nn.Module) -> bool:
+    """Modules with weights that hold others, or of somebody's own class; torch's bare layers hold no branch."""
+    if not can_be_answered(module):
+        return False
+    has_weights = any(True for _ in module.parameters()) or any(
+        hasattr(part, "_packed_params")
+        for part in module.modules()  # quantised
+    )
+    own = not type(module).__module__.startswith("torch.")
+    return has_weights and (own or any(True for _ in module.children()))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A candidate for a stage, and the candidates inside of each of its blocks."""
+
+    stage: FoundStage
+    inside: tuple[tuple["_Run", ...], ...]
+
+    def stages(self) -> Iterator[FoundStage]:
+        yield self.stage
+        for block in self.inside:
+            for run in block:
+                yield from run.stages()
+
+    def chosen(self, shares: dict[FoundStage, float]) -> list[FoundStage]:
+        """Itself if its blocks are residual blocks, else what is chosen inside of them."""
+        inside = [[stage for run in block for stage in run.chosen(shares)] for block in self.inside]
+        deeper = [stage for block in inside for stage in block]
+        if not shares[self.stage] >= LEAST_IDENTITY_SHARE:
+            return deeper
+        # Whole stages in a row hold runs of several lengths, or long ones; blocks hold equally few residual modules.
+        lengths = [sum(len(stage.blocks) for stage in block) for block in inside]
+        are_stages = min(lengths) > 1 and (len(set(lengths)) > 1 or min(lengths) > 2)
+        return deeper if are_stages and len(set(self.stage.blocks)) > 1 else [self.stage]
+
+
+def _candidates(name: str, module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> Iterator[_Run]:
+    """Runs among a module's children, and below the children that are in no run."""
+    members: list[tuple[str, nn.Module]] = []
+    for child_name, child in [*module.named_children(), ("", None)]:
+        if members and child is not None and _follows(members[-1][1], child, calls):
+            members.append((child_name, child))
+            continue
+        if members:
+            yield from _ended(name, module, members, calls)
+        members = [] if child is None else [(child_name, child)]
+
+
+def _ended(name: str, parent: nn.Module, members: list[tuple[str, nn.Module]], calls: Any) -> Iterator[_Run]:
+    """What a row of children that hand on to each other, perhaps a row of one, gives."""
+    inside = [tuple(_candidates(_join(name, label), child, calls)) for label, child in members]
+    first_name, first = members[0]
+    times = _times_in_a_row(first, calls)
+    if len(members) > 1:
+        stage = FoundStage(_name(name, members, parent), tuple(block for _, block in members))
+        yield _Run(stage, tuple(inside))
+    elif times > 1:
+        yield _Run(FoundStage(f"{_join(name, first_name)}*{times}", (first,) * times), tuple(inside))
+    else:
+        yield from inside[0]
+
+
+def _follows(block: nn.Module, other: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> bool:
+    own, others = calls.get(block, []), calls.get(other, [])
+    return type(other) is type(block) and len(own) == len(others) == 1 and _hand_on([own[0], others[0]])
+
+
+def _times_in_a_row(module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> int:
+    """How often a module is executed, if always on its own output; else 0."""
+    made = calls.get(module, [])
+    return len(made) if len(made) > 1 and _hand_on(made) else 0
+
+
+def _hand_on(calls: Sequence[BlockCall]) -> bool:
+    """Whether each call gets, in some stream, what the one before made, and all keep the shape."""
+    streams = Streams.of(calls, linked=True)
+    return streams is not None and not any(streams.misfit(call) for call in calls)
+
+
+def _streams(stage: FoundStage, calls: dict[nn.Module, list[BlockCall]]) -> Streams | None:
+    return Streams.of([call for block in dict.fromkeys(stage.blocks) for call in calls[block]])
+
+
+def identity_shares(
+    model: nn.Module, inputs: Any, streams: dict[FoundStage, Streams | None]
+) -> dict[FoundStage, float]:
+    """The identity share of stages: how much of a small change of their input their blocks pass on.
+
+    Args:
+        model: The model; it is run once on the batch, in evaluation mode, and left as it was.
+        inputs: A batch that it takes.
+        streams: The stages, and what their blocks hand on.
+
+    Returns:
+        The mean over the calls of each stage's blocks; NaN where it can't be measured.
+    """
+    owners = {block: stage for stage in reversed(streams) for block in stage.blocks}
+    shares: dict[FoundStage, list[float]] = {stage: [] for stage in streams}
+    generator = torch.Generator().manual_seed(0)
+    measuring = False
+
+    def handler(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal measuring
+        arguments = Arguments(args, kwargs).without_cache()
+        stage = owners[module]
+        handed_on = streams[stage]
+        if not measuring and handed_on is not None:
+            measuring = True
+            try:
+                shares[stage].append(identity_share(handed_on, module, arguments, generator))
+            finally:
+                measuring = False
+        return call_itself(module, arguments)
+
+    with calls_answered(dict.fromkeys(owners, handler)):
+        run(model, inputs)
+    return {stage: fmean(found) if found else math.nan for stage, found in shares.items()}
+
+
+def _name(parent: str, members: list[tuple[str, nn.Module]], module: nn.Module) -> str:
+    children = [name for name, _ in module.named_children()]
+    first, last = children.index(members[0][0]), children.index(members[-1][0])
+    if len(members) == len(children):
+        return parent or type(module).__name__
+    end = "" if last == len(children) - 1 else str(last + 1)
+    return f"{parent}.{first}:{end}" if parent else f"{first}:{end}"
+
+
+def _join(parent: str, name: str) -> str:
+    return f"{parent}.{name}" if parent else name
+
+
+def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
+    """The stages that a user names.
+
+    Args:
+        model: The model.
+        stages: Names, or lists of modules.
+
+    Returns:
+        The stages in the order given.
+
+    Raises:
+        InputError: If a name leads nowhere, or to fewer than two blocks or more than ``MOST_BLOCKS``.
+    """
+    if isinstance(stages, str) or not isinstance(stages, Iterable):
+        raise InputError(
+            f"stages={stages!r:.60} is not a list; pass names or lists of modules, as ['layer1.1:', 'blocks']"
+        )
+    found = [_named_stage(model, number, stage) for number, stage in enumerate(stages)]
+    if not found:
+        raise InputError("stages=[] names no stage; leave it out to have them found")
+    return found
+
+
+def _named_stage(model: nn.Module, number: int, stage: Any) -> FoundStage:
+    if isinstance(stage, str):
+        found = FoundStage(stage, _named_blocks(model, stage))
+    elif isinstance(stage, (Sequence, nn.ModuleList, nn.Sequential)) and all(
+        isinstance(block, nn.Module) for block in stage
+    ):
+        found = FoundStage(f"stage {number}", tuple(stage))
+    else:
+        raise InputError(f"stages[{number}] is {stage!r:.60}; use a name such as 'layer1.1:' or a list of modules")
+    if not 2 <= len(found.blocks) <= MOST_BLOCKS:
+        raise InputError(
+            f"stage {found.name!r} has {len(found.blocks)} block(s); a stage needs 2 or more and takes {MOST_BLOCKS}"
+        )
+    if scripted := [block for block in found.blocks if not can_be_answered(block)]:
+        raise InputError(
+            f"a block of stage {found.name!r} ({type(scripted[0]).__name__}) is a script, which can't be driven; pass "
+            "the model that it was made of"
+        )
+    return found
+
+
+def _named_blocks(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
+    match = re.fullmatch(r"(.*?)(?:\.?(\d*):(\d*)|\*(\d+))?", name)
+    assert match is not None
+    path, first, last, times = match.groups()
+    try:
+        parent = model.get_submodule(path)
+    except AttributeError:
+        known = ", ".join(sorted(n for n, _ in model.named_children()))
+        raise InputError(f"{type(model).__name__} has no module {path!r}; at the top there are {known}") from None
+    if times:
+        return (parent,) * min(int(times), MOST_BLOCKS + 1)
+    children = [child for child in parent._modules.values() if child is not None]  # the same one may be there twice
+    return tuple(children[int(first) if first else None : int(last) if last else None])

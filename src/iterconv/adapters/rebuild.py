@@ -1,0 +1,168 @@
+"""Smaller models made of a model's own blocks."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iterconv.adapters.adapt import AdaptedModel
+from iterconv.adapters.calls import caches_off, call
+from iterconv.adapters.configurations import configurations_of, tell_configurations
+from iterconv.adapters.outputs import is_causal
+from iterconv.errors import InputError
+from iterconv.paths import Path, Route, evaluate
+from iterconv.stages import untouched
+
+MOST_TOKENS = 8192
+"""Sequences that are made longer than a sliding window have no more tokens than this."""
+
+
+def rebuilt(model: Any, route: Route) -> nn.Module:
+    """A copy of a model that executes a route by itself.
+
+    Args:
+        model: A staged model, or an adapted one.
+        route: A path for every stage.
+
+    Returns:
+        The copy; of an adapted model it is the foreign model itself, which runs, saves and loads without iterconv.
+
+    Raises:
+        InputError: If a stage's blocks are not the children of one container, so that they can't be exchanged there, if
+            constrained stages are to lose blocks, or the copy of an adapted model does not reproduce the route, or
+            can't be made again from its configuration.
+    """
+    if any(hasattr(stage, "lipschitz") for stage in model.stages):
+        raise InputError(
+            "constrained stages keep a state for each of their blocks, which can't be exchanged; run the route with "
+            "iterconv.paths.evaluate"
+        )
+    original: nn.Module = model.model if isinstance(model, AdaptedModel) else model
+    containers: dict[str, _Container] = {}
+    for stage, path in zip(model.stages, route, strict=True):
+        name, places = _container(original, list(stage.blocks))
+        containers.setdefault(name, _Container(name)).stages.append((places, path))
+    made = copy.deepcopy(original)
+    for container in containers.values():
+        before, order = container.refill(made.get_submodule(container.name))
+        tell_configurations(made, container.name, before, order)
+    if isinstance(model, AdaptedModel):
+        _check(model, made, route)
+    return made
+
+
+@dataclass
+class _Container:
+    """A module whose children are exchanged."""
+
+    name: str
+    stages: list[tuple[list[int], Path]] = field(default_factory=list)
+    """For each stage in it, which of its children the blocks are, and the path that takes their place."""
+
+    def refill(self, module: nn.Module) -> tuple[int, list[int]]:
+        """Put blocks where others were; what stands before, between and behind stays there.
+
+        Returns:
+            How many layers there were, and which of them there are now, in their order.
+        """
+        (places, path), *_ = self.stages
+        if len(set(places)) < len(places):  # a loop over one module, which ends when the configuration says so
+            return len(places), list(path)
+        children = list(module._modules.values())
+        taken = {place: (places, path) for places, path in self.stages for place in places}
+        order: list[int] = []
+        for number in range(len(children)):
+            places, path = taken.get(number, ([number], (0,)))
+            order += [places[block] for block in path] if number == places[0] else []
+        module._modules.clear()
+        for label, child in enumerate(_numbered([children[number] for number in order])):
+            module._modules[str(label)] = child
+        return len(children), order
+
+
+def _container(model: nn.Module, blocks: list[nn.Module]) -> tuple[str, list[int]]:
+    """The name of the module whose children the blocks are, and which of them they are."""
+    for name, module in model.named_modules():
+        members = list(module._modules.values())  # the same one may be there twice
+        if all(block in members for block in blocks):
+            looped = len(set(blocks)) == 1 and members.count(blocks[0]) == 1
+            if not isinstance(module, (nn.ModuleList, nn.Sequential)) and not looped:
+                break
+            places: dict[nn.Module | None, list[int]] = {}
+            for number, member in enumerate(members):
+                places.setdefault(member, []).append(number)
+            if looped:
+                return name, places[blocks[0]] * len(blocks)
+            return name, [places[block].pop(0) for block in blocks]
+    raise InputError(
+        f"the blocks of a stage ({type(blocks[0]).__name__}) are not in one nn.ModuleList or nn.Sequential, so they "
+        "can't be exchanged there; run the route with iterconv.paths.evaluate"
+    )
+
+
+def _numbered(blocks: list[Any]) -> Iterator[Any]:
+    """Blocks that know their number (for a cache) are copied where they are used again, and renumbered."""
+    know = any(hasattr(module, "layer_idx") for block in blocks for module in block.modules())
+    seen: set[int] = set()
+    for number, block in enumerate(blocks):
+        own = copy.deepcopy(block) if know and id(block) in seen else block
+        seen.add(id(block))
+        for module in own.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.layer_idx = number
+        yield own
+
+
+def _check(model: AdaptedModel, made: nn.Module, route: Route) -> None:
+    """Compare the copy with the route, also where sequences are longer than a window of attention."""
+    for inputs in [model.probe, *_longer(model.model, model.probe)]:
+        with untouched(model), untouched(made):
+            [(_, outcome)] = evaluate(model, [route], inputs)
+            try:
+                with caches_off(made):
+                    found = model.output_of(call(made, inputs), inputs)
+            except Exception:  # noqa: BLE001 - a foreign forward that counts on what is no longer there
+                found = outcome.output[:0]
+        if found.shape != outcome.output.shape or not torch.equal(found, outcome.output):
+            raise InputError(
+                f"without some of its blocks, {type(made).__name__} does not compute the route; run it with "
+                "iterconv.paths.evaluate"
+            )
+    if hasattr(made, "save_pretrained"):
+        _check_that_it_loads(made)
+
+
+def _longer(model: nn.Module, inputs: Any) -> list[Any]:
+    """A sequence that is longer than any window of attention, where there is one that the probe stays within."""
+    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or not is_causal(model):
+        return []
+    configs = configurations_of(model)
+    windows = [window for config in configs if isinstance(window := getattr(config, "sliding_window", None), int)]
+    most = min([MOST_TOKENS, *(getattr(config, "max_position_embeddings", MOST_TOKENS) for config in configs)])
+    length = min(max(windows, default=0) + 8, most)
+    if not windows or length <= min(ids.shape[1], min(windows)):
+        return []
+    return [{"input_ids": ids[:1].repeat(1, -(-length // ids.shape[1]))[:, :length]}]
+
+
+def _check_that_it_loads(made: Any) -> None:
+    """Whether a model that is made from the copy's configuration has the copy's weights."""
+    try:
+        with torch.device("meta"):
+            again = type(made)(made.config)
+    except Exception as problem:  # noqa: BLE001 - whatever a configuration is refused with
+        reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+    else:
+        shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (made, again)]
+        if shapes[0] == shapes[1]:
+            return
+        different = sorted(set(shapes[0].items()) ^ set(shapes[1].items()), key=str)[0][0]
+        reason = f"{different} would differ"
+    raise InputError(
+        f"the configuration of {type(made).__name__} can't express the route ({reason}), so it could not be loaded "
+        "again; run it with iterconv.paths.evaluate"
+    )

@@ -1,0 +1,229 @@
+"""A foreign model bound to one batch: its ordinary pass recorded, paths run through it, shared where that is proven.
+
+The model's ``forward`` is run once with everything recorded: what enters and leaves each block, which further arguments
+it gets, and what every module outside of the blocks returns. To go on from the end of a perturbed stage, ``forward`` is
+run again with recorded results in place of all modules that come before, the perturbed representation in place of the
+stage, and the rest executed for real, up to the next stage or the end. This is right as long as nothing of a stage gets
+past the one tensor that it hands on, which ``adapt`` proves by comparing it with whole passes (``drive.py``).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from iterconv.adapters.calls import (
+    Arguments,
+    Handler,
+    caches_off,
+    call,
+    call_itself,
+    calls_answered,
+    can_be_answered,
+    clone,
+)
+from iterconv.adapters.drive import Driven, StagePass, handlers
+from iterconv.adapters.outputs import Output
+from iterconv.errors import InputError
+from iterconv.paths import Outcome, Route
+from iterconv.stages import Snapshot
+
+
+class Recording:
+    """A model bound to one batch; satisfies the contract of ``iterconv.StagedModel`` for that batch alone.
+
+    Args:
+        model: The model, in evaluation mode.
+        driven: Its stages in the order in which they begin.
+        shared: Whether the paths of each of them may share beginnings.
+        output: From the model's output and the batch to what is measured.
+        inputs: The batch.
+
+    Raises:
+        InputError: If a block is not executed as often as there are places for it.
+    """
+
+    def __init__(
+        self, model: nn.Module, driven: Sequence[Driven], shared: Sequence[bool], output: Output, inputs: Any
+    ) -> None:
+        self.model, self.driven, self.output, self.inputs = model, driven, output, inputs
+        self._start = Snapshot(model)
+        self._order: list[tuple[int, int]] = []
+        """Stage and place of each call of a block, in the order of the calls."""
+        self._passes = [_RecordedPass(stage, number, self._order) for number, stage in enumerate(driven)]
+        self._outside = _outside(model, driven) if any(shared) else []
+        self._results: dict[tuple[nn.Module, int], Any] = {}
+        """What each call of a module outside of the blocks returned."""
+        self._made = self._record()
+        self.stages = [_BoundStage(one, share) for one, share in zip(self._passes, shared, strict=True)]
+        self.transitions = [_GoOn(self, number) for number in range(len(driven) - 1)]
+        self.head = _GoOn(self, len(driven) - 1)
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether each stage begins when the one before has ended."""
+        return self._order == sorted(self._order)
+
+    def stem(self, inputs: Any) -> Any:
+        """What enters the first stage."""
+        return self._passes[0].entered[0]
+
+    def along(self) -> list[Any]:
+        """The ordinary pass as recorded: what enters each stage and leaves each of its blocks, at last the output."""
+        made: list[Any] = []
+        for one in self._passes:
+            made += [one.entered[0], *(one.left(place) for place in range(len(one.results)))]
+        return [*made, self._made]
+
+    def entered(self, stage: int, block: int) -> Tensor:
+        """What entered a block in the ordinary pass."""
+        return self._passes[stage].entered[block]
+
+    def whole(self, route: Route) -> Outcome:
+        """Run a route by one forward pass of the whole model.
+
+        Args:
+            route: A path for every stage.
+
+        Returns:
+            What it leads to.
+
+        Raises:
+            InputError: If the model can't be run so.
+        """
+        passes = [StagePass(stage, path) for stage, path in zip(self.driven, route, strict=True)]
+        made = self._run(handlers(passes))
+        return Outcome(tuple(one.end for one in passes), made)
+
+    def go_on(self, stage: int, z: Any) -> Any:
+        """From the end of a stage to the beginning of the next, or to the output, with all before as recorded.
+
+        Args:
+            stage: The stage.
+            z: The representation at its end.
+
+        Returns:
+            What enters the next stage, or the output.
+        """
+        last = self._order.index((stage, len(self.stages[stage].blocks) - 1))
+        calls: Counter[nn.Module | None] = Counter()  # None counts the blocks
+
+        def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            key = (module, calls[module])
+            calls[module] += 1
+            if calls[None] > last or key not in self._results:
+                return call_itself(module, Arguments(args, kwargs))
+            return clone(self._results[key])
+
+        def block(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            number = calls[None]
+            calls[None] += 1
+            if number > last:
+                streams = self.driven[stage + 1].streams
+                raise _ReachedError(streams.entering(Arguments(args, kwargs))[streams.representation])
+            owner, place = self._order[number]
+            return self._passes[owner].with_end(z) if number == last else self._passes[owner].results[place]
+
+        blocks = {module for one in self._passes for module in one.stage.found.blocks}
+        try:
+            return self._run({**dict.fromkeys(self._outside, outside), **dict.fromkeys(blocks, block)})
+        except _ReachedError as reached:
+            return reached.z
+
+    def _record(self) -> Any:
+        counts: Counter[nn.Module] = Counter()
+
+        def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = call_itself(module, Arguments(args, kwargs))
+            self._results[module, counts[module]] = clone(result)
+            counts[module] += 1
+            return result
+
+        made = self._run({**dict.fromkeys(self._outside, outside), **handlers(self._passes)})
+        for one in self._passes:
+            one.check()
+        return made
+
+    def _run(self, answering: Mapping[nn.Module, Handler]) -> Any:
+        """One pass from the state in which the model was bound, with the calls of some modules answered."""
+        self._start.restore()
+        with calls_answered(answering), caches_off(self.model):
+            return self.output(call(self.model, self.inputs), self.inputs)
+
+
+def _outside(model: nn.Module, driven: Sequence[Driven]) -> list[nn.Module]:
+    """The largest modules that hold no block and are in none."""
+    blocks = {block for stage in driven for block in stage.found.blocks}
+    inside = {module for block in blocks for module in block.modules()}
+    around = {parent for parent in model.modules() if blocks & set(parent.modules())} - inside
+    children = {child: None for parent in around for child in parent.children() if child not in around | inside}
+    return [child for child in children if can_be_answered(child)]
+
+
+class _ReachedError(Exception):
+    """The next stage begins with this representation."""
+
+    def __init__(self, z: Any) -> None:
+        super().__init__()
+        self.z = z
+
+
+class _RecordedPass(StagePass):
+    """One stage during the ordinary pass; it remembers what entered and left its blocks."""
+
+    def __init__(self, stage: Driven, number: int, order: list[tuple[int, int]]) -> None:
+        super().__init__(stage, tuple(range(len(stage.found.blocks))))
+        self.number, self._order = number, order
+        self.entered: list[Tensor] = []
+        self.results: list[Any] = []
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Execute the block, as ever."""
+        self._order.append((self.number, len(self.calls)))
+        streams = self.stage.streams
+        self.entered.append(streams.entering(Arguments(args, kwargs))[streams.representation].clone())
+        result = super().__call__(module, args, kwargs)
+        self.results.append(clone(result))
+        return result
+
+    def left(self, place: int) -> Tensor:
+        """What a block handed on."""
+        return self.stage.streams.leaving(self.results[place])[self.stage.streams.representation]
+
+    def with_end(self, z: Any) -> Any:
+        """The result of the last block with another representation in it."""
+        return self.stage.streams.handed_on(self.results[-1], {self.stage.streams.representation: z})
+
+    def check(self) -> None:
+        """Check that each block was executed as often as there are places for it."""
+        places, name = len(self.stage.found.blocks), self.stage.found.name
+        if len(self.calls) < places:
+            raise InputError(f"block {len(self.calls)} of stage {name!r} is not executed; name other runs")
+        if len(self.calls) > places:
+            kind = type(self.stage.found.blocks[-1]).__name__
+            raise InputError(f"a {kind} runs again after all blocks of stage {name!r}; name other runs")
+
+
+class _BoundStage:
+    """A stage whose blocks are the model's own, called with the arguments that the model gave them for this batch."""
+
+    def __init__(self, recorded: _RecordedPass, shared: bool) -> None:
+        self.blocks, self.shared = recorded.stage.found.blocks, shared
+        self._recorded = recorded
+
+    def step(self, index: int, z: Any, stage_input: Any) -> Any:
+        """Apply block ``index`` to another representation."""
+        streams, arguments = self._recorded.stage.streams, self._recorded.calls[index]
+        made = call_itself(self.blocks[index], streams.replaced(arguments, {streams.representation: z}))
+        return streams.leaving(made)[streams.representation]
+
+
+class _GoOn:
+    """What follows a stage, up to the next one or to the end."""
+
+    def __init__(self, recording: Recording, stage: int) -> None:
+        self._recording, self._stage = recording, stage
+
+    def __call__(self, z: Any) -> Any:
+        return self._recording.go_on(self._stage, z)

@@ -1,0 +1,194 @@
+"""What the blocks of a stage hand on to each other, and how a block that is left out hands on its input."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iterconv.adapters.calls import Arguments, Place, call_itself, first_tensor, leaves_in, tensors_in, with_tensors
+from iterconv.stages import untouched
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """One call of a block in an ordinary pass."""
+
+    module: nn.Module
+    arguments: Arguments
+    result: Any
+
+
+Values = dict[Place, Tensor]
+"""What is handed on: tensors by their place in a block's result."""
+
+
+def copies_of(values: Values) -> Values:
+    """Copies of what is handed on, which in-place operations don't share with the originals."""
+    return {place: tensor.clone() for place, tensor in values.items()}
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The tensors that blocks hand on: from a place in a block's result to places in the next block's arguments.
+
+    Most blocks hand on one tensor, the representation. Reversible blocks hand on two, blocks with a running sum of
+    skips hand on that sum as well. A block that is left out hands on its own input in every stream that enters it.
+    """
+
+    places: tuple[tuple[Place, tuple[Place, ...]], ...]
+    """The place in the result, and the places in the arguments at which the same tensor enters; the first stream is the
+    representation."""
+
+    @classmethod
+    def of(cls, calls: Sequence[BlockCall], linked: bool = False) -> "Streams | None":
+        """Find the streams of a stage in one ordinary pass.
+
+        Args:
+            calls: The calls of its blocks in their order; none of their tensors may have been freed since.
+            linked: Whether only what really reaches the next block counts.
+
+        Returns:
+            All streams by which some block hands on to the next. Where the first tensor of the results reaches no
+            block, as when something happens between blocks, it counts as a stream into the first argument of its shape
+            that is in none. None where there are no streams.
+        """
+        links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _links(before, after)))
+        first = next(iter(tensors_in(calls[0].result)), None)
+        if not linked and first is not None and first not in {out for out, _ in links}:
+            taken = {into for _, into in links}
+            links += [(first, into) for into in _of_its_shape(calls, taken)]
+        places: dict[Place, list[Place]] = {}
+        for out, into in links:
+            places.setdefault(out, []).append(into)
+        order = {place: number for number, place in enumerate(tensors_in(calls[0].result))}
+        found = sorted(places.items(), key=lambda stream: order.get(stream[0], len(order)))
+        return cls(tuple((out, tuple(into)) for out, into in found)) if found else None
+
+    @property
+    def representation(self) -> Place:
+        """The place of the representation in a block's result."""
+        return self.places[0][0]
+
+    def misfit(self, call: BlockCall) -> str:
+        """Why the representation that enters a block can't stand for the one that leaves it; empty where it can."""
+        given = self.entering(call.arguments).get(self.representation)
+        made = tensors_in(call.result).get(self.representation)
+        if given is None or made is None:
+            return "hands on other tensors than the blocks around it"
+        return f"makes {_kind(made, given)} of {_kind(given, made)}" if _differ(made, given) else ""
+
+    def entering(self, arguments: Arguments) -> Values:
+        """What enters a block in each stream that does."""
+        tensors = arguments.tensors()
+        found = {out: next((tensors[place] for place in into if place in tensors), None) for out, into in self.places}
+        return {out: tensor for out, tensor in found.items() if tensor is not None}
+
+    def leaving(self, result: Any) -> Values:
+        """What a block hands on in each stream that leaves it."""
+        tensors = tensors_in(result)
+        return {out: tensors[out] for out, _ in self.places if out in tensors}
+
+    def replaced(self, arguments: Arguments, values: Values) -> Arguments:
+        """The arguments of a block with something else in its streams."""
+        tensors = arguments.tensors()
+        return arguments.with_tensors(
+            {place: values[out] for out, into in self.places for place in into if out in values and place in tensors}
+        )
+
+    def in_place(self, call: BlockCall) -> set[Place]:
+        """The streams in which a block hands on the very tensor that it got, changed in place."""
+        entering = self.entering(call.arguments)
+        return {out for out, made in self.leaving(call.result).items() if same_tensor(made, entering.get(out))}
+
+    def handed_on(self, result: Any, values: Values) -> Any:
+        """A block's result with something else in its streams."""
+        return with_tensors(result, {out: values[out] for out, _ in self.places if out in values})
+
+    def are_all_of(self, call: BlockCall) -> bool:
+        """Whether all that a block makes is handed on, and has a counterpart that enters the block."""
+        return set(leaves_in(call.result)) <= set(self.entering(call.arguments))
+
+    def hollow(self, result: Any) -> Any:
+        """The form of a block's result, without the tensors that are handed on."""
+        return with_tensors(result, dict.fromkeys(self.leaving(result)))
+
+
+def misfit_of(call: BlockCall) -> str:
+    """What a block makes of what, where the one has no counterpart in the other."""
+    given, made = first_tensor((call.arguments.args, call.arguments.kwargs)), first_tensor(call.result)
+    if made is None or given is None:
+        return f"makes {_form(made)} of {_form(given)}"
+    return f"makes {_kind(made, given)} of {_kind(given, made)}"
+
+
+def _form(tensor: Tensor | None) -> str:
+    return "no tensor" if tensor is None else str(tuple(tensor.shape))
+
+
+def _kind(tensor: Tensor, other: Tensor) -> str:
+    shape = _form(tensor)
+    return shape if tensor.dtype == other.dtype else f"{shape} in {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return a.shape != b.shape or a.dtype != b.dtype
+
+
+def same_tensor(a: Any, b: Any) -> bool:
+    """Whether two tensors that are both alive are one and the same place in memory."""
+    if a is b:
+        return True
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.is_nested or b.is_nested or a.shape != b.shape:
+        return False
+    return a.numel() > 0 and a.stride() == b.stride() and a.data_ptr() == b.data_ptr()
+
+
+def _links(before: BlockCall, after: BlockCall) -> Iterable[tuple[Place, Place]]:
+    own, following = before.arguments.tensors(), after.arguments.tensors()
+    for out, made in tensors_in(before.result).items():
+        for into, given in following.items():
+            if into in own and own[into].shape == made.shape and same_tensor(made, given):
+                yield out, into
+
+
+def _of_its_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]:
+    """The first argument in no stream that has the shape of the first result, and what is always the same tensor."""
+    made, arguments = first_tensor(calls[0].result), [call.arguments.tensors() for call in calls]
+    free = [into for into in arguments[0] if into not in taken and arguments[0][into].shape == made.shape]
+    return [into for into in free if all(same_tensor(each.get(free[0]), each.get(into)) for each in arguments)]
+
+
+def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, generator: torch.Generator) -> float:
+    """How much of a small random change of its input a block passes on: near 1 for residual blocks, near 0 for others.
+
+    The mean of <d, B(z + d) - B(z)> / |d|^2, with d a hundredth of the size of z (a tenth in half precision): the mean
+    of the diagonal of the block's Jacobian. Source: Hutchinson's estimator of a trace.
+
+    Args:
+        streams: What the block hands on; the first stream is looked at.
+        module: The block.
+        arguments: What it is called with.
+        generator: Of the change, on the CPU.
+
+    Returns:
+        A number, NaN for representations that are not floating-point numbers.
+    """
+    entering = streams.entering(arguments)
+    z = entering[streams.representation].detach().clone()
+    if not z.is_floating_point():
+        return float("nan")
+    size = z.float().square().mean().sqrt().clamp(min=1e-6) * (0.01 if torch.finfo(z.dtype).eps < 1e-4 else 0.1)
+    d = torch.randn(z.shape, generator=generator).to(z.device) * size
+    moved = (z + d).to(z.dtype)
+    d = moved.float() - z.float()
+
+    def made(changed: Tensor) -> Tensor:
+        values = {**entering, streams.representation: changed}
+        with untouched(module):  # the same random numbers for both
+            copies = streams.replaced(arguments, copies_of(values))
+            return streams.leaving(call_itself(module, copies))[streams.representation].float()
+
+    return float((d * (made(moved) - made(z))).sum() / d.square().sum())
