@@ -13,6 +13,7 @@ Nothing here knows the package. What `patched` returns defines the truth:
   block itself had an argument of the same shape. If the first tensor of the result is no stream, it is one with
   the first argument of its shape that belongs to none (so where something happens between all blocks), and with all
   arguments that are the same tensor at every place.
+- Blocks that each make a tuple of tensors in the shapes of as many of their first arguments hand on all of them.
 - Where a block's result holds more than streams, a dropped block is run on its input for the rest, without its hooks.
 """
 
@@ -122,8 +123,19 @@ def find_streams(calls, number):
     if free and first not in {output for output, _ in streams}:
         everywhere = [leaves(arguments) for _, arguments, _ in calls[:number]]
         streams += [(first, at) for at in free if all(same(each.get(free[0]), each.get(at)) for each in everywhere)]
+    streams += [pair for pair in one_to_one(calls[:number]) if pair[0] not in {output for output, _ in streams}]
     assert streams, "the blocks of the stage hand nothing on"
     return streams
+
+
+def one_to_one(calls):
+    """Pairs by position, where each block makes a tuple of tensors of the shapes of as many of its first arguments."""
+    for _, (args, _), result in calls:
+        if not isinstance(result, tuple | list) or not 2 <= len(result) <= len(args):
+            return []
+        if not all(is_tensor(made) and shape(made) == shape(given) for made, given in zip(result, args, strict=False)):
+            return []
+    return [((number,), (0, number)) for number in range(len(calls[0][2]))]
 
 
 def is_tensor(leaf):

@@ -183,12 +183,9 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._owners = [
-            (owner, {name: (value, _kept(value)) for name, value in owner.items() if name not in _MACHINERY})
-            for module in model.modules()
-            for owner in (module._buffers, module.__dict__)
-            if isinstance(owner, dict)  # scripted modules keep theirs within torch
-        ]
+        owners = [owner for module in model.modules() for owner in (module._buffers, module.__dict__)]
+        # Scripted modules keep theirs within torch.
+        self._owners = [(owner, len(owner), *_contents(owner)) for owner in owners if isinstance(owner, dict)]
         kinds = {parameter.device.type for parameter in model.parameters()} - {"cpu", "meta"}
         self._accelerators = [torch.get_device_module(kind) for kind in sorted(kinds)]
         self._random = self._random_states()
@@ -200,13 +197,17 @@ class Snapshot:
     def restore(self) -> None:
         """Put everything back as it was when the snapshot was taken."""
         with torch.no_grad():
-            for owner, before in self._owners:
-                for name in [name for name in owner if name not in before and name not in _MACHINERY]:
-                    del owner[name]
-                for name, (value, kept) in before.items():
+            for owner, count, plain, changeable in self._owners:
+                for name, value, kept in changeable:
                     _refill(value, kept)
-                    if owner.get(name, before) is not value:
+                    owner[name] = value
+                for name, value in plain:
+                    if owner.get(name, self) is not value:
                         owner[name] = value
+                if len(owner) != count:
+                    known = {name for name, *_ in (*plain, *changeable)} | _MACHINERY
+                    for name in set(owner) - known:
+                        del owner[name]
         torch.set_rng_state(self._random[0])
         random.setstate(self._random[1])
         np.random.set_state(self._random[2])
@@ -220,10 +221,20 @@ _MACHINERY = (set(nn.Module().__dict__) - {"training"}) | {HANDLER}
 """Attributes that torch's modules have for torch's own purposes."""
 
 
+def _contents(owner: dict[str, Any]) -> tuple[list[tuple[str, Any]], list[tuple[str, Any, Any]]]:
+    """Attributes that can only be replaced, and attributes that can change within themselves, with what is in them."""
+    named = [(name, value) for name, value in owner.items() if name not in _MACHINERY]
+    plain = [(name, value) for name, value in named if not isinstance(value, _CHANGEABLE)]
+    return plain, [(name, value, _kept(value)) for name, value in named if isinstance(value, _CHANGEABLE)]
+
+
+_CHANGEABLE = (Tensor, list, dict, set, deque)
+
+
 def _kept(value: Any) -> Any:
     if isinstance(value, Tensor):
         return None if value.is_meta else value.detach().clone()
-    return copy.copy(value) if isinstance(value, (list, dict, set, deque)) else value
+    return copy.copy(value)
 
 
 def _refill(value: Any, kept: Any) -> None:

@@ -24,7 +24,7 @@ from iterconv.adapters.calls import (
 from iterconv.adapters.drive import Driven
 from iterconv.adapters.find import FoundStage, find_stages, identity_shares, named_stages, run
 from iterconv.adapters.outputs import Output, is_causal, logits, next_token, rows_of, sequences, without_padding
-from iterconv.adapters.recording import Recording
+from iterconv.adapters.recording import Recording, outside_of
 from iterconv.adapters.streams import BlockCall
 from iterconv.errors import InputError
 from iterconv.paths import Outcome, Route, evaluate_bound, full_route
@@ -120,6 +120,7 @@ class AdaptedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.output, self.probe = model, output, probe
+        self._outside: list[nn.Module] | None = None
         self.refused: dict[str, str] = {}
         """Why some stages that were found can't be run, by their names."""
         with untouched(model), rejections_in_a_line(model):
@@ -153,7 +154,10 @@ class AdaptedModel(nn.Module):
         return self._bound(inputs, [stage.shared for stage in self.stages])
 
     def _bound(self, inputs: Any, shared: list[bool]) -> Recording:
-        return Recording(self.model, [stage.driven for stage in self.stages], shared, self.output_of, inputs)
+        if self._outside is None:
+            self._outside = outside_of(self.model, {block for stage in self.stages for block in stage.blocks})
+        driven = [stage.driven for stage in self.stages]
+        return Recording(self.model, driven, shared, self._outside, self.output_of, inputs)
 
     @property
     def found(self) -> list[FoundStage]:
@@ -263,6 +267,7 @@ class AdaptedModel(nn.Module):
             raise InputError("; ".join(self.refused.values()))
         if len(kept) < len(self.stages):  # the others' blocks become ordinary modules
             self.__dict__["stages"] = kept
+            self._outside = None
             return self._prove(lenient)
         several = [number for number, stage in enumerate(self.stages) if stage.shared]
         if len(several) > 1:
@@ -292,10 +297,11 @@ def _checked(stage: FoundStage, calls: dict[FoundStage, list[BlockCall]]) -> lis
 
 
 def _probing_routes(stages: Sequence[AdaptedStage], number: int) -> list[Route]:
-    """One stage without its first block, without its last one, with the first one repeated, and without any."""
+    """One stage without its first block, its last one, or any; with the first one repeated; the last two exchanged."""
     full = full_route(stages)
     path = full[number]
-    return [(*full[:number], other, *full[number + 1 :]) for other in (path[1:], path[:-1], (0, *path), ())]
+    others = (path[1:], path[:-1], (), (0, *path), (*path[:-2], path[-1], path[-2]))
+    return [(*full[:number], other, *full[number + 1 :]) for other in others]
 
 
 def _difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:

@@ -37,6 +37,7 @@ class Recording:
         model: The model, in evaluation mode.
         driven: Its stages in the order in which they begin.
         shared: Whether the paths of each of them may share beginnings.
+        outside: The largest modules that hold no block and are in none, as ``outside_of`` finds them.
         output: From the model's output and the batch to what is measured.
         inputs: The batch.
 
@@ -45,14 +46,20 @@ class Recording:
     """
 
     def __init__(
-        self, model: nn.Module, driven: Sequence[Driven], shared: Sequence[bool], output: Output, inputs: Any
+        self,
+        model: nn.Module,
+        driven: Sequence[Driven],
+        shared: Sequence[bool],
+        outside: Sequence[nn.Module],
+        output: Output,
+        inputs: Any,
     ) -> None:
         self.model, self.driven, self.output, self.inputs = model, driven, output, inputs
         self._start = Snapshot(model)
         self._order: list[tuple[int, int]] = []
         """Stage and place of each call of a block, in the order of the calls."""
         self._passes = [_RecordedPass(stage, number, self._order) for number, stage in enumerate(driven)]
-        self._outside = _outside(model, driven) if any(shared) else []
+        self._outside = outside if any(shared) else ()
         self._results: dict[tuple[nn.Module, int], Any] = {}
         """What each call of a module outside of the blocks returned."""
         self._made = self._record()
@@ -152,11 +159,10 @@ class Recording:
             return self.output(call(self.model, self.inputs), self.inputs)
 
 
-def _outside(model: nn.Module, driven: Sequence[Driven]) -> list[nn.Module]:
+def outside_of(model: nn.Module, blocks: set[nn.Module]) -> list[nn.Module]:
     """The largest modules that hold no block and are in none."""
-    blocks = {block for stage in driven for block in stage.found.blocks}
     inside = {module for block in blocks for module in block.modules()}
-    around = {parent for parent in model.modules() if blocks & set(parent.modules())} - inside
+    around = {parent for parent in model.modules() if not blocks.isdisjoint(parent.modules())} - inside
     children = {child: None for parent in around for child in parent.children() if child not in around | inside}
     return [child for child in children if can_be_answered(child)]
 

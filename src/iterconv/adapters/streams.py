@@ -53,13 +53,17 @@ class Streams:
         Returns:
             All streams by which some block hands on to the next. Where the first tensor of the results reaches no
             block, as when something happens between blocks, it counts as a stream into the first argument of its shape
-            that is in none. None where there are no streams.
+            that is in none; and blocks that make as many tensors as they get first, in the same shapes, hand on all of
+            them. None where there are no streams.
         """
         links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _links(before, after)))
         first = next(iter(tensors_in(calls[0].result)), None)
         if not linked and first is not None and first not in {out for out, _ in links}:
             taken = {into for _, into in links}
             links += [(first, into) for into in _of_its_shape(calls, taken)]
+        if not linked:
+            outs = {out for out, _ in links}
+            links += [(out, into) for out, into in _one_to_one(calls) if out not in outs]
         places: dict[Place, list[Place]] = {}
         for out, into in links:
             places.setdefault(out, []).append(into)
@@ -152,6 +156,21 @@ def _links(before: BlockCall, after: BlockCall) -> Iterable[tuple[Place, Place]]
         for into, given in following.items():
             if into in own and own[into].shape == made.shape and same_tensor(made, given):
                 yield out, into
+
+
+def _one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
+    """Results and arguments by position, where every block makes a tuple of two tensors or more and gets its like."""
+    counts = {len(call.result) if isinstance(call.result, (tuple, list)) else 0 for call in calls}
+    count = counts.pop()
+    if counts or count < 2:
+        return []
+    for call in calls:
+        for made, given in zip(call.result, call.arguments.args, strict=False):
+            if not (isinstance(made, Tensor) and isinstance(given, Tensor)) or _differ(made, given):
+                return []
+        if len(call.arguments.args) < count:
+            return []
+    return [((number,), (0, number)) for number in range(count)]
 
 
 def _of_its_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]:
