@@ -100,8 +100,8 @@ def test_a_network_that_does_not_fit_into_memory(capsys, tmp_path):
 
 
 def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
-    from iterconv.data.cache import read_tensors
     from iterconv.data.digitclutter import generate
+    from iterconv.files import read_tensors
 
     out = tmp_path / "new" / "clutter.safetensors"
     arguments = ["data", "digitclutter", "--digits", "3", "--n", "20", "--seed", "4", "--workers", "1"]
