@@ -17,6 +17,7 @@ from iterconv.reports import Report
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
+from iterconv.training.progress import Progress
 from iterconv.training.run import complete, open_run
 
 TINY = RunConfig(width=4, blocks=2, epochs=3, samples=150)
@@ -105,7 +106,7 @@ def test_the_best_epoch_is_kept(tmp_path):
     "errors, kept", [([0.5, 0.2, 0.4], 2), ([0.5, 0.2, 0.2, 0.3], 3), ([0.1, 0.1], 2), ([0.1, 0.2], 1)]
 )
 def test_of_equally_good_epochs_the_later_one_is_kept(errors, kept):
-    progress, network = loop._Progress(), loop.make_network(TINY, data.load("digits"))
+    progress, network = Progress(), loop.make_network(TINY, data.load("digits"))
     for epoch, error in enumerate(errors, 1):
         torch.nn.init.constant_(network.head.linear.bias, epoch)
         progress.finish_epoch({"selection_error": error}, network)
