@@ -4,10 +4,10 @@ import random
 
 
 def one_bit_flipped(whole: bytes, count: int, *places: int):
-    """The contents of a file with one bit flipped: at ``count`` random places, and in each bit from each place on."""
+    """The contents of a file with one bit flipped: at ``count`` random places, and at some bits from each place on."""
     chosen = random.Random(0)
     bits = [chosen.randrange(8 * len(whole)) for _ in range(count)]
-    bits += [8 * place + bit for place in places for bit in range(0, 8 * 100, 7)]
+    bits += [8 * place + bit for place in places for bit in range(0, 8 * 100, 23)]
     for bit in (bit for bit in bits if bit < 8 * len(whole)):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8

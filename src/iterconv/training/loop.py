@@ -150,6 +150,7 @@ def train(
         try:
             network.load_state_dict(saved["network"])
             optimizer.load_state_dict(saved["optimizer"])
+            _check_momenta(optimizer)
             coupling.load_state_dict(saved["coupling"])
             progress.load_state_dict(saved["progress"], run.epochs, network)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError):
@@ -198,6 +199,14 @@ def train(
     network.load_state_dict(progress.best)
     folder.write("best.safetensors", to_safetensors(progress.best))
     return network
+
+
+def _check_momenta(optimizer: torch.optim.SGD) -> None:
+    """Raise ``ValueError`` where they are not the parameters', which torch doesn't look at."""
+    for parameter, state in optimizer.state.items():
+        momentum = state["momentum_buffer"]
+        if momentum is not None and momentum.shape != parameter.shape:
+            raise ValueError("momenta of another network")
 
 
 def _epoch_row(config: RunConfig, network: StagedModel, dataset: data.Data, progress: Progress) -> dict[str, float]:
