@@ -388,7 +388,7 @@ def test_tables_survive_their_files(paper, tmp_path):
     with pytest.raises(InputError, match=r"runs\.csv: .*nine.*; make it again"):
         Tables.load(tmp_path)
     for damage, says in (
-        (lambda table: pd.concat([table, table[:1]]), r"runs\.csv has the run .* twice"),
+        (lambda table: pd.concat([table, table[:1]]), r"runs\.csv has a row twice \(name "),
         (lambda table: table.assign(effective=float("nan")), r"runs\.csv: effective is not a number in every row"),
         (lambda table: table.assign(width="wide"), r"runs\.csv: .*wide"),
     ):

@@ -1,7 +1,9 @@
+import dataclasses
 import json
 
 import pytest
 
+from iterconv import data
 from iterconv.cli import main
 
 TINY = ["--data", "digits", "--width", "4", "--blocks", "2", "--epochs", "1", "--samples", "100"]
@@ -94,14 +96,43 @@ def test_a_refused_command_does_not_claim_its_folder(capsys, tmp_path):
     assert main(["train", *TINY, "--out", out]) == 0
 
 
-def test_a_network_that_does_not_fit_into_memory(capsys, tmp_path):
-    line = refused(capsys, "train", "--width", "1000000", "--out", str(tmp_path / "run"))
+def test_a_network_that_does_not_fit_into_memory(capsys, tmp_path, monkeypatch):
+    def allocate(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr("iterconv.training.run.train", allocate)
+    line = refused(capsys, "train", *TINY, "--out", str(tmp_path / "run"))
     assert "out of memory; use a smaller --width" in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--stages", "5"], "--stages 5 halve maps of 8 pixels"),
+        (["--stages", "100000"], "--stages 100000 is out of range; use 1 to 16"),
+        (["--blocks", "1000000"], "--blocks 1000000 is out of range; use 1 to 10000"),
+        (["--width", "99999999999999999999"], "--width 99999999999999999999 is out of range; use 1 to 65536"),
+        (["--width", "65536"], "--width 65536 with --blocks 2 and --stages 1 needs 2,304 GiB for its weights"),
+        (["--norm-scale", "1e300"], "--norm-scale 1e+300 is out of range"),
+        (["--weight-decay", "1e300"], "--weight-decay 1e+300 is out of range"),
+        (["--lr-divisor", "1e-300"], "--lr-divisor 1e-300 is too small"),
+        (["--samples", "30", "--selection", "validation"], "too few images for a validation split"),
+        (["--lr", "1e30"], "the loss became nan in epoch 1; lower --lr (now 1e+30)"),
+    ],
+)
+def test_what_can_be_refused_leaves_no_folder(capsys, tmp_path, monkeypatch, arguments, says):
+    if "--samples" in arguments:
+        whole = data.load("digits")
+        few = dataclasses.replace(whole, validation=whole.validation[:0])
+        monkeypatch.setattr("iterconv.training.run.load_data", lambda *_: few)
+    assert says in refused(capsys, "train", *TINY, *arguments, "--out", str(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
-    from iterconv.data.cache import read_tensors
     from iterconv.data.digitclutter import generate
+    from iterconv.files import read_tensors
 
     out = tmp_path / "new" / "clutter.safetensors"
     arguments = ["data", "digitclutter", "--digits", "3", "--n", "20", "--seed", "4", "--workers", "1"]

@@ -39,6 +39,13 @@ def test_identity_is_the_resolved_run():
     assert RunConfig(seed=3).name.endswith(RunConfig(seed=3).hash)
 
 
+def test_one_thread_is_what_runs_always_had_and_more_are_another_run():
+    assert RunConfig(threads=1).hash == RunConfig().hash == "6db5b6ab" and "threads" not in RunConfig().to_dict()
+    two = RunConfig(threads=2)
+    assert two.hash != RunConfig().hash and two.to_dict()["threads"] == 2
+    assert RunConfig.from_dict(two.to_dict()) == two.resolved()
+
+
 def test_identity_is_the_same_in_another_process():
     code = "from iterconv.training.config import RunConfig; print(RunConfig(width=8).hash)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -64,6 +71,18 @@ def test_round_trip_and_unknown_fields():
         ("seed", -1),
         ("seed", 2**32),
         ("seed", 10**30),
+        ("width", 99999999999999999999),
+        ("blocks", 10**8),
+        ("stages", 64),
+        ("epochs", 10**9),
+        ("samples", 10**30),
+        ("threads", 0),
+        ("threads", 10**6),
+        ("norm_scale", 1e300),
+        ("weight_decay", 1e300),
+        ("lr", 1e300),
+        ("lr_divisor", 1e-300),
+        ("lr_divisor", 1e-20),
         ("lr", 0.0),
         ("lr", float("nan")),
         ("lr_divisor", -1.0),

@@ -3,9 +3,9 @@ import pytest
 
 from iterconv import InputError, data
 from iterconv.data import sources
-from iterconv.data.cache import read_tensors, write_tensors
 from iterconv.data.digitclutter import CANVAS, GREY, REACH, Digitclutter, generate
 from iterconv.data.glyphs import ADVANCE, EDGE, FACE, HEIGHT, OUTLINE, digit_glyphs
+from iterconv.files import read_tensors, to_safetensors, write_atomically
 
 SAMPLE = generate(300, 3, seed=1)
 
@@ -154,7 +154,7 @@ def test_files_carry_their_checksum(tmp_path):
     import torch
 
     path = tmp_path / "x.safetensors"
-    write_tensors(path, {"a": torch.arange(1000)})
+    write_atomically(path, to_safetensors({"a": torch.arange(1000)}))
     assert torch.equal(read_tensors(path)["a"], torch.arange(1000))
     changed = bytearray(path.read_bytes())
     changed[-9] ^= 1

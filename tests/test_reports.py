@@ -1,11 +1,16 @@
 import builtins
+import dataclasses
+import json
+import math
+import os
 
 import pandas as pd
 import pytest
 import torch
 
 import iterconv as ic
-from iterconv.reports import write_atomically
+from damage import denied, one_bit_flipped
+from iterconv.files import write_atomically
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,9 @@ def test_damaged_and_missing_files(report, tmp_path, name):
     whole = (tmp_path / name).read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"nonsense", b"[1, 2]", b"{}"):
         (tmp_path / name).write_bytes(damaged)
-        refused("not a readable report", ic.Report.load, tmp_path / name)
+        refused(
+            "(is not a readable report|is damaged).*; delete it and give the command", ic.Report.load, tmp_path / name
+        )
 
 
 def test_foreign_files(tmp_path, report):
@@ -62,6 +69,78 @@ def test_without_pyarrow_json_is_offered(report, tmp_path, monkeypatch):
     refused("ending in .json", report.save, tmp_path / "report.parquet")
 
 
+@pytest.mark.parametrize("name", ["report.parquet", "report.json"])
+def test_a_report_with_one_flipped_bit_is_never_used(report, tmp_path, name):
+    report.save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for flipped in one_bit_flipped(whole, 50, whole.index(b"iterconv-seal")):
+        (tmp_path / name).write_bytes(flipped)
+        refused(r"is damaged \(its checksum does not match\); delete it and", ic.Report.load, tmp_path / name)
+
+
+def test_reports_of_earlier_versions_carry_no_seal_and_are_read(report, tmp_path):
+    values = json.loads(report._to_json())
+    del values["seal"]
+    (tmp_path / "old.json").write_text(json.dumps(values).replace("null", "NaN"))
+    pd.testing.assert_frame_equal(ic.Report.load(tmp_path / "old.json").indices, report.indices)
+
+
+def test_what_is_no_number_is_written_as_every_reader_of_json_takes_it(report, tmp_path):
+    curves = report.curves.assign(value=[math.inf, -math.inf, math.nan, *report.curves.value[3:]])
+    exploded = dataclasses.replace(report, curves=curves)
+    for name in ("x.json", "x.parquet"):
+        exploded.save(tmp_path / name)
+        pd.testing.assert_frame_equal(ic.Report.load(tmp_path / name).curves, curves)
+    json.loads((tmp_path / "x.json").read_text(), parse_constant=lambda found: pytest.fail(found))
+
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (lambda r: {"indices": r.indices.drop(columns="defined")}, "no column 'defined'"),
+        (lambda r: {"indices": r.indices.assign(stage="a")}, "a stage is neither a number nor mean"),
+        (lambda r: {"indices": r.indices.assign(value="much")}, "could not convert string to float: 'much'"),
+        (lambda r: {"indices": r.indices.assign(defined="yes")}, "column 'defined' holds something else"),
+        (lambda r: {"curves": r.curves.assign(metric=1)}, "column 'metric' holds something else"),
+        (lambda r: {"curves": r.curves.drop(columns="value")}, "no column 'value'"),
+    ],
+)
+def test_reports_that_lack_something_are_told(report, tmp_path, damage, reason):
+    for name in ("x.parquet", "x.json"):
+        dataclasses.replace(report, **damage(report)).save(tmp_path / name)
+        refused(rf"not a readable report \({reason}\)", ic.Report.load, tmp_path / name)
+
+
+def test_thousands_of_brackets(report, tmp_path):
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    refused("x.json is damaged; delete it", ic.Report.load, tmp_path / "x.json")
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({"a": [1]}).replace_schema_metadata({"iterconv": "[" * 100_000})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    refused("not a readable report .*recursion", ic.Report.load, tmp_path / "x.parquet")
+
+
+def test_what_is_not_a_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.parquet").mkdir()
+    for name in ("pipe.json", "folder.parquet"):
+        refused(f"{name} is not a file; move it away", ic.Report.load, tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(report, tmp_path, monkeypatch):
+    report.save(tmp_path / "x.parquet")
+    monkeypatch.setattr("pathlib.Path.read_bytes", denied)
+    refused(
+        r"can't read .*x.parquet \(Permission denied\); see to its permissions", ic.Report.load, tmp_path / "x.parquet"
+    )
+
+
+def test_a_json_file_beyond_all_sense_is_not_read(tmp_path):
+    with open(tmp_path / "x.json", "wb") as file:
+        file.truncate(2**40)
+    refused("x.json is larger than 67108864 bytes", ic.Report.load, tmp_path / "x.json")
+
+
 def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     write_atomically(tmp_path / "a", b"old")
 
@@ -72,3 +151,20 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_atomically(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_failed_write_names_the_file_that_was_meant(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        write_atomically(tmp_path / "folder", b"x")
+    assert error.value.filename == str(tmp_path / "folder") and os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_permissions_are_those_that_the_user_asks_for(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "x", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == mode

@@ -1,18 +1,23 @@
 import json
+import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
+from damage import denied
 from iterconv import InputError, data
-from iterconv.cli import main
+from iterconv.cli import _interruptible, main
 from iterconv.data import sources
 from iterconv.data.dataset import Split
 from iterconv.data.sources import Source
@@ -389,7 +394,8 @@ def test_a_report_on_nothing_is_refused(tmp_path, tiny):
     assert Tables.collect([BASE], tmp_path).empty
 
 
-def test_ctrl_c_on_the_command_line_saves_and_tells_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_lost_terminal_save_and_tell_how_to_go_on(tmp_path, number):
     command = [
         sys.executable,
         "-m",
@@ -406,9 +412,68 @@ def test_ctrl_c_on_the_command_line_saves_and_tells_how_to_go_on(tmp_path):
     deadline = time.monotonic() + 60
     while not (tmp_path / "x" / "history.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "the same command goes on" in errors and "Traceback" not in errors
     assert (tmp_path / "x" / "checkpoint.pt").exists()
     assert len(pd.read_csv(tmp_path / "x" / "history.csv")) >= 1
+
+
+def test_what_a_process_was_told_to_ignore_stays_ignored():
+    with _interruptible() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.wait(5)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with _interruptible() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.1) and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+SMALL = Path(__file__).parents[1] / "results" / "small"
+
+
+@pytest.mark.parametrize(
+    "name, damage, says",
+    [
+        ("indices.csv", lambda t: pd.concat([t, t[3:4]]), r"indices.csv has a row twice \(name .*, stage .*, index "),
+        ("curves.parquet", lambda t: pd.concat([t, t[:1]]), r"curves.parquet has a row twice \(name .*, metric "),
+        ("history.csv", lambda t: pd.concat([t, t[:1]]), r"history.csv has a row twice \(name .*, epoch 1"),
+        ("toy.parquet", lambda t: pd.concat([t, t[:1]]), r"toy.parquet has a row twice \(kind "),
+        ("runs.csv", lambda t: pd.concat([t, t[:1]]), r"runs.csv has a row twice \(name "),
+        ("indices.csv", lambda t: t.assign(value="much"), r"indices.csv: .*much.*; make it again"),
+        ("indices.csv", lambda t: t.assign(stage=math.inf), r"indices.csv: .*infinity.*; make it again"),
+        ("curves.parquet", lambda t: t.assign(value="much"), r"curves.parquet: .*much.*; make it again"),
+        ("curves.parquet", lambda t: t.assign(metric=None), r"curves.parquet: metric is not text in every row"),
+        ("runs.csv", lambda t: t.drop(columns="momentum"), r"runs.csv lacks the column 'momentum'"),
+        ("history.csv", lambda t: t.assign(epoch=None), r"history.csv: epoch is not a number in every row"),
+    ],
+)
+def test_damaged_tables_are_told_in_a_line(tmp_path, name, damage, says, capsys):
+    shutil.copytree(SMALL, tmp_path / "tables")
+    path = tmp_path / "tables" / name
+    if path.suffix == ".csv":
+        damage(pd.read_csv(path)).to_csv(path, index=False)
+    else:
+        damage(pd.read_parquet(path)).to_parquet(path)
+    assert main(["claims", str(tmp_path / "tables")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(says, line)
+
+
+def test_tables_that_may_not_be_read_are_not_called_damaged(monkeypatch):
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(InputError, match=r"can't read .*runs.csv \(Permission denied\)"):
+        Tables.load(SMALL)
+
+
+def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
+    tables = Tables.load(SMALL)
+    numbered = Tables(
+        tables.runs.assign(data="2024"), *(getattr(tables, n) for n in ("indices", "curves", "history", "toy"))
+    )
+    numbered.save(tmp_path, {})
+    assert set(Tables.load(tmp_path).runs["data"]) == {"2024"}

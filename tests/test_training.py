@@ -1,22 +1,29 @@
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
+from damage import denied, one_bit_flipped
 from iterconv import InputError, data, measure
 from iterconv.reports import Report
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
+from iterconv.training.progress import Progress
 from iterconv.training.run import complete, open_run
 
 TINY = RunConfig(width=4, blocks=2, epochs=3, samples=150)
@@ -45,7 +52,8 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path):
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history.epoch.tolist() == [1, 2, 3] and len(rows) == 3
     assert history.lr.tolist() == pytest.approx([0.1, 0.1, 0.01])
-    assert json.loads((tmp_path / "run" / "config.json").read_text()) == TINY.to_dict()
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config.pop("seal") and config == TINY.to_dict()
     network, dataset, _ = open_run(tmp_path / "run")
     assert result["test_error"] == loop.evaluate(network, dataset, dataset.test)[1]
     again = measure(network, dataset.batches(dataset.test))
@@ -105,7 +113,7 @@ def test_the_best_epoch_is_kept(tmp_path):
     "errors, kept", [([0.5, 0.2, 0.4], 2), ([0.5, 0.2, 0.2, 0.3], 3), ([0.1, 0.1], 2), ([0.1, 0.2], 1)]
 )
 def test_of_equally_good_epochs_the_later_one_is_kept(errors, kept):
-    progress, network = loop._Progress(), loop.make_network(TINY, data.load("digits"))
+    progress, network = Progress(), loop.make_network(TINY, data.load("digits"))
     for epoch, error in enumerate(errors, 1):
         torch.nn.init.constant_(network.head.linear.bias, epoch)
         progress.finish_epoch({"selection_error": error}, network)
@@ -164,7 +172,18 @@ PINNED_LOSSES = [2.382659, 2.331592, 2.301498]
 def test_a_loss_that_becomes_nan_is_told_with_a_remedy(tmp_path):
     with pytest.raises(InputError, match="loss became (nan|inf) in epoch .*lower --lr"):
         complete(replace(TINY, lr=1e30), tmp_path / "run")
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert not list(tmp_path.iterdir()), "the folder is free for other options"
+
+
+def test_a_loss_that_becomes_nan_later_frees_the_folder_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.metrics, "loss", lambda outputs, targets: next(losses) * outputs.mean())
+        losses = iter([1.0] * 6 + [math.nan] * 50)
+        with pytest.raises(InputError, match="loss became nan in epoch 2"):
+            complete(TINY, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    complete(replace(TINY, lr=0.01, epochs=1), tmp_path / "run")
 
 
 def test_the_folder_of_another_run_is_refused(tmp_path):
@@ -180,7 +199,7 @@ def test_a_checkpoint_of_another_run_and_a_truncated_one_are_refused(tmp_path):
     whole = checkpoint.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"PK\x03\x04 nonsense", whole[:-100]):
         checkpoint.write_bytes(damaged)
-        with pytest.raises(InputError, match="is damaged; delete it"):
+        with pytest.raises(InputError, match="is damaged.*; delete it.* to start .*anew"):
             complete(TINY, tmp_path / "run")
     RunFolder(tmp_path / "run", TINY).save_checkpoint({"something": 1})
     with pytest.raises(InputError, match="is damaged; delete it"):
@@ -295,3 +314,233 @@ def test_interrupted_while_measuring_nothing_is_trained_again(tmp_path, monkeypa
     complete(run, tmp_path / "other")
     files = [tmp_path / name / "best.safetensors" for name in ("run", "other")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+FEW = replace(TINY, epochs=1, samples=40)
+
+
+def threads_while(run, path):
+    """The numbers of threads at the ends of a run's epochs."""
+    seen = set()
+    complete(run, path, on_epoch=lambda _: seen.add(torch.get_num_threads()))
+    return seen
+
+
+def test_the_number_of_threads_is_the_runs_own(tmp_path):
+    torch.set_num_threads(2)
+    try:
+        assert threads_while(FEW, tmp_path / "one") == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert threads_while(replace(FEW, threads=2), tmp_path / "two") == {2} and torch.get_num_threads() == 1
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two")]
+    assert [result["threads"] for result in results] == [1, 2]
+    complete(FEW, tmp_path / "again")
+    assert weights(tmp_path / "again") == weights(tmp_path / "one")
+
+
+def test_another_number_of_threads_is_another_run(tmp_path):
+    for here, there in ((1, 2), (2, 1)):
+        path = tmp_path / str(there)
+        with pytest.raises(KeyboardInterrupt):
+            complete(replace(FEW, threads=there), path, stop=StopAfter(2))
+        with pytest.raises(InputError, match=f"holds another run \\(threads is {there} there, {here} here\\)"):
+            complete(replace(FEW, threads=here), path)
+        complete(replace(FEW, threads=there), path)
+
+
+@pytest.mark.parametrize("options", [{"blocks": 1}, {"blocks": 2, "first_coupled": 1}, {"first_coupled": 9}])
+def test_where_nothing_can_be_tied_the_run_is_finished_all_the_same(tmp_path, options):
+    result = complete(replace(TINY, epochs=1, **options), tmp_path / "run")
+    assert result["raw"] == result["tied"] == result["effective"] and result["mean_deviation"] == 0
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A finished run with a checkpoint that was left behind."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.raises(KeyboardInterrupt):
+        complete(TINY, path, stop=StopAfter(7))
+    checkpoint = (path / "checkpoint.pt").read_bytes()
+    complete(TINY, path)
+    (path / "checkpoint.pt").write_bytes(checkpoint)
+    return path
+
+
+@pytest.fixture
+def finished(original, tmp_path):
+    """The same, to be damaged."""
+    return Path(shutil.copytree(original, tmp_path / "run"))
+
+
+def opened(path):
+    """Whatever reads a file of a run."""
+    folder = RunFolder.existing(path)
+    folder.load_checkpoint()
+    folder.result()
+    Report.load(path / "report.parquet")
+    open_run(path)
+
+
+FILES = ("config.json", "result.json", "best.safetensors", "checkpoint.pt", "report.parquet")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_with_one_flipped_bit_is_never_used(original, finished, tmp_path, name):
+    opened(tmp_path / "run")  # which removes the checkpoint
+    shutil.copytree(original, tmp_path / "run", dirs_exist_ok=True)
+    whole = (tmp_path / "run" / name).read_bytes()
+    for flipped in one_bit_flipped(whole, 50, whole.index(b"iterconv-seal")):
+        (tmp_path / "run" / name).write_bytes(flipped)
+        with pytest.raises(InputError, match=rf"{name} is damaged \(its checksum does not match\); delete it") as error:
+            opened(tmp_path / "run")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_may_not_be_read_are_not_called_damaged(finished, monkeypatch, name):
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: denied() if path.name == name else read_bytes(path))
+    with pytest.raises(InputError, match=rf"can't read .*{name} \(Permission denied\); see to its permissions"):
+        opened(finished)
+
+
+def test_a_folder_that_may_not_be_looked_into(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "is_file", denied)
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(InputError, match=r"can't read .*run \(Permission denied\)"):
+        _ = RunFolder(tmp_path / "run", TINY).finished
+    with pytest.raises(InputError, match=r"can't read .*config.json \(Permission denied\)"):
+        open_run(tmp_path / "run")
+
+
+def test_files_of_earlier_versions_have_no_seal_and_are_read(finished, original, tmp_path):
+    path = tmp_path / "run"
+    for name in ("config.json", "result.json"):
+        values = json.loads((path / name).read_text())
+        del values["seal"]
+        (path / name).write_text(json.dumps(values))
+    (path / "best.safetensors").write_bytes(to_bytes(load_file(path / "best.safetensors")))
+    torch.save({"run": TINY.hash, "network": 5}, path / "checkpoint.pt")
+    assert RunFolder(path, TINY).load_checkpoint() == {"network": 5}
+    trained = load_file(original / "best.safetensors")
+    assert torch.equal(open_run(path)[0].stem.weight, trained["stem.weight"])
+
+
+@pytest.mark.parametrize(
+    "name, contents, says",
+    [
+        ("config.json", "[" * 100_000, "config.json is damaged"),
+        ("config.json", '{"blocks": 100000000}', "blocks=100000000 is out of range; use 1 to 10000"),
+        ("result.json", "[" * 100_000, "result.json is damaged"),
+        ("result.json", '{"test_error": null}', r"result.json is damaged \(test_error is not a number\)"),
+        ("result.json", '{"test_error": "much"}', r"test_error is not a number"),
+        ("result.json", '{"test_error": [1]}', r"test_error is not a number"),
+        ("result.json", '{"test_error": 0.5}', r"test_examples is not a number"),
+        ("result.json", '{"test_error": NaN}', r"test_error is not a number"),
+    ],
+)
+def test_hand_made_files_are_told_in_a_line(finished, tmp_path, name, contents, says):
+    (tmp_path / "run" / name).write_text(contents)
+    with pytest.raises(InputError, match=says):
+        complete(TINY, tmp_path / "run")
+
+
+def test_pipes_in_the_place_of_files(original, tmp_path):
+    for name in FILES:
+        path = tmp_path / name
+        shutil.copytree(original, path)
+        (path / name).unlink()
+        os.mkfifo(path / name)
+        with pytest.raises(InputError, match=f"{name} is not a file; move it away"):
+            opened(path)
+
+
+SENSELESS = [
+    lambda state: state.clear(),
+    lambda state: state.pop("network"),
+    lambda state: state["progress"].update(epoch=10**6),
+    lambda state: state["progress"].update(epoch=math.nan),
+    lambda state: state["progress"].update(epoch=0),
+    lambda state: state["progress"].update(batch=-1),
+    lambda state: state["progress"].update(samples=None),
+    lambda state: state["progress"].update(loss=math.nan),
+    lambda state: state["progress"].update(loss="x"),
+    lambda state: state["progress"].update(history=[{}]),
+    lambda state: state["progress"].update(history=5),
+    lambda state: state["progress"].update(best={}),
+    lambda state: state["progress"].update(best=[1]),
+    lambda state: state["progress"].update(best_error=0.0),
+    lambda state: state["progress"].update(state_dict=1),
+    lambda state: state["progress"].pop("history"),
+    lambda state: state.update(progress=[1]),
+    lambda state: state.update(optimizer={}),
+    lambda state: next(iter(state["optimizer"]["state"].values())).update(momentum_buffer=torch.zeros(1, 2, 3)),
+]
+
+
+@pytest.mark.parametrize("number", range(len(SENSELESS)))
+def test_a_checkpoint_that_makes_no_sense_is_refused(finished, tmp_path, number):
+    path = tmp_path / "run"
+    (path / "result.json").unlink()
+    folder = RunFolder(path, TINY)
+    state = folder.load_checkpoint()
+    SENSELESS[number](state)
+    folder.save_checkpoint(state)
+    with pytest.raises(InputError, match="checkpoint.pt is damaged; delete it to start this run anew"):
+        complete(TINY, path)
+    assert (path / "config.json").exists() and (path / "checkpoint.pt").exists()
+
+
+def test_a_pickle_of_another_protocol_is_refused_without_a_warning(tmp_path):
+    folder = RunFolder(tmp_path, TINY)
+    torch.save({"run": TINY.hash, "x": np.float64}, tmp_path / "checkpoint.pt", pickle_protocol=4)
+    with pytest.raises(InputError, match="is damaged"):  # warnings are errors here
+        folder.load_checkpoint()
+
+
+def test_the_lock_never_touches_what_a_link_in_its_place_leads_to(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(InputError, match="can't write to .*run .*symbolic links"):
+        complete(TINY, tmp_path / "run")
+    (tmp_path / "run" / ".lock").unlink()
+    os.link(tmp_path / "precious", tmp_path / "run" / ".lock")
+    complete(replace(TINY, epochs=1), tmp_path / "run")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_the_folder_module_needs_nothing_that_windows_lacks():
+    code = "import sys; sys.modules['fcntl'] = None; import iterconv.training.folder"
+    assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE).returncode == 0
+
+
+def test_the_owner_is_looked_at_while_the_folder_is_held(original, tmp_path, monkeypatch):
+    """Another run that finishes between a look and the lock would be taken for this one."""
+    from filelock import FileLock
+
+    acquire = FileLock.acquire
+
+    def late(self, *arguments, **options):
+        shutil.copytree(original, tmp_path / "run", dirs_exist_ok=True)
+        return acquire(self, *arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with pytest.raises(InputError, match="holds another run .seed is 0 there, 2 here"):
+        complete(replace(TINY, seed=2), tmp_path / "run")
+
+
+@pytest.mark.parametrize("again", [lambda path: complete(TINY, path), open_run])
+def test_a_checkpoint_beside_a_finished_run_is_removed(finished, tmp_path, again):
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    again(tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_the_end_of_an_epoch_is_saved_if_the_last_checkpoint_is_some_seconds_old(tmp_path, monkeypatch):
+    saved, clock = [], iter(range(0, 10_000, 3))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock) / 5 * (loop.SAVE_AFTER_EPOCH / 4))
+    monkeypatch.setattr(RunFolder, "save_checkpoint", lambda folder, state: saved.append(state["progress"]))
+    complete(replace(TINY, epochs=6), tmp_path / "run")
+    assert [(state["epoch"], state["batch"]) for state in saved] == [(e, 0) for e in range(2, 7, 2)]

@@ -290,12 +290,17 @@ def _one_line(box: str) -> str:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event, so that state can be saved first; a second one acts at once."""
+    """Turn Ctrl-C, SIGTERM and a lost terminal into an event, so that state can be saved first; a second acts at once.
+
+    What the process was told to ignore, as by ``nohup``, stays ignored.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
     def request(number: int, frame: object) -> None:
         stop.set()

@@ -124,8 +124,8 @@ def plan_model(
     Raises:
         InputError: If the model or data can't be opened, an option is out of range or a file can't be written.
     """
+    from iterconv.files import write_atomically
     from iterconv.planning import plan
-    from iterconv.reports import write_atomically
     from iterconv.subjects import open_subject
 
     if (keep is None) != (save is None):
@@ -221,8 +221,8 @@ def make_digitclutter(
     """
     import torch
 
-    from iterconv.data.cache import write_tensors
     from iterconv.data.digitclutter import generate
+    from iterconv.files import to_safetensors, write_atomically
 
     if out is None:
         raise InputError("--out is missing; name a file for the images that ends in .safetensors")
@@ -232,7 +232,7 @@ def make_digitclutter(
     with bar("images", n) as advance:
         made = generate(n, digits, seed=seed, debris=debris, font=font, workers=workers, masks=False, progress=advance)
     arrays = {name: array for name, array in vars(made).items() if array is not None}
-    write_tensors(out, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    write_atomically(out, to_safetensors({name: torch.from_numpy(array) for name, array in arrays.items()}))
     console.print(f"{n} images of {digits} digits, {made.visible.mean():.0%} of them visible, in {out}")
     return 0
 

@@ -1,8 +1,8 @@
 """The report object that ``measure`` returns: two tables, a picture, a file."""
 
 import json
+import math
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from iterconv.errors import InputError
+from iterconv.files import BLANK, SEAL, read, read_json, sealed, to_json, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMAT = "iterconv report 1"
 _KEY = b"iterconv"
+_AGAIN = "give the command that wrote it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,36 +92,40 @@ class Report:
             InputError: If the file is missing, truncated, or not a report.
         """
         path = Path(path)
+        missing = f"there is no report at {path}; `report.save` writes one"
         try:
-            if known_suffix(path) == ".parquet":
-                return cls._from_parquet(path)
-            return cls._from_dict(json.loads(path.read_text()))
-        except FileNotFoundError:
-            raise InputError(f"there is no report at {path}; `report.save` writes one") from None
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            if known_suffix(path) == ".json":
+                return cls._from_dict(read_json(path, missing, _AGAIN))
+            contents = read(path, _AGAIN)
+            if contents is None:
+                raise InputError(missing)
+            return cls._from_parquet(contents)
+        except InputError:
+            raise
+        except Exception as problem:  # a foreign file, in which readers stumble in many ways
             reason = " ".join(str(problem).split())[:200]
-            raise InputError(
-                f"{path} is not a readable report ({reason}); delete it and give the command that wrote it again"
-            ) from None
+            raise InputError(f"{path} is not a readable report ({reason}); delete it and {_AGAIN}") from None
 
     def _to_json(self) -> bytes:
-        head = {"format": _FORMAT, "options": self.options, "indices": self.indices.to_dict("list")}
-        return json.dumps({**head, "curves": self.curves.to_dict("list")}, indent=1).encode()
+        return to_json({**self._head(), "curves": _plain(self.curves)})
 
     def _to_parquet(self) -> bytes:
         arrow, parquet = _pyarrow()
         curves = self.curves.assign(path=self.curves["path"].map(list))
         table = arrow.Table.from_pandas(curves, preserve_index=False)
-        head = {"format": _FORMAT, "options": self.options, "indices": self.indices.to_dict("list")}
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps(head)})
+        own = {_KEY: json.dumps(self._head()), SEAL: BLANK}
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
         sink = arrow.BufferOutputStream()
         parquet.write_table(table, sink)
-        return bytes(sink.getvalue().to_pybytes())
+        return sealed(sink.getvalue().to_pybytes())
+
+    def _head(self) -> dict[str, Any]:
+        return {"format": _FORMAT, "options": self.options, "indices": _plain(self.indices)}
 
     @classmethod
-    def _from_parquet(cls, path: Path) -> "Report":
-        _, parquet = _pyarrow()
-        table = parquet.read_table(path)
+    def _from_parquet(cls, contents: bytes) -> "Report":
+        arrow, parquet = _pyarrow()
+        table = parquet.read_table(arrow.BufferReader(contents))
         head = json.loads((table.schema.metadata or {})[_KEY])
         return cls._from_dict({**head, "curves": table.to_pandas()})
 
@@ -127,31 +133,46 @@ class Report:
     def _from_dict(cls, contents: dict[str, Any]) -> "Report":
         if contents["format"] != _FORMAT:
             raise ValueError(f"format {contents['format']!r}")
-        curves = pd.DataFrame(contents["curves"])
+        curves = _checked(pd.DataFrame(contents["curves"]), _CURVES)
+        indices = _checked(pd.DataFrame(contents["indices"]).astype({"stage": object}), _INDICES)
         curves["path"] = [tuple(int(block) for block in path) for path in curves["path"]]
-        indices = pd.DataFrame(contents["indices"]).astype({"stage": object})
+        if not all(stage == "mean" or type(stage) is int for stage in indices["stage"]):
+            raise ValueError("a stage is neither a number nor mean")
+        if not isinstance(contents["options"], dict):
+            raise ValueError("its options are not an object")
         return cls(curves, indices, contents["options"])
 
 
-def write_atomically(path: Path, contents: bytes) -> None:
-    """Write a file so that it appears whole or not at all, also if the machine dies.
+_CURVES = {
+    **{"stage": "i", "perturbation": "text", "position": "i", "path": "any", "metric": "text"},
+    **{"value": "f", "low": "f", "high": "f", "n": "i"},
+}
+_INDICES = {"stage": "any", "index": "text", "value": "f", "low": "f", "high": "f", "defined": "b", "reason": "text"}
+"""Columns and what they hold: one of NumPy's kinds of numbers, text, or anything."""
 
-    Args:
-        path: Its folder is made if need be.
-        contents: The bytes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+
+def _checked(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """The table with floats as numbers again; raises ``ValueError`` where it is not what was written."""
+    for column, kind in kinds.items():
+        if column not in table:
+            raise ValueError(f"no column {column!r}")
+        if kind == "f":
+            table[column] = table[column].astype(float)
+        fits = table[column].map(type).eq(str).all() if kind == "text" else table[column].dtype.kind == kind
+        if kind != "any" and not fits:
+            raise ValueError(f"column {column!r} holds something else")
+    return table
+
+
+def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns as lists that every reader of JSON takes: what is not a number is null, infinity is text."""
+    return {
+        name: [
+            value if not isinstance(value, float) or math.isfinite(value) else None if math.isnan(value) else str(value)
+            for value in column
+        ]
+        for name, column in table.to_dict("list").items()
+    }
 
 
 def known_suffix(path: Path) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from iterconv.errors import InputError
+from iterconv.files import read_tensors, to_safetensors, write_atomically
 
-_VERSION = 3
+_VERSION = 4
 
 
 def cache_folder() -> Path:
@@ -36,58 +37,10 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
     except InputError:
         tensors = decode()
     try:
-        write_tensors(path, tensors)
+        write_atomically(path, to_safetensors(tensors))
     except OSError:
         pass
     return tensors
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors with their checksum, whole or not at all.
-
-    Args:
-        path: The file, by custom ending in .safetensors.
-        tensors: By name.
-    """
-    from safetensors.torch import save
-
-    from iterconv.reports import write_atomically  # late, because it brings pandas
-
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what ``write_tensors`` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Tensors by name.
-
-    Raises:
-        InputError: If the file is missing, damaged, or not what was written.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            expected = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError) as problem:
-        raise InputError(f"can't read {path} ({problem}); make it again") from None
-    if expected != _checksum(tensors):
-        raise InputError(f"{path} is damaged: its checksum is not that of its contents; make it again")
-    return tensors
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()
 
 
 def stamp(source: Path) -> list[Any]:

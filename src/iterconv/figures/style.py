@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from iterconv.reports import write_atomically
+from iterconv.files import write_atomically
 
 INDEX_NAMES = {
     "convergence": "Convergence Index",

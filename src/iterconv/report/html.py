@@ -7,8 +7,8 @@ from jinja2 import Environment
 
 from iterconv.errors import InputError
 from iterconv.figures.style import save
+from iterconv.files import write_atomically
 from iterconv.report.sections import Section, make_section
-from iterconv.reports import write_atomically
 from iterconv.studies.catalogue import Scale, Study
 from iterconv.studies.tables import Tables, machine
 from iterconv.studies.verdicts import describe, judge_all, scale_of, verdict_table

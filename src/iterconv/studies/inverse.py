@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from iterconv.errors import InputError
-from iterconv.reports import write_atomically
+from iterconv.files import write_atomically
 
 KINDS = ("exact", "residual", "recurrent", "feedforward")
 BLOCKS = 16

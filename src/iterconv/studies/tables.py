@@ -1,10 +1,11 @@
 """Tables of finished runs: what figures, claims and reports are made from, and how they are kept as small files."""
 
+import io
 import json
 import os
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from iterconv.errors import InputError
+from iterconv.files import read, write_atomically
 from iterconv.indices import INDICES, undefined_reason
-from iterconv.reports import Report, write_atomically
+from iterconv.reports import Report
 from iterconv.studies.catalogue import Run
 from iterconv.studies.inverse import ToyRun, toy_table
 from iterconv.training.config import RunConfig
@@ -21,7 +23,7 @@ from iterconv.training.folder import RunFolder
 
 LEAST_MARGIN = 0.05
 """As ``measure`` has it by default: closer to chance, an index is undefined."""
-_CONFIG = [field.name for field in fields(RunConfig)]
+_CONFIG = list(RunConfig().to_dict())
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ class Tables:
                 continue
             report = Report.load(folder.path / "report.parquet")
             means = report.indices[report.indices.stage == "mean"].set_index("index")["value"]
-            label = {**config.to_dict(), "name": config.name}
+            label = {**{name: config.to_dict()[name] for name in _CONFIG}, "name": config.name}
             runs.append({**label, **folder.result(), **means.to_dict()})
             indices.append(report.indices.assign(**label))
             curves.append(report.curves.drop(columns=["path", "low", "high"]).assign(**label))
@@ -134,76 +136,74 @@ class Tables:
         Raises:
             InputError: If the folder holds no tables, or a file is damaged.
         """
-        tables: dict[str, pd.DataFrame] = {}
-        for name, file in _FILES.items():
-            path = folder / file
-            try:
-                if not path.exists():
-                    tables[name] = pd.DataFrame()
-                elif file.endswith(".csv"):
-                    tables[name] = pd.read_csv(path)
-                else:
-                    read = pd.read_parquet(path)
-                    tables[name] = read.astype({column: "float64" for column in read.select_dtypes("float32")})
-            except (OSError, ValueError) as problem:
-                raise InputError(f"{path} is damaged ({' '.join(str(problem).split())[:80]}); make it again") from None
+        tables = {name: _read(folder / file) for name, file in _FILES.items()}
         runs = tables["runs"]
         if runs.empty and tables["toy"].empty:
             raise InputError(
                 f"{folder} holds no tables; give a folder that `iterconv reproduce` wrote, report-quick/tables"
             )
-        for name, columns in _COLUMNS.items():
-            lacking = [column for column in columns if len(tables[name]) and column not in tables[name]]
-            if lacking:
-                raise InputError(f"{folder / _FILES[name]} lacks the column {lacking[0]!r}; make it again")
-        if len(runs):
-            _check_runs(runs, folder / _FILES["runs"])
-            for name in ("indices", "curves"):
-                if tables[name].empty:
-                    raise InputError(f"{folder / _FILES['runs']} is there without {_FILES[name]}; make them again")
+        for name, table in tables.items():
+            if len(table):
+                _check(name, table, folder / _FILES[name])
+        for name in ("indices", "curves"):
+            if len(runs) and tables[name].empty:
+                raise InputError(f"{folder / _FILES['runs']} is there without {_FILES[name]}; make them again")
         for name in ("indices", "curves", "history"):
             if len(tables[name]):
                 if runs.empty:
                     raise InputError(f"{folder / _FILES[name]} is there without {_FILES['runs']}; make them again")
                 tables[name] = tables[name].merge(runs[["name", *_CONFIG]], on="name")
-        if len(tables["indices"]):
-            try:
-                stages = [stage if stage == "mean" else int(stage) for stage in tables["indices"]["stage"]]
-            except ValueError as problem:
-                raise InputError(f"{folder / _FILES['indices']}: {problem}; make it again") from None
-            tables["indices"]["stage"] = pd.Series(stages, dtype=object)
         return cls(**tables)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table as it is in its file; empty where there is none."""
+    contents = read(path, "make it again")
+    if contents is None:
+        return pd.DataFrame()
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(io.BytesIO(contents))
+        table = pd.read_parquet(io.BytesIO(contents))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as problem:
+        raise InputError(f"{path} is damaged ({' '.join(str(problem).split())[:80]}); make it again") from None
+    return table.astype({column: "float64" for column in table.select_dtypes("float32")})
 
 
 def _history(path: Path) -> pd.DataFrame:
     """One row an epoch, of a finished run."""
+    again = "delete the run's folder and train it again"
+    contents = read(path, again)
     try:
-        return pd.read_csv(path)
-    except (OSError, ValueError):  # which pandas raises for an empty file too
-        raise InputError(f"{path} is missing or damaged; delete the run's folder and train it again") from None
+        return pd.read_csv(io.BytesIO(contents or b""))
+    except ValueError:  # which pandas raises for an empty file too
+        raise InputError(f"{path} is missing or damaged; {again}") from None
 
 
-def _check_runs(runs: pd.DataFrame, path: Path) -> None:
+def _check(name: str, table: pd.DataFrame, path: Path) -> None:
     """Make numbers of what has to be numbers, and refuse what could not be judged."""
-    numbers = [*_MEASURED, "width", "coupling", "seed", "stages", "blocks", "norm_scale", "first_coupled"]
+    for column in (*_KEYS[name], *_TEXTS[name], *_NUMBERS[name], *(_CONFIG if name == "runs" else ())):
+        if column not in table:
+            raise InputError(f"{path} lacks the column {column!r}; make it again")
     try:
-        runs[numbers] = runs[numbers].apply(pd.to_numeric)
-    except (ValueError, TypeError) as problem:
+        for column in _NUMBERS[name]:
+            table[column] = pd.to_numeric(table[column])
+        if name == "indices":
+            stages = [stage if stage == "mean" else int(stage) for stage in table["stage"]]
+            table["stage"] = pd.Series(stages, dtype=object, index=table.index)
+    except (ValueError, TypeError, OverflowError) as problem:
         raise InputError(f"{path}: {problem}; make it again") from None
-    for column in (column for column in numbers if column not in _INDEX_NAMES):
-        if runs[column].isna().any():
-            raise InputError(f"{path}: {column} is not a number in every row; make it again")
-    twice = runs["name"][runs["name"].duplicated()]
+    for column in (*_TEXTS[name], *_NUMBERS[name]):
+        if column not in _UNDEFINED and table[column].isna().any():
+            kind = "a number" if column in _NUMBERS[name] else "text"
+            raise InputError(f"{path}: {column} is not {kind} in every row; make it again")
+    table[_TEXTS[name]] = table[_TEXTS[name]].astype(str)  # some names look like numbers
+    twice = table[table.duplicated(_KEYS[name])]
     if len(twice):
-        raise InputError(f"{path} has the run {twice.iloc[0]} twice; make it again")
+        which = ", ".join(f"{column} {twice[column].iloc[0]}" for column in _KEYS[name])
+        raise InputError(f"{path} has a row twice ({which}); make it again")
 
 
-_INDEX_NAMES = ("convergence", "recurrence", "divergence")
-"""NaN where they are undefined."""
-_MEASURED = [
-    *("test_error", "chance", "raw", "tied", "effective", "mean_deviation"),
-    *_INDEX_NAMES,
-]
 _FILES = {
     "runs": "runs.csv",
     "indices": "indices.csv",
@@ -213,14 +213,34 @@ _FILES = {
 }
 
 
-_COLUMNS = {
-    "runs": ["name", *_CONFIG, *_MEASURED],
-    "indices": ["name", "stage", "index", "value"],
-    "curves": ["name", "stage", "perturbation", "position", "metric", "value"],
+_INDEX_NAMES = ("convergence", "recurrence", "divergence")
+_UNDEFINED = (*_INDEX_NAMES, "value", "rmse", "distance")
+"""Numbers that are missing where they are not defined."""
+_KEYS = {
+    "runs": ["name"],
+    "indices": ["name", "stage", "index"],
+    "curves": ["name", "stage", "perturbation", "position", "metric"],
     "history": ["name", "epoch"],
-    "toy": ["kind", "seed", "perturbation", "position", "point", "rmse", "distance"],
+    "toy": ["kind", "seed", "perturbation", "position", "point"],
 }
-"""What the tables have to have."""
+"""What tells the rows of a table apart."""
+_TEXTS = {
+    "runs": ["name", "data", "residual", "init", "kernel", "selection"],
+    "indices": ["name", "index"],
+    "curves": ["name", "perturbation", "metric"],
+    "history": ["name"],
+    "toy": ["kind", "perturbation"],
+}
+_NUMBERS = {
+    "runs": [
+        *("test_error", "chance", "raw", "tied", "effective", "mean_deviation", *_INDEX_NAMES),
+        *("width", "coupling", "seed", "stages", "blocks", "norm_scale", "first_coupled"),
+    ],
+    "indices": ["value"],
+    "curves": ["stage", "position", "value"],
+    "history": ["epoch"],
+    "toy": ["seed", "position", "point", "rmse", "distance"],
+}
 
 
 def machine() -> dict[str, Any]:

@@ -5,7 +5,6 @@ Nothing here imports torch, so that the command line can show its help at once.
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
 from types import UnionType
@@ -38,8 +37,25 @@ RECIPES = {
 with 400 epochs; the other is CIFAR-100's: epochs 200, lr 0.1, lr_divisor 10. Choice: batch 128 and the CIFAR
 augmentation; ``digits`` (UCI) is ours throughout."""
 
-MOST_SEED = 2**32 - 1
-"""Seeds are combined with the epoch's number and have to fit torch's generators then."""
+FLOAT32_MOST = 3.4e38
+"""What optimizers and norms are given has to be a number of 32 bits."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "samples": (1, 10**12),
+    "evaluation_samples": (1, 10**12),
+    "width": (1, 65_536),
+    "blocks": (1, 10_000),
+    "stages": (1, 16),
+    "coupling": (0, 1),
+    "first_coupled": (0, 10_000),
+    "epochs": (1, 10**6),
+    "batch_size": (2, 10**9),
+    "momentum": (0, 1),
+    "weight_decay": (0, FLOAT32_MOST),
+    "seed": (0, 2**32 - 1),  # combined with the epoch's number, it has to fit torch's generators
+    "threads": (1, 1024),
+}
+"""Least and most of each field, generous: what is beyond is a slip, or a damaged file."""
 
 OTHER_DATA = Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10.0)
 
@@ -49,7 +65,8 @@ class RunConfig:
     """One network to train. Fields left at None take the recipe of the data set."""
 
     data: str = "digits"
-    """digits, mnist, cifar10, cifar100, a folder, a Parquet file, or a hub name."""
+    """digits, mnist, cifar10, cifar100, a folder, a Parquet file, or a hub name. A run is known by this name, not by
+    what is behind it: changed images want another name or another --out."""
     samples: int | None = None
     """Train on so many samples only, equally many of each class."""
     evaluation_samples: int | None = None
@@ -92,6 +109,8 @@ class RunConfig:
     """Which split chooses the best epoch."""
     seed: int = 0
     """Of the initial weights, the order of the data and the augmentation."""
+    threads: int = 1
+    """CPU threads of training; results differ in their bits between numbers of threads."""
 
     def __post_init__(self) -> None:
         """Check every field by itself; what depends on the data is checked when it is loaded."""
@@ -99,28 +118,32 @@ class RunConfig:
             value = getattr(self, field.name)
             if not _is_of_type(value, field.type):
                 raise InputError(f"{field.name}={value!r} is of the wrong kind; see iterconv train --help")
-        if self.seed > MOST_SEED:
-            raise InputError(f"seed={self.seed} is out of range; use 0 to {MOST_SEED}")
-        for name, least in _LEAST.items():
+        for name, (least, most) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and (not math.isfinite(value) or value < least):
-                raise InputError(f"{name}={value} is out of range; use {least} or more")
+            if value is not None and not least <= value <= most:
+                raise InputError(f"{name}={value} is out of range; use {least} to {most}")
         for name in ("lipschitz", "norm_scale", "lr", "lr_divisor"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name}={value} is out of range; use a number above 0")
-        for name, most in (("coupling", 1), ("momentum", 1)):
-            if not 0 <= getattr(self, name) <= most:
-                raise InputError(f"{name}={getattr(self, name)} is out of range; use a number from 0 to {most}")
+            if value is not None and not 0 < value <= FLOAT32_MOST:
+                raise InputError(f"{name}={value} is out of range; use a number above 0 and not above {FLOAT32_MOST}")
+        recipe = RECIPES.get(self.data, OTHER_DATA)
+        lr, divisor = self.lr or recipe.lr, self.lr_divisor or recipe.lr_divisor
+        if lr / divisor / divisor > FLOAT32_MOST:
+            raise InputError(f"lr_divisor={divisor} is too small; it takes the learning rate beyond {FLOAT32_MOST}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise InputError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}")
-        if self.coupling > 0 and self.blocks - self.first_coupled < 2:
+        if self.coupling > 0 and not self.tieable:
             raise InputError(
                 f"first_coupled={self.first_coupled} leaves fewer than two of {self.blocks} blocks to couple; "
                 "use fewer uncoupled blocks, more blocks, or coupling=0"
             )
+
+    @property
+    def tieable(self) -> bool:
+        """Whether stages have blocks, from the first coupled one on, that could share their weights."""
+        return self.blocks - self.first_coupled >= 2
 
     def resolved(self) -> "RunConfig":
         """The same run with the recipe's values where fields are None."""
@@ -136,8 +159,13 @@ class RunConfig:
         return float(run.lr / run.lr_divisor**passed)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields of the resolved run, as JSON has them; 1 and 1.0 are the same strength."""
+        """All fields of the resolved run, as JSON has them; 1 and 1.0 are the same strength.
+
+        One thread, which is all that there was at first, is left out, so that hashes stay what they were.
+        """
         values = asdict(self.resolved())
+        if self.threads == 1:
+            del values["threads"]
         return {name: float(value) if name in _FLOATS else value for name, value in values.items()}
 
     @classmethod
@@ -190,18 +218,6 @@ def _is_of_type(value: Any, hint: Any) -> bool:
 
 
 _FLOATS = ("lipschitz", "norm_scale", "coupling", "lr", "lr_divisor", "momentum", "weight_decay")
-_LEAST = {
-    "samples": 1,
-    "evaluation_samples": 1,
-    "width": 1,
-    "blocks": 1,
-    "stages": 1,
-    "first_coupled": 0,
-    "epochs": 1,
-    "batch_size": 2,
-    "weight_decay": 0,
-    "seed": 0,
-}
 _CHOICES = {
     "residual": get_args(Residual),
     "init": get_args(Init),

@@ -1,22 +1,24 @@
 """The folder of a run: what is in it, and how it is read and written without losing anything.
 
 ``config.json``, ``history.csv``, ``checkpoint.pt`` (until the run is finished), ``best.safetensors``,
-``report.parquet``, ``result.json``; the last three together mean finished. Files appear whole or not at all.
+``report.parquet``, ``result.json``; the last three together mean finished.
 """
 
-import fcntl
 import io
-import json
-import pickle
-import zipfile
+import math
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from iterconv import files
 from iterconv.errors import InputError
-from iterconv.reports import write_atomically
 from iterconv.training.config import RunConfig
+
+FINISHED = ("result.json", "report.parquet", "best.safetensors")
+_STARTED = ("config.json", "history.csv", "checkpoint.pt")
 
 
 class RunFolder:
@@ -48,50 +50,61 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is trained and measured, and nothing of it was deleted since."""
-        return all((self.path / name).is_file() for name in ("result.json", "report.parquet", "best.safetensors"))
+        """Whether the run is trained and measured, and nothing of it was deleted since.
+
+        Raises:
+            InputError: If the folder may not be looked into.
+        """
+        try:
+            return all((self.path / name).is_file() for name in FINISHED)
+        except OSError as problem:
+            raise files.unreadable(self.path, problem) from None
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the folder for this run and this process.
+        """Hold the folder for this run and this process; a folder that was made for nothing is removed again.
 
         Raises:
             InputError: If the folder holds another run, another process trains in it, or it can't be written.
         """
+        from filelock import FileLock, Timeout
+
+        # The system drops the lock when the process dies.
+        lock = FileLock(self.path / ".lock", blocking=False)
         try:
+            made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._check_owner()
-            lock = open(self.path / ".lock", "w")
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another process is training in {self.path}; wait for it or choose another --out"
+            ) from None
         except OSError as problem:
             raise InputError(f"can't write to {self.path} ({problem.strerror}); choose another --out") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
-            except OSError:
-                raise InputError(
-                    f"another process is training in {self.path}; wait for it or choose another --out"
-                ) from None
+        try:
+            self._check_owner()
             self._clear_up()
             yield
+        finally:
+            if made and not (self.path / "config.json").exists():
+                with suppress(OSError):
+                    (self.path / ".lock").unlink()
+                    self.path.rmdir()
+            lock.release()
 
     def _clear_up(self) -> None:
-        """Remove what a process that was killed while writing left behind."""
-        for name in (
-            "config.json",
-            "history.csv",
-            "checkpoint.pt",
-            "best.safetensors",
-            "report.parquet",
-            "result.json",
-        ):
+        """Remove what a process that was killed left behind while writing, or before it removed its checkpoint."""
+        for name in (*_STARTED, *FINISHED):
             for left in self.path.glob(f".{name}.*"):
                 left.unlink(missing_ok=True)
+        if self.finished:
+            self.drop_checkpoint()
 
     def _check_owner(self) -> None:
         path = self.path / "config.json"
         if not path.exists():
             return
-        there, here = read_config(path).to_dict(), self.config.to_dict()
+        there, here = (asdict(config.resolved()) for config in (read_config(path), self.config))
         different = [name for name in here if here[name] != there[name]]
         if different:
             name = different[0]
@@ -100,9 +113,15 @@ class RunFolder:
                 "choose another --out or the same options"
             )
 
+    def give_up(self) -> None:
+        """Leave the folder to other runs, unless something is saved that this one could go on from."""
+        if not any((self.path / name).exists() for name in ("checkpoint.pt", *FINISHED)):
+            for name in _STARTED:
+                (self.path / name).unlink(missing_ok=True)
+
     def write_json(self, name: str, contents: dict[str, Any]) -> None:
         """Write a JSON file."""
-        self.write(name, json.dumps(contents, indent=1).encode())
+        self.write(name, files.to_json(contents))
 
     def write(self, name: str, contents: bytes) -> None:
         """Write a file whole or not at all.
@@ -111,7 +130,7 @@ class RunFolder:
             InputError: If the disk is full or the folder can't be written.
         """
         try:
-            write_atomically(self.path / name, contents)
+            files.write_atomically(self.path / name, contents)
         except OSError as problem:
             raise InputError(
                 f"can't write {self.path / name} ({problem.strerror}); what was saved before is intact, "
@@ -122,39 +141,33 @@ class RunFolder:
         """Write everything that is needed to go on."""
         import torch
 
-        buffer = io.BytesIO()
+        buffer = io.BytesIO(_FIRST_LINE)
+        buffer.seek(0, io.SEEK_END)
         torch.save({"run": self.config.hash, **state}, buffer)
-        self.write("checkpoint.pt", buffer.getvalue())
+        self.write("checkpoint.pt", files.sealed(buffer.getvalue()))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """What ``save_checkpoint`` wrote, or None where there is none; never executes code from the file.
 
         Raises:
-            InputError: If the file is damaged or of another run.
+            InputError: If the file can't be read, is damaged or of another run.
         """
         import torch
 
         path = self.path / "checkpoint.pt"
-        if not path.exists():
+        contents = files.read(path, "run the same command again to start anew")
+        if contents is None:
             return None
+        archive = contents if contents.startswith(b"PK") else contents[len(_FIRST_LINE) :]
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # torch warns of foreign pickles before it refuses them
+                state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
             run = state.pop("run")
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            KeyError,
-            ValueError,
-            AttributeError,
-            TypeError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ):
-            raise InputError(f"checkpoint {path} is damaged; delete it to start this run anew") from None
+        except Exception:  # a foreign file, in which torch stumbles in many ways
+            raise damaged_checkpoint(self) from None
         if run != self.config.hash:
             raise InputError(
-                f"checkpoint {path} is of another run ({run}, not {self.config.hash}); "
+                f"checkpoint {path} is of another run ({run!r:.20}, not {self.config.hash}); "
                 "delete it or choose another --out"
             )
         return dict(state)
@@ -170,10 +183,24 @@ class RunFolder:
             InputError: If the run is not finished or the file damaged.
         """
         path = self.path / "result.json"
-        contents = read_json(path, "the run is not finished; train it first")
-        if "test_error" not in contents:
-            raise InputError(f"{path} is damaged; delete it and run the same command again")
+        contents = files.read_json(path, f"there is no {path}; the run is not finished, train it first")
+        for name in _MEASURED:
+            value = contents.get(name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"{path} is damaged ({name} is not a number); delete it and {files.AGAIN}")
         return contents
+
+
+_FIRST_LINE = f"{files.BLANK}\n".encode()
+"""Of a checkpoint; what torch saved follows it."""
+
+_MEASURED = ("test_error", "test_examples", "chance", "raw", "tied", "effective", "mean_deviation")
+"""What every result has to tell."""
+
+
+def damaged_checkpoint(folder: RunFolder) -> InputError:
+    """What to raise for a checkpoint that makes no sense."""
+    return InputError(f"checkpoint {folder.path / 'checkpoint.pt'} is damaged; delete it to start this run anew")
 
 
 def read_config(path: Path) -> RunConfig:
@@ -186,34 +213,10 @@ def read_config(path: Path) -> RunConfig:
         The run.
 
     Raises:
-        InputError: If the file is missing, damaged or of another version.
+        InputError: If the file is missing, can't be read, is damaged or of another version.
     """
-    values = read_json(path, "name the folder of a run")
+    values = files.read_json(path, f"there is no {path}; name the folder of a run")
     try:
         return RunConfig.from_dict(values)
     except (TypeError, InputError) as problem:
         raise InputError(f"{path} is not a run's configuration: {problem}") from None
-
-
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-        remedy: What to do when it is missing.
-
-    Returns:
-        The object.
-
-    Raises:
-        InputError: If the file is missing or damaged.
-    """
-    try:
-        contents = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"there is no {path}; {remedy}") from None
-    except (OSError, ValueError):
-        raise InputError(f"{path} is damaged; delete it and run the same command again") from None
-    if not isinstance(contents, dict):
-        raise InputError(f"{path} is damaged; delete it and run the same command again")
-    return contents

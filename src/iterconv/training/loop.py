@@ -1,26 +1,29 @@
 """The training loop, to be read from top to bottom: prepare, train, validate, keep the best, go on."""
 
 import math
+import os
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
-from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from iterconv import data, metrics, models
 from iterconv.coupling import couple
 from iterconv.errors import InputError
+from iterconv.files import to_safetensors
 from iterconv.stages import StagedModel, untouched
 from iterconv.training.config import RunConfig
-from iterconv.training.folder import RunFolder
+from iterconv.training.folder import RunFolder, damaged_checkpoint
+from iterconv.training.progress import Progress
 
 SAVE_EVERY = 30.0
 """Seconds between checkpoints; a run that is killed loses no more than this."""
+
+SAVE_AFTER_EPOCH = 5.0
+"""Seconds after which the end of an epoch is saved too, so that short runs lose less."""
 
 OnEpoch = Callable[[dict[str, float]], None]
 
@@ -44,13 +47,11 @@ def make_network(config: RunConfig, dataset: data.Data) -> StagedModel:
         The network, on the CPU.
 
     Raises:
-        InputError: If the stages are too many for the images.
+        InputError: If it does not fit the images or the machine's memory.
     """
+    check_network(config, dataset)
     run = config.resolved()
     assert run.stages is not None and run.init is not None
-    smallest = min(dataset.image_size)
-    if 2 ** (run.stages - 1) > smallest:
-        raise InputError(f"stages={run.stages} halve maps of {smallest} pixels to less than one; use fewer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return models.resnet(
@@ -64,6 +65,43 @@ def make_network(config: RunConfig, dataset: data.Data) -> StagedModel:
             lipschitz=run.lipschitz,
             norm_scale=run.norm_scale,
         )
+
+
+def check_network(config: RunConfig, dataset: data.Data, copies: int = 1) -> None:
+    """Refuse a network that can't be made, before anything is made or written.
+
+    Args:
+        config: The run.
+        dataset: What it is trained on.
+        copies: Of all weights, that have to be in memory.
+
+    Raises:
+        InputError: If there are more stages than the images can be halved, or more weights than memory.
+    """
+    run = config.resolved()
+    assert run.stages is not None
+    smallest = min(dataset.image_size)
+    if 2 ** (run.stages - 1) > smallest:
+        raise InputError(f"stages={run.stages} halve maps of {smallest} pixels to less than one; use fewer")
+    weights = sum(run.blocks * 2 * 9 * (run.width * 2**stage) ** 2 for stage in range(run.stages))  # of convolutions
+    needed, there = 4 * copies * weights, _memory()
+    if there is not None and needed > there:
+        raise InputError(
+            f"width={run.width} with blocks={run.blocks} and stages={run.stages} needs {needed / 2**30:,.0f} GiB for "
+            f"its weights, more than the {there / 2**30:,.0f} GiB of this machine; use less of them"
+        )
+
+
+TRAINING_COPIES = 4
+"""Of the weights: themselves, gradients, momentum, the best epoch's."""
+
+
+def _memory() -> int | None:
+    """Bytes of this machine's memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def train(
@@ -89,14 +127,14 @@ def train(
         The network with the best epoch's weights.
 
     Raises:
-        InputError: If the loss becomes NaN, a checkpoint is damaged, or a file can't be written.
+        InputError: If the loss becomes NaN (the checkpoint is removed then), a checkpoint is damaged, or a file can't
+            be written.
         KeyboardInterrupt: When asked to stop, once the state is saved.
     """
     from lightning_fabric import Fabric
 
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None
-    _selection_split(config, dataset)  # before any work is done
     device = dataset.train.images.device
     fabric = Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1)
     # Channels last is the order in which CPUs and GPUs convolve fastest; the numbers' meaning is the same.
@@ -106,13 +144,17 @@ def train(
     groups = network.coupling_groups(run.first_coupled) if run.coupling else []
     coupling = couple(optimizer, groups, run.coupling, run.kernel)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
-    progress = _Progress()
+    progress = Progress()
     saved = folder.load_checkpoint()
-    if saved:
+    if saved is not None:
         try:
-            _restore(saved, network, optimizer, coupling, progress)
+            network.load_state_dict(saved["network"])
+            optimizer.load_state_dict(saved["optimizer"])
+            _check_momenta(optimizer)
+            coupling.load_state_dict(saved["coupling"])
+            progress.load_state_dict(saved["progress"], run.epochs, network)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError):
-            raise InputError(f"the checkpoint in {folder.path} is damaged; delete it to start this run anew") from None
+            raise damaged_checkpoint(folder) from None
     last_saved = time.monotonic()
 
     def save() -> None:
@@ -139,85 +181,59 @@ def train(
                 save()
             if stopping:
                 raise KeyboardInterrupt
+        if not math.isfinite(progress.train_loss):
+            folder.drop_checkpoint()  # nothing can come of this run
+            raise InputError(
+                f"the loss became {progress.train_loss} in epoch {progress.epoch + 1}; lower --lr "
+                f"(now {config.learning_rate(progress.epoch):g})"
+            )
         row = _epoch_row(config, network, dataset, progress)
         progress.finish_epoch(row, network)
         folder.write("history.csv", pd.DataFrame(progress.history).to_csv(index=False).encode())
         if on_epoch:
             on_epoch(row)
-    save()  # whoever is interrupted while measuring need not train again
+        # At the end in any case: whoever is interrupted while measuring need not train again.
+        if progress.epoch == run.epochs or time.monotonic() - last_saved > SAVE_AFTER_EPOCH:
+            save()
     coupling.remove()
     network.load_state_dict(progress.best)
-    folder.write("best.safetensors", to_safetensors({k: v.contiguous() for k, v in progress.best.items()}))
+    folder.write("best.safetensors", to_safetensors(progress.best))
     return network
 
 
-class _Progress:
-    """How far a run is: epoch and batch, sums over the epoch so far, the history, the best weights."""
-
-    def __init__(self) -> None:
-        self.epoch = self.batch = self.samples = 0
-        self.loss: float | Tensor = 0.0
-        self.error: float | Tensor = 0.0
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_error = math.inf
-
-    def count_batch(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        self.batch += 1
-        self.samples += len(targets)
-        # Sums stay on the device as tensors: asking for a number at each step would make it wait.
-        self.loss = self.loss + loss.double() * len(targets)
-        self.error = self.error + metrics.error(outputs, targets, 1.0).double().sum()
-
-    def finish_epoch(self, row: dict[str, float], network: StagedModel) -> None:
-        self.history.append(row)
-        if row["selection_error"] <= self.best_error:
-            self.best_error = row["selection_error"]
-            self.best = deepcopy(network.state_dict())
-        self.epoch += 1
-        self.batch = self.samples = 0
-        self.loss = self.error = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**vars(self), "loss": float(self.loss), "error": float(self.error)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+def _check_momenta(optimizer: torch.optim.SGD) -> None:
+    """Raise ``ValueError`` where they are not the parameters', which torch doesn't look at."""
+    for parameter, state in optimizer.state.items():
+        momentum = state["momentum_buffer"]
+        if momentum is not None and momentum.shape != parameter.shape:
+            raise ValueError("momenta of another network")
 
 
-def _restore(
-    saved: dict[str, Any],
-    network: StagedModel,
-    optimizer: torch.optim.Optimizer,
-    coupling: Any,
-    progress: _Progress,
-) -> None:
-    network.load_state_dict(saved["network"])
-    optimizer.load_state_dict(saved["optimizer"])
-    coupling.load_state_dict(saved["coupling"])
-    progress.load_state_dict(saved["progress"])
-
-
-def _epoch_row(config: RunConfig, network: StagedModel, dataset: data.Data, progress: _Progress) -> dict[str, float]:
-    train_loss = float(progress.loss) / progress.samples
-    if not math.isfinite(train_loss):
-        raise InputError(
-            f"the loss became {train_loss} in epoch {progress.epoch + 1}; lower --lr "
-            f"(now {config.learning_rate(progress.epoch):g}) and use another --out"
-        )
-    split = _selection_split(config, dataset)
-    selection_loss, selection_error = evaluate(network, dataset, split)
+def _epoch_row(config: RunConfig, network: StagedModel, dataset: data.Data, progress: Progress) -> dict[str, float]:
+    selection_loss, selection_error = evaluate(network, dataset, selection_split(config, dataset))
     return {
         "epoch": progress.epoch + 1,
         "lr": config.learning_rate(progress.epoch),
-        "train_loss": train_loss,
-        "train_error": float(progress.error) / progress.samples,
+        "train_loss": progress.train_loss,
+        "train_error": progress.train_error,
         "selection_loss": selection_loss,
         "selection_error": selection_error,
     }
 
 
-def _selection_split(config: RunConfig, dataset: data.Data) -> data.Split:
+def selection_split(config: RunConfig, dataset: data.Data) -> data.Split:
+    """The split that chooses the best epoch.
+
+    Args:
+        config: The run.
+        dataset: What it is trained on.
+
+    Returns:
+        One of its splits.
+
+    Raises:
+        InputError: If it is empty.
+    """
     split = dataset.test if config.selection == "test" else dataset.validation
     if not len(split):
         raise InputError(f"{dataset.name} has too few images for a validation split; use --selection test")
@@ -239,6 +255,6 @@ def evaluate(network: StagedModel, dataset: data.Data, split: data.Split) -> tup
     with untouched(network):
         for inputs, targets in dataset.batches(split):
             outputs = network(inputs)
-            loss += metrics.cross_entropy(outputs, targets).double().sum().item()
-            error += metrics.error(outputs, targets, dataset.chance).double().sum().item()
+            loss += metrics.cross_entropy(outputs, targets).cpu().double().sum().item()
+            error += metrics.error(outputs, targets, dataset.chance).cpu().double().sum().item()
     return loss / len(split), error / len(split)

@@ -1,6 +1,8 @@
 """A whole run: train, measure, count, and leave the folder finished; and how to open one again."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,20 @@ import torch
 from iterconv import data
 from iterconv.coupling import effective_parameter_count
 from iterconv.errors import InputError
+from iterconv.files import read_tensors
 from iterconv.measurement import measure
 from iterconv.stages import StagedModel
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
-from iterconv.training.loop import OnEpoch, Stop, make_network, train
+from iterconv.training.loop import (
+    TRAINING_COPIES,
+    OnEpoch,
+    Stop,
+    check_network,
+    make_network,
+    selection_split,
+    train,
+)
 
 
 def complete(
@@ -42,13 +53,19 @@ def complete(
         KeyboardInterrupt: When asked to stop, once the state is saved.
     """
     folder = RunFolder(path, config)
-    with folder.claimed():
+    with folder.claimed(), _threads(config.threads):
         if folder.finished:
             return folder.result()
         dataset = load_data(config, device)
+        check_network(config, dataset, TRAINING_COPIES if dataset.train.images.device.type == "cpu" else 1)
+        selection_split(config, dataset)
         folder.write_json("config.json", config.to_dict())  # now that the options are known to fit the data
         started = time.monotonic()
-        network = train(config, folder, dataset, on_epoch, stop)
+        try:
+            network = train(config, folder, dataset, on_epoch, stop)
+        except Exception:
+            folder.give_up()
+            raise
 
         def progress(_: int) -> None:
             if stop is not None and stop.is_set():
@@ -61,9 +78,21 @@ def complete(
         return folder.result()
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute on so many threads, as sums in another order differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float) -> dict[str, Any]:
     run = folder.config
-    count = effective_parameter_count(network, network.coupling_groups(run.first_coupled))
+    groups = network.coupling_groups(run.first_coupled) if run.tieable else []
+    count = effective_parameter_count(network, groups)
     curves = report.curves
     intact = curves[(curves.perturbation == "extra evaluation") & (curves.position == 0) & (curves.stage == 0)]
     test = intact.set_index("metric")["value"]
@@ -76,6 +105,7 @@ def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float
         "chance": report.options["chance"],
         **count._asdict(),
         "device": str(next(network.parameters()).device),
+        "threads": run.threads,
         "torch": torch.__version__,
         "seconds_of_last_session": round(seconds, 1),
     }
@@ -120,17 +150,19 @@ def open_run(path: Path, device: str | None = None) -> tuple[StagedModel, data.D
     Raises:
         InputError: If the folder holds no trained run, or its weights are damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = RunFolder.existing(path)
     weights = path / "best.safetensors"
-    if not weights.exists():
-        raise InputError(f"there are no weights at {weights}; finish the run with `iterconv train`")
+    state = read_tensors(weights, f"there are no weights at {weights}; finish the run with `iterconv train`", _AGAIN)
     dataset = load_data(folder.config, device)
     network = make_network(folder.config, dataset)
     try:
-        network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, OSError):
-        raise InputError(f"{weights} is damaged or of another network; delete it and train again") from None
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise InputError(f"{weights} is of another network; delete it and {_AGAIN}") from None
+    if folder.finished:
+        with suppress(OSError):
+            folder.drop_checkpoint()  # left by a process that was killed at its very end
     return network.to(dataset.train.images.device), dataset, folder
+
+
+_AGAIN = "train again"

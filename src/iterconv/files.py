@@ -1,0 +1,183 @@
+"""Files that appear whole or not at all, and that are believed only if they are what was written.
+
+A file that is read back carries a seal: the SHA-256 of its bytes, with zeros where the digest stands. Files of earlier
+versions have none and are read as they are.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iterconv.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes of a JSON file, at most."""
+
+SEAL = "seal"
+"""What the place of the seal is called in files that give it a name."""
+
+AGAIN = "run the same command again"
+
+# Both ends are looked for, so that damage to one of them does not make a file look as if it never had a seal.
+_OPEN, _CLOSE = b"iterconv-seal:", b":iterconv-seal"
+_SEAL = re.compile(_OPEN + rb"([0-9a-f]{64})" + _CLOSE)
+_ZEROS = b"0" * 64
+BLANK = (_OPEN + _ZEROS + _CLOSE).decode()
+"""What ``sealed`` replaces."""
+
+
+def write_atomically(path: Path, contents: bytes) -> None:
+    """Write a file so that it appears whole or not at all, also if the machine dies.
+
+    Args:
+        path: Its folder is made if need be.
+        contents: The bytes.
+
+    Raises:
+        OSError: If it can't be written; names ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as problem:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(problem, OSError):
+            raise OSError(problem.errno, problem.strerror, str(path)) from None
+        raise
+
+
+def sealed(contents: bytes) -> bytes:
+    """The contents of a file with its digest in place of ``BLANK``, which they must hold once."""
+    start = contents.index(BLANK.encode()) + len(_OPEN)
+    digest = hashlib.sha256(contents).hexdigest().encode()
+    return contents[:start] + digest + contents[start + len(digest) :]
+
+
+def read(path: Path, again: str = AGAIN, most: int | None = None) -> bytes | None:
+    """Read a file whose seal, if it has one, is right.
+
+    Args:
+        path: The file.
+        again: What makes it anew once it is deleted.
+        most: The most bytes that make sense.
+
+    Returns:
+        The bytes, or None where there is no such file.
+
+    Raises:
+        InputError: If there is something else of that name, it can't be read, is too large or damaged.
+    """
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait for ever
+            raise InputError(f"{path} is not a file; move it away and {again}")
+        if most is not None and about.st_size > most:
+            raise InputError(f"{path} is larger than {most} bytes and not what was written; delete it and {again}")
+        contents = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as problem:
+        raise unreadable(path, problem) from None
+    if not _intact(contents):
+        raise InputError(f"{path} is damaged (its checksum does not match); delete it and {again}")
+    return contents
+
+
+def unreadable(path: Path, problem: OSError) -> InputError:
+    """What to raise for a file that may be good but can't be read."""
+    return InputError(f"can't read {path} ({problem.strerror or problem}); see to its permissions and its disk")
+
+
+def _intact(contents: bytes) -> bool:
+    start = contents.find(_OPEN)
+    if start < 0:
+        return _CLOSE not in contents
+    found = _SEAL.match(contents, start)
+    if not found:
+        return False
+    view = memoryview(contents)
+    digest = hashlib.sha256(view[: found.start(1)])
+    digest.update(_ZEROS)
+    digest.update(view[found.end(1) :])
+    return digest.hexdigest().encode() == found[1]
+
+
+def to_json(contents: Mapping[str, Any]) -> bytes:
+    """A JSON object as the contents of a file, sealed."""
+    return sealed(json.dumps({**contents, SEAL: BLANK}, indent=1).encode())
+
+
+def read_json(path: Path, missing: str, again: str = AGAIN) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+        missing: What to say where there is none.
+        again: What makes it anew once it is deleted.
+
+    Returns:
+        The object without its seal.
+
+    Raises:
+        InputError: If the file is missing, can't be read or is damaged.
+    """
+    contents = read(path, again, LARGEST_JSON)
+    if contents is None:
+        raise InputError(missing)
+    try:
+        values = json.loads(contents)
+    except (ValueError, RecursionError):  # the latter from thousands of brackets
+        values = None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged; delete it and {again}")
+    values.pop(SEAL, None)
+    return values
+
+
+def to_safetensors(tensors: "Mapping[str, Tensor]") -> bytes:
+    """Tensors as the contents of a .safetensors file, sealed."""
+    from safetensors.torch import save
+
+    return sealed(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={SEAL: BLANK}))
+
+
+def read_tensors(path: Path, missing: str | None = None, again: str = "make it again") -> "dict[str, Tensor]":
+    """Read a .safetensors file.
+
+    Args:
+        path: The file.
+        missing: What to say where there is none.
+        again: What makes it anew once it is deleted.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        InputError: If the file is missing, can't be read or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    contents = read(path, again)
+    if contents is None:
+        raise InputError(missing or f"there is no {path}; {again}")
+    try:
+        return load(contents)
+    except (SafetensorError, ValueError, KeyError, RuntimeError):
+        raise InputError(f"{path} is damaged; delete it and {again}") from None
