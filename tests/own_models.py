@@ -34,7 +34,7 @@ def own(*, inputs=None, **options):
 def randomised(model):
     """Scales and heads that start at 0 would hide every block."""
     for name, parameter in model.named_parameters():
-        if "bias" not in name and parameter.is_floating_point() and parameter.detach().abs().max() < 1e-4:
+        if "bias" not in name and parameter.is_floating_point() and (parameter.detach().abs() < 1e-4).all():
             nn.init.normal_(parameter, std=0.5)
     return model.eval()
 
