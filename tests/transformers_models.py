@@ -45,8 +45,8 @@ SPREAD |= {
     "decoder_hidden_size": 32,
 }
 HEADS = (
-    "FOR_SEQ_TO_SEQ_CAUSAL_LM FOR_IMAGE_CLASSIFICATION FOR_SEQUENCE_CLASSIFICATION* FOR_CAUSAL_LM FOR_MASKED_LM "
-    "FOR_SPEECH_SEQ_2_SEQ FOR_AUDIO_CLASSIFICATION FOR_CTC FOR_VIDEO_CLASSIFICATION FOR_OBJECT_DETECTION "
+    "FOR_SEQ_TO_SEQ_CAUSAL_LM FOR_SPEECH_SEQ_2_SEQ FOR_IMAGE_CLASSIFICATION FOR_SEQUENCE_CLASSIFICATION* FOR_CAUSAL_LM "
+    "FOR_MASKED_LM FOR_AUDIO_CLASSIFICATION FOR_CTC FOR_VIDEO_CLASSIFICATION FOR_OBJECT_DETECTION "
     "FOR_SEMANTIC_SEGMENTATION FOR_DEPTH_ESTIMATION FOR_IMAGE_TO_IMAGE FOR_TIME_SERIES_PREDICTION"
 ).split()
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 1}
@@ -191,6 +191,7 @@ SPECIAL = {
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "granitemoehybrid": {"mamba_n_heads": 4, "mamba_d_head": 16, "layer_types": ["mamba", "attention"] * 2},
     "hiera": {"image_size": [64, 64], **images(3, 3, 64, 64)},
+    "hubert": {"head": "HubertForCTC"},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_offset": 1, "use_mamba_kernels": False},
     "kimi_linear": {**LATENT, "layer_types": ["linear_attention", "full_attention"] * 2},
     "layoutlmv3": {
@@ -211,6 +212,7 @@ SPECIAL = {
     "mamba2": {"num_heads": 8, "n_groups": 2, "state_size": 16, "chunk_size": 4},
     "mistral4": LATENT,
     "mobilevitv2": {"patch_size": 2, **images(3, 3, 64, 64)},
+    "moonshine": {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
     "nemotron": {"num_key_value_heads": 2},
     "paligemma": {
         **{"head": "PaliGemmaForConditionalGeneration", "image_token_index": 49, "image_token_id": 49},
@@ -246,6 +248,7 @@ SPECIAL = {
         "vision_config": {"output_channels": 32, "num_pos_feats": 16},
         "inputs": {"input_points": (3, 1, 2, 2)},
     },
+    "segformer": {"head": "SegformerForSemanticSegmentation"},
     "siglip2": {
         "vision_config": {"num_patches": 16},
         "inputs": {
@@ -303,23 +306,23 @@ dinov2_with_registers dinov3_vit distilbert doge dpr electra embedding_gemma2_te
 eurobert exaone4 exaone_moe falcon falcon_h1 falcon_mamba fastspeech2_conformer flaubert flava flex_olmo flint fnet
 focalnet fsmt funnel gemma gemma2 gemma3_text gemma4_audio gemma4_text gemma4_unified_text git glm glm4 glm4_moe
 glmasr_encoder glpn gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_docling_text
-granite_swa granitemoe granitemoe_swa granitemoeshared groupvit gte helium higgs_audio_v2 hrm_text hubert
-hunyuan_v1_dense hunyuan_v1_moe hy_v3 hy_v4 hyperclovax ibert ijepa imagegpt inkling2_text inkling_text internlm3
-internvl_vision iquestcoder jais2 jetmoe jina_embeddings_v3 kolibri1 kosmos-2.5 laguna layoutlm led lfm2 lfm3 llama
-llama4_text longformer longt5 luke m2m_100 mamba marian markuplm maskformer-swin mbart megatron-bert mellum metaclip_2
+granite_swa granitemoe granitemoe_swa granitemoeshared groupvit gte helium higgs_audio_v2 hrm_text hunyuan_v1_dense
+hunyuan_v1_moe hy_v3 hy_v4 hyperclovax ibert ijepa imagegpt inkling2_text inkling_text internlm3 internvl_vision
+iquestcoder jais2 jetmoe jina_embeddings_v3 kolibri1 kosmos-2.5 laguna layoutlm led lfm2 lfm3 llama llama4_text
+longformer longt5 luke m2m_100 mamba marian markuplm maskformer-swin mbart megatron-bert mellum metaclip_2
 mimo_v2_flash minimax minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral mlcd mlcd_vision_model mllama
-mobilebert mobilenet_v1 mobilenet_v2 mobilevit modernbert modernbert-decoder molmo2_text moonshine
-moss_transcribe_diarize_audio mpnet mpt mra mt5 muse_glimmer_text mvp nanochat nemotron_h nllb-moe nomic_bert
-nystromformer olmo olmo2 olmo3 olmo_hybrid olmoe openai-gpt openai_privacy_filter opt owlv2 owlvit pegasus pegasus_x
-persimmon phi phi3 phi4_multimodal phimoe pixio pixtral plbart poolformer pop2piano pp_lcnet prophetnet pvt pvt_v2
-qianfan_ocr_vision qwen2 qwen2_audio_encoder qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next
-qwen3_vl_moe_text qwen3_vl_text radio recurrent_gemma regnet rembert resnet roberta roberta-prelayernorm roformer rwkv
-sam3_vit_model sam_hq_vision_model sam_vision_model seamless_m4t seamless_m4t_v2 seed_oss segformer sew sew-d siglip
-siglip_vision_model smollm3 solar_open speecht5 splinter squeezebert stablelm starcoder2 swiftformer
-switch_transformers t5 t5gemma tapas tipsv2 tipsv2_text_model tipsv2_vision_model trocr ultrabert umt5 unispeech
-unispeech-sat vaultgemma visual_bert vit vit_mae vit_msn vitdet voxtral_encoder voxtral_realtime_encoder wav2vec2
-wav2vec2-conformer wavlm whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet yolos yoso dinov3_convnext encoder-decoder
-fuyu qwen2_audio t5gemma2 granite_speech maskformer
+mobilebert mobilenet_v1 mobilenet_v2 mobilevit modernbert modernbert-decoder molmo2_text moss_transcribe_diarize_audio
+mpnet mpt mra mt5 muse_glimmer_text mvp nanochat nemotron_h nllb-moe nomic_bert nystromformer olmo olmo2 olmo3
+olmo_hybrid olmoe openai-gpt openai_privacy_filter opt owlv2 owlvit pegasus pegasus_x persimmon phi phi3
+phi4_multimodal phimoe pixio pixtral plbart poolformer pop2piano pp_lcnet prophetnet pvt pvt_v2 qianfan_ocr_vision
+qwen2 qwen2_audio_encoder qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen3_vl_moe_text
+qwen3_vl_text radio recurrent_gemma regnet rembert resnet roberta roberta-prelayernorm roformer rwkv sam3_vit_model
+sam_hq_vision_model sam_vision_model seamless_m4t seamless_m4t_v2 seed_oss sew sew-d siglip siglip_vision_model
+smollm3 solar_open speecht5 splinter squeezebert stablelm starcoder2 swiftformer switch_transformers t5 t5gemma tapas
+tipsv2 tipsv2_text_model tipsv2_vision_model trocr ultrabert umt5 unispeech unispeech-sat vaultgemma visual_bert vit
+vit_mae vit_msn vitdet voxtral_encoder voxtral_realtime_encoder wav2vec2 wav2vec2-conformer wavlm whisper xglm xlm
+xlm-roberta xlm-roberta-xl xlnet yolos yoso dinov3_convnext encoder-decoder fuyu qwen2_audio t5gemma2 granite_speech
+maskformer
 """.split()
 TRANSFORMERS = {
     kind: lambda kind=kind: transformers_model(kind, **SPECIAL.get(kind, {})) for kind in [*USUAL, *SPECIAL]
