@@ -71,7 +71,11 @@ SPECIAL = {
     "hiera": {"image_size": [64, 64], **images(3, 3, 64, 64)},
     "hubert": {"head": "HubertForCTC"},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_offset": 1, "use_mamba_kernels": False},
-    "kimi_linear": {**LATENT, "layer_types": ["linear_attention", "full_attention"] * 2},
+    "kimi_linear": {
+        **LATENT,
+        **{"num_experts": 4, "num_experts_per_token": 2, "topk_group": 1},
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
     "layoutlmv3": {
         **{"head": "LayoutLMv3ForSequenceClassification", "coordinate_size": 4, "shape_size": 8},
         "inputs": {"bbox": boxes},
