@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import own_models
+import own_states
 import zoo
 from own_models import OWN
 from patched import find_streams, leaves, patched, recorded, run
@@ -131,9 +131,9 @@ def test_towers_and_stages_beside_the_stage_run_as_ever():
 
 def test_reversible_blocks_hand_on_two_streams():
     torch.manual_seed(0)  # the snippet of the findings, and what it gives by hand
-    model, x = own_models.Reversible(), torch.randn(64, 16)
+    model, x = own_states.Reversible(), torch.randn(64, 16)
     torch.manual_seed(0)
-    model.blocks = nn.ModuleList(own_models.Reversible.block() for _ in range(4))
+    model.blocks = nn.ModuleList(own_states.Reversible.block() for _ in range(4))
     model.head, model.stem, x = nn.Linear(16, 7), nn.Identity(), torch.randn(64, 16)
     predicted = model(x).argmax(1)
     drops = [tuple(index for index in range(4) if index != dropped) for dropped in range(4)]
