@@ -7,16 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
 
 _VERSION = 3
 
 
 def cache_folder() -> Path:
-    """``$ITERCONV_CACHE``, or ``~/.cache/iterconv``; its files can be deleted at any time."""
-    return Path(os.environ.get("ITERCONV_CACHE") or Path.home() / ".cache" / "iterconv")
+    """``$ITERCONV_CACHE``, or ``~/.cache/iterconv``; its files can be deleted at any time.
+
+    A user without a home, as in containers, has none: nothing can be written below the null device.
+    """
+    try:
+        return Path(os.environ.get("ITERCONV_CACHE") or Path.home() / ".cache" / "iterconv")
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -29,6 +36,7 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
     Returns:
         Tensors by name. A damaged cache file is made anew; a folder that can't be written is not used.
     """
+    require("safetensors", "the cache of decoded images")  # before they are decoded
     name = hashlib.sha256(json.dumps([_VERSION, key]).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}.safetensors"
     try:
@@ -42,19 +50,19 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
     return tensors
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
     """Write tensors with their checksum, whole or not at all.
 
     Args:
         path: The file, by custom ending in .safetensors.
         tensors: By name.
+        metadata: What the file says of them.
     """
-    from safetensors.torch import save
-
+    save = require("safetensors.torch", "writing tensors").save
     from iterconv.reports import write_atomically  # late, because it brings pandas
 
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
+    write_atomically(path, save(tensors, metadata={**metadata, "sha256": _checksum(tensors)}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -69,13 +77,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: If the file is missing, damaged, or not what was written.
     """
-    from safetensors import SafetensorError, safe_open
-
+    safetensors = require("safetensors", "reading tensors")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             expected = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError) as problem:
+    except (OSError, safetensors.SafetensorError) as problem:
         raise InputError(f"can't read {path} ({problem}); make it again") from None
     if expected != _checksum(tensors):
         raise InputError(f"{path} is damaged: its checksum is not that of its contents; make it again")
@@ -86,7 +93,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().data)
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)  # numpy knows no bfloat16
     return digest.hexdigest()
 
 

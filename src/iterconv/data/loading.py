@@ -8,7 +8,7 @@ from iterconv._typing import Float
 from iterconv.data.dataset import Data, Images, Split
 from iterconv.data.sources import Source, find
 from iterconv.data.splits import balanced, stratified
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 
 TEST_SHARE = 0.2
 """Of all images, where the source has no test split."""
@@ -83,7 +83,7 @@ def load(
 
 def _fewer(split: Split, count: int, seed: int) -> Split:
     if count < 1:
-        raise InputError(f"evaluation_samples={count} leaves nothing to test on; use 1 or more")
+        raise OptionError("evaluation_samples", count, "leaves nothing to test on; use 1 or more")
     return split[stratified(split.targets, min(count, len(split)), seed)[0]]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from iterconv.data.cache import cached
 from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
 from iterconv.data.images import read_hub, read_path
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +58,7 @@ def _as_source(tensors: dict[str, torch.Tensor]) -> Source:
 
 
 def _digits(_: Columns) -> Source:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise InputError("the digits need scikit-learn; install iterconv[repro]") from None
-    bunch: Any = load_digits()
+    bunch = require("sklearn.datasets", "the data set digits").load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     return Source(Split(torch.from_numpy(images), torch.from_numpy(bunch.target).long()), None, 10)
 

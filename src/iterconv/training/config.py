@@ -11,7 +11,7 @@ from pathlib import PurePath
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 from iterconv.options import Init, Kernel, Residual, Selection
 
 
@@ -98,29 +98,28 @@ class RunConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if not _is_of_type(value, field.type):
-                raise InputError(f"{field.name}={value!r} is of the wrong kind; see iterconv train --help")
+                raise OptionError(field.name, value, "is of the wrong kind; see iterconv train --help")
         if self.seed > MOST_SEED:
-            raise InputError(f"seed={self.seed} is out of range; use 0 to {MOST_SEED}")
+            raise OptionError("seed", self.seed, f"is out of range; use 0 to {MOST_SEED}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and (not math.isfinite(value) or value < least):
-                raise InputError(f"{name}={value} is out of range; use {least} or more")
+                raise OptionError(name, value, f"is out of range; use {least} or more")
         for name in ("lipschitz", "norm_scale", "lr", "lr_divisor"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name}={value} is out of range; use a number above 0")
+                raise OptionError(name, value, "is out of range; use a number above 0")
         for name, most in (("coupling", 1), ("momentum", 1)):
             if not 0 <= getattr(self, name) <= most:
-                raise InputError(f"{name}={getattr(self, name)} is out of range; use a number from 0 to {most}")
+                raise OptionError(name, getattr(self, name), f"is out of range; use a number from 0 to {most}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
-                raise InputError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}")
+                raise OptionError(name, value, f"is unknown; use one of {', '.join(choices)}")
         if self.coupling > 0 and self.blocks - self.first_coupled < 2:
-            raise InputError(
-                f"first_coupled={self.first_coupled} leaves fewer than two of {self.blocks} blocks to couple; "
-                "use fewer uncoupled blocks, more blocks, or coupling=0"
-            )
+            problem = f"leaves fewer than two of {self.blocks} blocks to couple"
+            remedy = "use fewer uncoupled blocks, more blocks, or no coupling"
+            raise OptionError("first_coupled", self.first_coupled, f"{problem}; {remedy}")
 
     def resolved(self) -> "RunConfig":
         """The same run with the recipe's values where fields are None."""

@@ -9,12 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from iterconv import data, metrics, models
 from iterconv.coupling import couple
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError, require
 from iterconv.stages import StagedModel, untouched
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
@@ -50,7 +49,7 @@ def make_network(config: RunConfig, dataset: data.Data) -> StagedModel:
     assert run.stages is not None and run.init is not None
     smallest = min(dataset.image_size)
     if 2 ** (run.stages - 1) > smallest:
-        raise InputError(f"stages={run.stages} halve maps of {smallest} pixels to less than one; use fewer")
+        raise OptionError("stages", run.stages, f"halve maps of {smallest} pixels to less than one; use fewer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return models.resnet(
@@ -92,7 +91,10 @@ def train(
         InputError: If the loss becomes NaN, a checkpoint is damaged, or a file can't be written.
         KeyboardInterrupt: When asked to stop, once the state is saved.
     """
+    for library in ("lightning_fabric", "safetensors"):
+        require(library, "training")
     from lightning_fabric import Fabric
+    from safetensors.torch import save as to_safetensors
 
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None

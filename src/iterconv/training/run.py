@@ -9,7 +9,7 @@ import torch
 
 from iterconv import data
 from iterconv.coupling import effective_parameter_count
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
 from iterconv.measurement import measure
 from iterconv.stages import StagedModel
 from iterconv.training.config import RunConfig
@@ -120,9 +120,8 @@ def open_run(path: Path, device: str | None = None) -> tuple[StagedModel, data.D
     Raises:
         InputError: If the folder holds no trained run, or its weights are damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    safetensors = require("safetensors", "opening a run")
+    load_file = require("safetensors.torch", "opening a run").load_file
     folder = RunFolder.existing(path)
     weights = path / "best.safetensors"
     if not weights.exists():
@@ -131,6 +130,6 @@ def open_run(path: Path, device: str | None = None) -> tuple[StagedModel, data.D
     network = make_network(folder.config, dataset)
     try:
         network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, OSError):
+    except (safetensors.SafetensorError, RuntimeError, OSError):
         raise InputError(f"{weights} is damaged or of another network; delete it and train again") from None
     return network.to(dataset.train.images.device), dataset, folder
