@@ -21,9 +21,6 @@ def refused(capsys, *arguments):
     [
         (["train", "--coupling", "1.5"], "--coupling 1.5 is out of range"),
         (["train", "--width", "0"], "--width 0 is out of range"),
-        (["train", "--width", "eight"], "invalid literal for int() with base 10: 'eight'"),
-        (["train", "--widht", "8"], "did you mean --width?"),
-        (["train", "--residual", "other"], "invalid choice 'other'"),
         (["train", "--lr", "nan"], "--lr nan"),
         (["train", "--data", "digitz", "--out", "OUT"], "did you mean 'digits'?"),
         (["train", "--data", "digits", "--samples", "5", "--out", "OUT"], "less than one for each of 10 classes"),
@@ -36,18 +33,44 @@ def refused(capsys, *arguments):
         (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["measure", "OUT"], "there is no"),
         (["data", "mnits"], "did you mean 'mnist'?"),
-        (["frobnicate"], "reproduce, train, measure, plan, report, claims, data"),
+        (["frobnicate"], "there is no command 'frobnicate'; use reproduce, train, measure, plan, report, claims, data"),
+        (["mesure", "runs/x"], "there is no command 'mesure'; did you mean measure?"),
+        ([], "the command is missing; use reproduce, train"),
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["claims", "OUT"], "holds no tables"),
         (["claims", "OUT", "--scale", "small"], "--scale and --out are for finished runs"),
         (["reproduce", "--dry-run", "--workers", "0"], "--workers 0"),
         (["train", "--evaluation-samples", "0"], "--evaluation-samples 0 is out of range"),
-        (["measure"], "PATH"),
+        # Values may look like options: only options themselves are spelled as they are typed.
+        (["train", "--out", "/proc/lr=0.1"], "can't write to /proc/lr=0.1 ("),
+        (["data", "sets/seed=3/x"], "there is no data set 'sets/seed=3/x'"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, arguments, says):
     line = refused(capsys, *[str(tmp_path / "out") if word == "OUT" else word for word in arguments])
     assert says in line
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["train", "--width", "eight"], "Error parsing --width: 'eight' is not a whole number"),
+        (["train", "--epochs", "1e3"], "Error parsing --epochs: '1e3' is not a whole number"),
+        (["plan", "runs/x", "--budget", "half"], "Error parsing --budget: 'half' is not a number"),
+        (["train", "--widht", "8"], "Perhaps you meant: --width INT"),
+        (["train", "--residual", "other"], "invalid choice 'other' for argument '--residual'"),
+        (["measure", "m:f", "--precision", "quarter"], "invalid choice 'quarter'"),
+        (["measure", "m:f", "--further", "jump"], "invalid choice 'jump'"),
+        (["train", "--lr"], "Missing value for argument '--lr'"),
+        (["measure"], "Missing from iterconv measure: STR The folder of a finished run"),
+    ],
+)
+def test_words_that_cannot_be_parsed_are_told_by_tyro(capsys, arguments, says):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert leaving.value.code == 2 and not captured.out and "Traceback" not in captured.err
+    assert says in " ".join(captured.err.replace("│", " ").split())
 
 
 def test_train_measure_and_refusals_on_a_real_run(capsys, tmp_path):

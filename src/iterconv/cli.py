@@ -1,22 +1,22 @@
 """The command line: words to calls, nothing else. Everything heavy is imported when a command runs."""
 
 import contextlib
-import io
 import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from tyro import cli, conf
+from tyro import conf
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 from iterconv.options import Debris, Family, Reference, Saves
-from iterconv.subjects.wishes import Wishes
+from iterconv.parsing import parse
+from iterconv.subjects.options import ModelOptions
 from iterconv.training.config import RunConfig
 
 DEFAULT_ROOT = Path("runs")
@@ -49,7 +49,7 @@ class Measure:
 
     model: conf.Positional[str]
     """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
-    wishes: conf.OmitArgPrefixes[Wishes] = field(default_factory=Wishes)
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
     reference: Reference | None = None
@@ -68,7 +68,7 @@ class Measure:
         from iterconv.commands import measure_model
 
         options = {"extra_evaluations": self.extra_evaluations, "replicates": self.replicates, "further": self.further}
-        return measure_model(self.model, self.wishes, self.out, self.audit, self.reference, **options)
+        return measure_model(self.model, self.data_and_model, self.out, self.audit, self.reference, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Plan:
 
     model: conf.Positional[str]
     """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
-    wishes: conf.OmitArgPrefixes[Wishes] = field(default_factory=Wishes)
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the frontier goes (.csv); a picture of it is drawn beside it."""
     reference: Reference | None = None
@@ -97,10 +97,10 @@ class Plan:
         """Do it."""
         from iterconv.commands import plan_model
 
-        whole = self.budget is not None and self.budget >= 1 and self.budget == int(self.budget)
-        budget = int(self.budget) if whole and self.budget is not None else self.budget
+        share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
+        budget = self.budget if share or self.budget is None else int(self.budget)
         options = {"budget": budget, "saves": self.saves, "beam": self.beam}
-        return plan_model(self.model, self.wishes, self.out, self.keep, self.save, self.reference, **options)
+        return plan_model(self.model, self.data_and_model, self.out, self.keep, self.save, self.reference, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,15 +204,15 @@ class Data:
         return describe_data(self.name)
 
 
-Command = (
-    Annotated[Reproduce, conf.subcommand("reproduce")]
-    | Annotated[Train, conf.subcommand("train")]
-    | Annotated[Measure, conf.subcommand("measure")]
-    | Annotated[Plan, conf.subcommand("plan")]
-    | Annotated[Report, conf.subcommand("report")]
-    | Annotated[Claims, conf.subcommand("claims")]
-    | Annotated[Data, conf.subcommand("data")]
-)
+COMMANDS: dict[str, type] = {
+    "reproduce": Reproduce,
+    "train": Train,
+    "measure": Measure,
+    "plan": Plan,
+    "report": Report,
+    "claims": Claims,
+    "data": Data,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,16 +223,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 if some runs failed, 2 for bad input, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: After help (0), and after tyro's complaints about words that can't be parsed (2).
     """
-    command: Any = RunConfig()  # checked while words are parsed
+    command: Any = None
     try:
-        command = _parse(list(sys.argv[1:] if arguments is None else arguments))
+        command = parse(COMMANDS, list(sys.argv[1:] if arguments is None else arguments))
         # Only training has state to save first; everything else stops at once.
         saves = isinstance(command, Train | Reproduce)
         with _interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
-            return command(stop)
+            code = command(stop)
+            sys.stdout.flush()  # here, where a pipe that was closed is known how to deal with
+            return code
     except InputError as problem:
-        print(f"iterconv: {_as_typed(' '.join(str(problem).split()), command)}", file=sys.stderr)
+        words = problem.as_typed if isinstance(problem, OptionError) else str(problem)
+        print(f"iterconv: {' '.join(words.split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -247,45 +253,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"iterconv: {problem.strerror or problem}{place}; what was saved before is intact", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("iterconv: stopped; the same command goes on from here", file=sys.stderr)
+        goes_on = "; the same command goes on from here" if isinstance(command, Train | Reproduce) else ""
+        print(f"iterconv: stopped{goes_on}", file=sys.stderr)
         return 130
-
-
-def _as_typed(message: str, command: object) -> str:
-    """A message of the library, its keyword arguments spelled as the command's options are typed: ``--lr 0``."""
-    parts = [command, *(part for part in vars(command).values() if is_dataclass(part))]
-    names = "|".join(field.name for part in parts for field in fields(part))  # type: ignore[arg-type]
-    return re.sub(rf"(?<![\w-])({names})=(?=\S)", lambda found: f"--{found[1].replace('_', '-')} ", message)
 
 
 def _out_of_memory(problem: Exception) -> bool:
     # torch has an error of its own for accelerators only; on the CPU it is a RuntimeError like any other.
     return isinstance(problem, MemoryError) or re.search(r"allocate memory|out of memory", str(problem)) is not None
-
-
-def _parse(arguments: list[str]) -> Train | Measure | Plan | Reproduce | Report | Claims | Data:
-    """Tyro's parser, its boxed complaints turned into one line."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return cli(
-                Command, args=arguments, prog="iterconv", description=_DESCRIPTION, config=(conf.FlagCreatePairsOff,)
-            )
-    except SystemExit as leaving:
-        if leaving.code in (0, None):
-            raise
-        raise InputError(_one_line(complaint.getvalue())) from None
-
-
-def _one_line(box: str) -> str:
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │┃|╭╮╰╯─━┏┓┗┛") for line in plain.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)  # the first is a title
-    text = re.sub(r"Error parsing (__\S+: )?| \(applied to [^)]*\)|-{5,}", "", text)
-    near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
-    what = re.split(r"Argument(?:s are applied|s similar to| helptext:)|For full helptext|Perhaps you meant:", text)[0]
-    what = what.strip(" .;")
-    return f"{what}; did you mean {near[1]}?" if near else f"{what}; see iterconv --help"
 
 
 @contextlib.contextmanager
@@ -309,6 +284,3 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-_DESCRIPTION = "Measure how iterative and how convergent a residual network is, and train networks to be more so."

@@ -6,7 +6,7 @@ from iterconv.options import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class ModelOptions:
     """What to measure or plan a model on."""
 
     data: str | None = None
