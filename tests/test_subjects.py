@@ -1,5 +1,9 @@
 """Foreign models on the command line: timm:NAME, hf:PATH, module:function."""
 
+import errno
+import json
+import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -11,9 +15,9 @@ from torch import nn
 import iterconv as ic
 import zoo
 from iterconv.cli import main
-from iterconv.subjects import open_subject
+from iterconv.subjects import feeding, open_subject
 from iterconv.subjects.options import ModelOptions
-from test_cli import refused
+from test_cli import TINY, refused
 
 MODULE = """
 import torch
@@ -65,6 +69,12 @@ def here(tmp_path, monkeypatch):
 def language_model(here):
     """A folder with a small GPT-2 and its tokenizer."""
     model, _ = zoo.language_model("gpt2")
+    word_tokenizer().save_pretrained(here / "gpt2")
+    model.save_pretrained(here / "gpt2")
+    return model
+
+
+def word_tokenizer():
     import tokenizers
     import transformers
 
@@ -72,9 +82,7 @@ def language_model(here):
     model_of_words = tokenizers.models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<pad>")
     tokenizer = tokenizers.Tokenizer(model_of_words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(here / "gpt2")
-    model.save_pretrained(here / "gpt2")
-    return model
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
 
 
 def test_a_users_function_is_measured_as_its_model_is(here, capsys):
@@ -243,3 +251,149 @@ def test_tokens_of_a_sequence_are_resampled_together():
         assert means[:, column] == pytest.approx(rows[:, chosen].mean(1), abs=1e-5)
     single = resampled_means(rows, 500, 3)
     assert means[:, 1:].std() != pytest.approx(single[:, 1:].std(), rel=1e-3)
+
+
+def reopened(capsys):
+    """The command that `plan --save` printed, as words."""
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "to open it: " in line]
+    words = shlex.split(line.split("to open it: iterconv ")[1])
+    return [words[0], words[1], "--replicates", "0", "--extra-evaluations", "1", *words[2:]]
+
+
+def test_a_smaller_model_of_a_users_function_is_opened_with_the_function_only(here, capsys):
+    assert main(["plan", "users_own:both", "--budget", "1", "--keep", "3", "--save", "a small.safetensors"]) == 0
+    words = reopened(capsys)
+    assert words[1] == "users_own:both" and words[-2:] == ["--weights", "a small.safetensors"]
+    assert main(words) == 0
+    assert "2:5: 3 x Block" in capsys.readouterr().out
+    assert (here / "a small.safetensors").stat().st_mode & 0o777 == (here / "users_own.py").stat().st_mode & 0o777
+    sys.modules.pop("users_own")
+    line = refused(capsys, "measure", "a small.safetensors")
+    assert "whose code is only run when you name it: pass users_own:both --weights 'a small.safetensors'" in line
+    assert "users_own" not in sys.modules
+    line = refused(capsys, "measure", "users_own:inputs_only", "--weights", "a small.safetensors")
+    assert "no smaller model of it is there" in line
+    assert main(["plan", *words[1:2], *words[-2:], "--budget", "1", "--keep", "2", "--save", "two.safetensors"]) == 0
+    twice = reopened(capsys)
+    assert main(twice) == 0 and "2:4: 2 x Block" in capsys.readouterr().out
+
+
+def test_a_smaller_run_is_opened_by_its_file_alone(here, capsys):
+    assert main(["train", *TINY, "--blocks", "4", "--stages", "2", "--out", "run"]) == 0
+    assert main(["plan", "run", "--keep", "5", "--budget", "5", "--save", "small.safetensors"]) == 0
+    assert "plan-blocks.csv" in {path.name for path in (here / "run").iterdir()}
+    frontier = pd.read_csv(here / "run" / "plan-blocks.csv")
+    shutil.rmtree("run")
+    assert reopened(capsys)[:2] == ["measure", "small.safetensors"]
+    subject = open_subject("small.safetensors", ModelOptions())
+    subject.model.eval()
+    assert sum(len(stage.blocks) for stage in subject.model.stages) == 5
+    wrong = [(subject.model(x).argmax(1) != y).float() for x, y in list(subject.batches)[1::2]]
+    assert torch.cat(wrong).mean().item() == pytest.approx(frontier[frontier.blocks == 5].error.item())
+    contents = bytearray((here / "small.safetensors").read_bytes())
+    contents[-9] ^= 1
+    (here / "small.safetensors").write_bytes(contents)
+    assert "is damaged" in refused(capsys, "measure", "small.safetensors")
+
+
+def test_a_smaller_model_of_timm_is_opened_by_its_file_alone(here, capsys):
+    few = ["--data", "digits", "--examples", "4", "--batch-size", "2"]
+    name = "timm:vit_tiny_patch16_224"
+    zoo.torchvision()
+    arguments = ["--weights", "none", *few, "--budget", "11", "--keep", "11", "--save", "small.safetensors"]
+    assert main(["plan", name, *arguments]) == 0
+    words = reopened(capsys)
+    assert main([*words, *few[2:]]) == 0
+    assert "blocks: 11 x Block" in capsys.readouterr().out
+    assert main(["measure", name, "--weights", "small.safetensors", *words[2:], *few[2:]]) == 0
+    assert "blocks: 11 x Block" in capsys.readouterr().out
+    assert "not a file that `iterconv plan --save` wrote" in refused(capsys, "measure", "none.safetensors")
+
+
+@pytest.mark.parametrize("head", ["{", "[1]", '{"format": "iterconv smaller model 2", "model": "timm:x", "steps": []}'])
+def test_files_that_only_say_that_they_are_smaller_models(here, capsys, head):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(1)}, "x.safetensors", metadata={"iterconv": head})
+    assert "x.safetensors is damaged" in refused(capsys, "measure", "x.safetensors", "--data", "digits")
+
+
+def test_a_model_that_brings_code_is_refused_without_a_question(here, language_model, capsys, monkeypatch):
+    config = json.loads((here / "gpt2" / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.Own"}}
+    (here / "gpt2" / "config.json").write_text(json.dumps(config))
+    (here / "gpt2" / "configuration_own.py").write_text("open('executed', 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))
+    line = refused(capsys, "measure", "hf:gpt2", "--data", "texts.txt")
+    assert "can't load hf:gpt2" in line and not (here / "executed").exists()
+
+
+def test_functions_that_leave_the_program_are_told(here, capsys):
+    assert "sys:exit() raised SystemExit" in refused(capsys, "measure", "sys:exit", "--data", "digits")
+    (here / "leaving.py").write_text("raise SystemExit(0)")
+    assert "importing 'leaving' raised SystemExit" in refused(capsys, "measure", "leaving:f")
+
+
+def test_labels_that_are_not_there_are_not_taken_for_labels(here, capsys):
+    zoo.torchvision()
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, vocab_size=50, num_labels=2))
+    word_tokenizer().save_pretrained("classifier")
+    model.save_pretrained("classifier")
+    rows = pd.DataFrame({"sentence": ["token1 the end", "token2 the end"] * 4, "label": -1})
+    rows.to_csv("glue.csv", index=False)
+    subject = open_subject("hf:classifier", ModelOptions(data="glue.csv"))
+    assert subject.reference == "predictions"
+    assert ic.measure(subject.model, subject.batches, reference="predictions", replicates=0).intact_error == 0
+    rows.assign(label=[0, 1] * 4).to_csv("known.csv", index=False)
+    assert open_subject("hf:classifier", ModelOptions(data="known.csv")).reference == "labels"
+
+
+def test_texts_are_looked_for_in_all_rows(here):
+    (here / "late[1].csv").write_text("text\n" + '""\n' * 50 + "\n".join(f"text {n}" for n in range(20)))
+    found, labels = feeding.texts("late[1].csv", 10)
+    assert found == [f"text {n}" for n in range(10)] and labels is None
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--keep", "0"], "--keep 0 is out of reach; use 1 to 4"),
+        (["--keep", "2", "--save", "folder.safetensors"], "--save folder.safetensors is a folder; name a file"),
+        (["--keep", "2", "--save", "x" * 250 + ".safetensors"], "File name too long); choose another --save"),
+        (["--keep", "2", "--save", "/dev/full/x.safetensors"], "can't write to /dev/full/x.safetensors"),
+        (["--out", "folder.csv"], "--out folder.csv is a folder; name a file"),
+        (["--budget", "inf"], "--budget inf is out of range"),
+        (["--budget", "nan"], "--budget nan is out of range"),
+    ],
+)
+def test_a_plan_is_refused_before_the_search(here, capsys, monkeypatch, arguments, says):
+    (here / "folder.safetensors").mkdir()
+    (here / "folder.csv").mkdir()
+    monkeypatch.setattr("iterconv.planning._Errors", lambda *_: pytest.fail("searched"))
+    before = sorted(here.rglob("*"))
+    saving = ["--save", "s.safetensors"] if "--keep" in arguments and "--save" not in arguments else []
+    line = refused(capsys, "plan", "users_own:both", *arguments, *saving)
+    assert says in line
+    assert [path for path in sorted(here.rglob("*")) if "pycache" not in str(path)] == before
+
+
+def test_one_batch_cannot_be_halved_and_the_option_is_named(here, capsys):
+    line = refused(capsys, "plan", "users_own:alone", "--data", "digits", "--batch-size", "400")
+    assert line.startswith("iterconv: --batch-size 400 makes one batch")
+
+
+def test_a_report_onto_a_folder_or_a_full_disk(here, capsys, monkeypatch):
+    (here / "r.json").mkdir()
+    (here / "q.png").mkdir()
+    assert "--out r.json is a folder" in refused(capsys, "measure", "users_own:both", "--out", "r.json")
+    assert "--out q.png is a folder" in refused(capsys, "measure", "users_own:both", "--out", "q.json")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("iterconv.reports.write_atomically", full)
+    line = refused(capsys, "measure", "users_own:both", "--out", "p.json", "--replicates", "0")
+    assert line == "iterconv: can't write p.json (No space left on device); make room, or name another file"

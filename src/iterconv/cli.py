@@ -48,7 +48,8 @@ class Measure:
     """Measure the indices of a model; prints a table, writes the report and a picture of it."""
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
@@ -57,7 +58,7 @@ class Measure:
     extra_evaluations: int = 16
     """How often the last block is evaluated again, at most."""
     further: tuple[Family, ...] = ()
-    """More families of paths."""
+    """Further ways to perturb the order in which blocks are executed."""
     replicates: int = 1000
     """Bootstrap resamples for the intervals; 0 for none."""
     audit: bool = False
@@ -73,10 +74,14 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Plan which blocks of a model to drop or share; prints the frontier, writes it and a picture of it."""
+    """Plan which blocks of a model to drop or share; prints the frontier, writes it and a picture of it.
+
+    Routes are searched on one half of the batches, and their errors reported on the other half.
+    """
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the frontier goes (.csv); a picture of it is drawn beside it."""
@@ -91,7 +96,7 @@ class Plan:
     keep: int | None = None
     """Make a smaller model that keeps so many blocks, to be written to --save."""
     save: Path | None = None
-    """A folder for transformers models, else a .safetensors file."""
+    """Where the smaller model goes: a folder for transformers models, else a .safetensors file, which measure opens."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Do it."""
@@ -176,7 +181,8 @@ class Data:
     """Load a data set and tell what is in it; or make Digitclutter images: iterconv data digitclutter --out FILE."""
 
     name: conf.Positional[str]
-    """digits, mnist, cifar10, cifar100, digitclutter-5, a folder, a Parquet file, a hub name; or digitclutter."""
+    """digits, mnist, cifar10, cifar100, digitclutter-5, a folder, a Parquet file, a hub name, a .safetensors file that
+    this command made; or digitclutter, to make one."""
     digits: int = 5
     """digitclutter: digits in each image."""
     n: int = 100_000
@@ -190,7 +196,7 @@ class Data:
     workers: int = field(default_factory=_cores)
     """digitclutter: processes; the machine's cores by default."""
     out: Path | None = None
-    """digitclutter: the file to write, .safetensors."""
+    """digitclutter: the .safetensors file to write, which train and data take."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Do it."""

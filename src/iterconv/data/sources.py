@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iterconv.data.cache import cached
+from iterconv.data.cache import cached, read_tensors
 from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
 from iterconv.data.images import read_hub, read_path
@@ -43,6 +43,8 @@ def find(name: str, columns: Columns) -> Source:
     if name in SOURCES:
         return SOURCES[name](columns)
     path = Path(name).expanduser()
+    if path.suffix == ".safetensors" and path.is_file():
+        return _made_digitclutter(path)
     if name and path.exists():
         return _as_source(read_path(path, columns))
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix != ".parquet":
@@ -86,6 +88,14 @@ def _digitclutter(digits: int, _: Columns) -> Source:
         return tensors
 
     return _as_source(cached(["digitclutter", digits, CLUTTER_SIZES], make))
+
+
+def _made_digitclutter(path: Path) -> Source:
+    """What ``iterconv data digitclutter`` wrote."""
+    tensors = read_tensors(path)
+    if not {"images", "targets", "visible"} <= set(tensors):
+        raise InputError(f"{path} holds no images; pass what `iterconv data digitclutter --out` wrote")
+    return Source(Split(tensors["images"][:, None], tensors["targets"].float()), None, tensors["targets"].shape[1])
 
 
 SOURCES: dict[str, Callable[[Columns], Source]] = {

@@ -76,6 +76,8 @@ def open_subject(name: str, options: ModelOptions) -> Subject:
         raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
     if origin and isinstance(origin.model, str):
         name, options = origin.model, replace(options, weights=name)
+    elif origin is None and name.endswith(".safetensors"):
+        raise InputError(f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself")
     elif origin or ":" not in name or Path(name).exists():
         return _run(Path(name), origin, options)
     kind, rest = name.split(":", 1)

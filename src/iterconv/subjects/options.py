@@ -1,4 +1,4 @@
-"""What a user says of a model and its data; without torch, so that help is shown at once."""
+"""Options that say how a model is opened and what it sees; without torch, so that help is shown at once."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,18 @@ from iterconv.options import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What to measure or plan a model on."""
+    """Which weights and stages a model has, and the data that it sees."""
 
     data: str | None = None
     """digits, mnist, cifar10, ..., a folder or file of images; for texts, a .txt, .csv, .jsonl or .parquet file."""
     weights: str = "pretrained"
-    """timm and hf: pretrained, none (random), or, for timm, a file with a state dict."""
+    """timm: pretrained, none (random), or a file, with a state dict or a smaller model that plan saved; hf: pretrained
+    or none; module:function: a smaller model that plan saved."""
     stages: tuple[str, ...] = ()
-    """Runs of blocks, as layer1.1:, blocks, or block*5 for one that is executed five times; found by default."""
+    """Where the model's blocks are: layer1.1: (the children of layer1 from 1 on), blocks (all children), or block*5
+    (one module that is executed five times). By default they are found by looking."""
     examples: int = 1000
-    """How many examples of the data, at most."""
+    """How many examples of the data to use, at most."""
     batch_size: int = 64
     """Examples at a time."""
     precision: Precision = "single"

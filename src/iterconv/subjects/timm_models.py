@@ -53,7 +53,7 @@ def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
             return model, timm.data.resolve_model_data_config(model)["input_size"][0]
         except Exception as problem:  # noqa: BLE001 - whatever the hub's client raises, the remedy is the same
             raise InputError(
-                f"can't load weights of {name} ({line_of(problem)}); pass --weights FILE, or none for random ones"
+                f"can't load weights of {name} ({line_of(problem)}); pass --weights none for random ones, or a file"
             ) from None
     state, origin = _state(weights), origin_of(Path(weights))
     settings = timm.get_pretrained_cfg(name)
