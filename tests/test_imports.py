@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
 import iterconv
@@ -80,6 +81,9 @@ def test_without_extras_the_command_says_what_to_install(tmp_path, start, librar
     assert done.returncode == 2 and not done.stdout
 
 
+NOTHING = pd.DataFrame({"path": [()]})
+
+
 @pytest.mark.parametrize(
     "library, use",
     [
@@ -87,9 +91,9 @@ def test_without_extras_the_command_says_what_to_install(tmp_path, start, librar
         ("datasets", lambda path: iterconv.data.load(path)),
         ("safetensors", lambda path: iterconv.data.load(path)),
         ("safetensors", lambda path: iterconv.data.load("digitclutter-3")),
-        ("matplotlib", lambda path: iterconv.Plan(None, None, {}).plot()),
-        ("matplotlib", lambda path: iterconv.Report(None, None, {}).plot()),
-        ("pyarrow", lambda path: iterconv.Report(None, None, {}).save(path)),
+        ("matplotlib", lambda path: iterconv.Plan(None, NOTHING, {}).plot()),
+        ("matplotlib", lambda path: iterconv.Report(NOTHING, NOTHING, {}).plot()),
+        ("pyarrow", lambda path: iterconv.Report(NOTHING, NOTHING, {}).save(path)),
     ],
 )
 def test_without_a_library_its_uses_say_what_to_install(tmp_path, monkeypatch, library, use):
