@@ -34,8 +34,9 @@ clean:
 	$(INSTALL) torch==2.13.0
 	@touch $@
 
+# The zoo is for the README's commands, which run in this environment.
 .venv/repro: pyproject.toml .venv/torch
-	$(INSTALL) --editable '.[repro]'
+	$(INSTALL) --editable '.[repro,zoo]'
 	@touch $@
 
 .venv/dev: pyproject.toml .venv/torch

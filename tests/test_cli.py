@@ -23,9 +23,6 @@ def refused(capsys, *arguments):
     [
         (["train", "--coupling", "1.5"], "--coupling 1.5 is out of range"),
         (["train", "--width", "0"], "--width 0 is out of range"),
-        (["train", "--width", "eight"], "invalid literal for int() with base 10: 'eight'"),
-        (["train", "--widht", "8"], "did you mean --width?"),
-        (["train", "--residual", "other"], "invalid choice 'other'"),
         (["train", "--lr", "nan"], "--lr nan"),
         (["train", "--data", "digitz", "--out", "OUT"], "did you mean 'digits'?"),
         (["train", "--data", "digits", "--samples", "5", "--out", "OUT"], "less than one for each of 10 classes"),
@@ -38,18 +35,44 @@ def refused(capsys, *arguments):
         (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["measure", "OUT"], "there is no"),
         (["data", "mnits"], "did you mean 'mnist'?"),
-        (["frobnicate"], "reproduce, train, measure, plan, report, claims, data"),
+        (["frobnicate"], "there is no command 'frobnicate'; use reproduce, train, measure, plan, report, claims, data"),
+        (["mesure", "runs/x"], "there is no command 'mesure'; did you mean measure?"),
+        ([], "the command is missing; use reproduce, train"),
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["claims", "OUT"], "holds no tables"),
         (["claims", "OUT", "--scale", "small"], "--scale and --out are for finished runs"),
         (["reproduce", "--dry-run", "--workers", "0"], "--workers 0"),
         (["train", "--evaluation-samples", "0"], "--evaluation-samples 0 is out of range"),
-        (["measure"], "PATH"),
+        # Values may look like options: only options themselves are spelled as they are typed.
+        (["train", "--out", "/proc/lr=0.1"], "can't write to /proc/lr=0.1 ("),
+        (["data", "sets/seed=3/x"], "there is no data set 'sets/seed=3/x'"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, arguments, says):
     line = refused(capsys, *[str(tmp_path / "out") if word == "OUT" else word for word in arguments])
     assert says in line
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["train", "--width", "eight"], "Error parsing --width: 'eight' is not a whole number"),
+        (["train", "--epochs", "1e3"], "Error parsing --epochs: '1e3' is not a whole number"),
+        (["plan", "runs/x", "--budget", "half"], "Error parsing --budget: 'half' is not a number"),
+        (["train", "--widht", "8"], "Perhaps you meant: --width INT"),
+        (["train", "--residual", "other"], "invalid choice 'other' for argument '--residual'"),
+        (["measure", "m:f", "--precision", "quarter"], "invalid choice 'quarter'"),
+        (["measure", "m:f", "--further", "jump"], "invalid choice 'jump'"),
+        (["train", "--lr"], "Missing value for argument '--lr'"),
+        (["measure"], "Missing from iterconv measure: STR The folder of a finished run"),
+    ],
+)
+def test_words_that_cannot_be_parsed_are_told_by_tyro(capsys, arguments, says):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert leaving.value.code == 2 and not captured.out and "Traceback" not in captured.err
+    assert says in " ".join(captured.err.replace("│", " ").split())
 
 
 def test_train_measure_and_refusals_on_a_real_run(capsys, tmp_path):
@@ -142,3 +165,64 @@ def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
     assert "--out is missing" in refused(capsys, *arguments)
     assert "--digits 11" in refused(capsys, "data", "digitclutter", "--digits", "11", "--out", str(out))
     assert "--out are for digitclutter" in refused(capsys, "data", "digits", "--out", str(out))
+
+
+def test_paths_are_not_taken_for_markup_and_finished_runs_say_so(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *TINY, "--out", "[/x]"]) == 0
+    first = capsys.readouterr()
+    assert "on digits for 1 epochs, in [/x]" in first.out.splitlines()[0]
+    assert "everything in [/x]" in first.out and "nothing was left to do" not in first.out
+    assert main(["train", *TINY, "--out", "[/x]"]) == 0
+    again = capsys.readouterr()
+    assert "it was finished before: nothing was left to do" in again.out and not again.err
+    (tmp_path / "[/x]" / "report.parquet").write_bytes(b"damaged")
+    assert refused(capsys, "train", *TINY, "--out", "[/x]").startswith("iterconv: [/x]/report.parquet")
+
+
+def test_a_bar_leaves_no_trace_above_an_error(capsys):
+    from iterconv.terminal import bar
+
+    with pytest.raises(RuntimeError), bar("steps", 10) as advance:
+        advance(5)
+        raise RuntimeError
+    assert "steps" not in capsys.readouterr().err
+
+
+def test_version_examples_and_recipes(capsys):
+    for arguments, says in (["--version"], "iterconv 0."), (["train", "--help"], "cifar10 "):
+        with pytest.raises(SystemExit) as leaving:
+            main(arguments)
+        assert leaving.value.code == 0 and says in capsys.readouterr().out
+    from iterconv.cli import COMMANDS
+    from iterconv.parsing import EXAMPLES, parse
+
+    assert set(EXAMPLES) == set(COMMANDS)
+    for name, example in EXAMPLES.items():
+        for line in example.splitlines():
+            assert isinstance(parse(COMMANDS, line.split()[1:]), COMMANDS[name])
+
+
+def test_only_what_goes_on_says_so_after_ctrl_c(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iterconv.commands.describe_data", interrupted)
+    monkeypatch.setattr("iterconv.commands.train", interrupted)
+    assert main(["data", "digits"]) == 130
+    assert capsys.readouterr().err == "iterconv: stopped\n"
+    assert main(["train"]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_clutter_that_was_made_can_be_trained_on(capsys, tmp_path):
+    out = str(tmp_path / "clutter.safetensors")
+    assert main(["data", "digitclutter", "--digits", "3", "--n", "60", "--workers", "1", "--out", out]) == 0
+    assert f"iterconv train --data {out}" in capsys.readouterr().out
+    small = ["--width", "2", "--blocks", "2", "--stages", "1", "--epochs", "1"]
+    assert main(["train", "--data", out, *small, "--out", str(tmp_path / "run")]) == 0
+    from safetensors.torch import save_file
+    from torch import ones
+
+    save_file({"a": ones(1)}, out)
+    assert "is damaged" in refused(capsys, "data", out)

@@ -478,7 +478,7 @@ def test_empty_and_foreign_sources(tmp_path):
 # The real data, where they are
 
 
-@pytest.mark.parametrize(("name", "channels", "size", "rows"), [("mnist", 1, 28, 10_000), ("cifar10", 3, 32, 10_000)])
+@pytest.mark.parametrize(("name", "channels", "size", "rows"), [("mnist", 1, 28, 10_000), ("cifar10", 3, 32, 1000)])
 def test_shared_data_have_the_known_layout(name, channels, size, rows):
     file = SHARED / name / "test-00000-of-00001.parquet"
     if not file.exists():

@@ -1,8 +1,15 @@
 """What importing costs and needs, in processes of their own."""
 
+import os
 import subprocess
 import sys
 import time
+
+import pandas as pd
+import pytest
+
+import iterconv
+import iterconv.errors
 
 MEASURING = """
 import sys
@@ -59,3 +66,55 @@ def test_every_public_name_is_there():
     for name in iterconv.__all__:
         assert getattr(iterconv, name) is not None
     assert "measure" in dir(iterconv)
+
+
+@pytest.mark.parametrize(
+    "start", [["-m", "iterconv"], ["-c", "import iterconv.__main__ as m; raise SystemExit(m.main())"]]
+)
+@pytest.mark.parametrize("library", ["tyro", "rich"])
+def test_without_extras_the_command_says_what_to_install(tmp_path, start, library):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{library!r}] = None")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    words = [sys.executable, *start, "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert done.stderr == f"iterconv: the command line needs {library}; pip install 'iterconv[repro]'\n"
+    assert done.returncode == 2 and not done.stdout
+
+
+NOTHING = pd.DataFrame({"path": [()]})
+
+
+@pytest.mark.parametrize(
+    "library, use",
+    [
+        ("sklearn", lambda path: iterconv.data.load("digits")),
+        ("datasets", lambda path: iterconv.data.load(path)),
+        ("safetensors", lambda path: iterconv.data.load(path)),
+        ("safetensors", lambda path: iterconv.data.load("digitclutter-3")),
+        ("matplotlib", lambda path: iterconv.Plan(None, NOTHING, {}).plot()),
+        ("matplotlib", lambda path: iterconv.Report(NOTHING, NOTHING, {}).plot()),
+        ("pyarrow", lambda path: iterconv.Report(NOTHING, NOTHING, {}).save(path)),
+    ],
+)
+def test_without_a_library_its_uses_say_what_to_install(tmp_path, monkeypatch, library, use):
+    for name in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    (tmp_path / "x.parquet").write_bytes(b"")
+    with pytest.raises(iterconv.InputError, match=rf"needs {library}; pip install 'iterconv\[repro\]'"):
+        use(tmp_path / "x.parquet")
+
+
+def test_a_library_that_is_there_but_broken_is_told_with_its_own_text(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("raise ImportError('libfoo.so.3: wrong ELF class')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(iterconv.InputError, match="broken can't be imported .libfoo.so.3: wrong ELF class"):
+        iterconv.errors.require("broken", "a test")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from iterconv.cli import main; sys.exit(main(['reproduce', '--list']))"
+    done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done.stdout.close()
+    assert (done.wait(), done.stderr.read()) == (0, "")
+    done.stderr.close()

@@ -201,7 +201,7 @@ def test_a_model_at_chance_has_undefined_indices_with_reasons():
     assert undefined.reason.str.contains("chance").all()
     assert report.indices[report.indices.defined].reason.eq("").all()
     mean = report.indices[report.indices.stage == "mean"].set_index("index").reason
-    assert "stage 0" in mean["convergence"]
+    assert "stage 1" in mean["convergence"]
 
 
 def test_one_block_has_no_convergence_to_speak_of():

@@ -172,7 +172,7 @@ class Doubling(nn.Module):
 
 def test_blocks_that_change_their_input_are_refused():
     model = ic.StagedModel(nn.Identity(), [ic.Stage([nn.Identity(), Doubling()])], [], nn.Identity())
-    with pytest.raises(ic.InputError, match=r"block 1 of stage 0 \(Doubling\) changes its input in place"):
+    with pytest.raises(ic.InputError, match=r"block 2 of stage 1 \(Doubling\) changes its input in place"):
         list(paths.evaluate(model, [((0, 1),)], torch.ones(2)))
     with torch.inference_mode():  # torch keeps no versions there
         list(paths.evaluate(NETS["ordinary"], [FULL[2]], torch.randn(1, 1, 8, 8)))

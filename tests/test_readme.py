@@ -1,5 +1,10 @@
 import re
+import shlex
 from pathlib import Path
+
+import zoo
+from iterconv.cli import COMMANDS, main
+from iterconv.parsing import parse
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -29,3 +34,37 @@ def test_every_file_that_it_names_is_there():
         assert (root / "src" / "iterconv" / name).exists() or (root / name).exists(), name
     for picture in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (root / picture).exists(), picture
+
+
+def commands():
+    """Every `iterconv ...` of the README, in code blocks and in running text, as words."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("iterconv ")]
+    inline = [
+        " ".join(text.split())
+        for text in re.findall(r"`(iterconv [^`]*)`", re.sub(r"```.*?```", "", README, flags=re.S))
+    ]
+    words = [shlex.split(line, comments=True)[1:] for line in [*lines, *inline]]
+    return [line for line in words if len(line) > 1]  # `iterconv plan` alone is a name
+
+
+def test_every_command_can_be_given(tmp_path, monkeypatch, capsys):
+    found = commands()
+    assert len(found) >= 10 and {line[0] for line in found} == {"train", "measure", "plan", "reproduce", "claims"}
+    for line in found:
+        assert isinstance(parse(COMMANDS, line), COMMANDS[line[0]]), line
+    cheap = [line for line in found if line[0] == "claims" or "--list" in line]
+    assert len(cheap) >= 2
+    monkeypatch.chdir(Path(__file__).parents[1])
+    for line in cheap:
+        assert main(line) == 0 and capsys.readouterr().out
+
+
+def test_the_first_command_says_how_to_go_without_the_network(capsys, monkeypatch):
+    zoo.timm_model("resnet18")  # skips where the extra is missing
+    [line] = [line for line in commands() if "timm:resnet50" in line]
+    monkeypatch.setattr("iterconv.hub._reachable", lambda *_: False)
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+    assert main(line) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("iterconv: can't load weights of resnet50") and "pass --weights none for random" in last

@@ -1,5 +1,9 @@
 """Foreign models on the command line: timm:NAME, hf:PATH, module:function."""
 
+import errno
+import json
+import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -11,9 +15,9 @@ from torch import nn
 import iterconv as ic
 import zoo
 from iterconv.cli import main
-from iterconv.subjects import open_subject
-from iterconv.subjects.wishes import Wishes
-from test_cli import refused
+from iterconv.subjects import feeding, open_subject
+from iterconv.subjects.options import ModelOptions
+from test_cli import TINY, refused
 
 MODULE = """
 import torch
@@ -65,6 +69,12 @@ def here(tmp_path, monkeypatch):
 def language_model(here):
     """A folder with a small GPT-2 and its tokenizer."""
     model, _ = zoo.language_model("gpt2")
+    word_tokenizer().save_pretrained(here / "gpt2")
+    model.save_pretrained(here / "gpt2")
+    return model
+
+
+def word_tokenizer():
     import tokenizers
     import transformers
 
@@ -72,9 +82,7 @@ def language_model(here):
     model_of_words = tokenizers.models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<pad>")
     tokenizer = tokenizers.Tokenizer(model_of_words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(here / "gpt2")
-    model.save_pretrained(here / "gpt2")
-    return model
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
 
 
 def test_a_users_function_is_measured_as_its_model_is(here, capsys):
@@ -123,15 +131,17 @@ def test_a_plan_that_shares_weights(here):
 def test_timm_models_see_images_as_they_were_trained_on(here, capsys):
     model, _ = zoo.timm_model("resnet18", in_chans=1)
     torch.save(model.state_dict(), "weights.pt")
-    subject = open_subject("timm:resnet18", Wishes(data="digits", weights="weights.pt", examples=20, batch_size=8))
+    subject = open_subject(
+        "timm:resnet18", ModelOptions(data="digits", weights="weights.pt", examples=20, batch_size=8)
+    )
     inputs, targets = subject.batches[0]
     assert inputs.shape == (8, 1, 224, 224) and len(targets) == 8 and subject.reference == "labels"
     assert len(subject.batches) == 3 and len(subject.batches[-1][1]) == 4
     for name, parameter in model.named_parameters():
         assert torch.equal(subject.model.model.get_parameter(name), parameter)
-    wishes = Wishes(data="digits", weights="none", examples=6, stages=("layer2",))
+    options = ModelOptions(data="digits", weights="none", examples=6, stages=("layer2",))
     with pytest.raises(ic.InputError, match="makes .* of .*name runs that keep the shape"):
-        open_subject("timm:resnet18", wishes)
+        open_subject("timm:resnet18", options)
     arguments = ["--data", "digits", "--weights", "none", "--examples", "8", "--extra-evaluations", "1"]
     assert main(["measure", "timm:resnet18", *arguments, "--replicates", "0"]) == 0
     assert "its 1000 outputs are not the 10 classes, so its own predictions" in capsys.readouterr().out
@@ -144,7 +154,7 @@ def test_language_models_are_measured_by_their_next_tokens_and_planned(here, lan
     report = ic.Report.load("gpt2-labels.parquet")
     assert report.options["resampled_units"] == 40 and report.options["examples"] == 40 * 4
     assert main(["plan", "hf:gpt2", "--data", "texts.txt", "--batch-size", "10", "--keep", "2", "--save", "small"]) == 0
-    smaller = open_subject("hf:small", Wishes(data="texts.txt"))
+    smaller = open_subject("hf:small", ModelOptions(data="texts.txt"))
     assert len(smaller.model.stages[0].blocks) == 2
 
 
@@ -154,18 +164,18 @@ def test_bare_encoders_are_measured_by_their_embeddings(here, capsys):
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
     transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=16, patch_size=8)).save_pretrained("encoder")
-    subject = open_subject("hf:encoder", Wishes(data="digits", examples=30, batch_size=16))
+    subject = open_subject("hf:encoder", ModelOptions(data="digits", examples=30, batch_size=16))
     report = ic.measure(subject.model, subject.batches, replicates=0)
     assert report.intact_error == 0 and report.options["chance"] == pytest.approx(29 / 30)
     assert batch["pixel_values"].shape[1] == subject.batches[0][0]["pixel_values"].shape[1] == 3
 
 
 def test_half_precision_takes_single_precision_batches(here):
-    subject = open_subject("users_own:both", Wishes(precision="bfloat16"))
+    subject = open_subject("users_own:both", ModelOptions(precision="bfloat16"))
     report = ic.measure(subject.model, subject.batches, replicates=0)
     plan = ic.plan(subject.model, subject.batches, budget=2)
     assert next(subject.model.parameters()).dtype == torch.bfloat16
-    whole = ic.measure(open_subject("users_own:both", Wishes()).model, subject.batches, replicates=0)
+    whole = ic.measure(open_subject("users_own:both", ModelOptions()).model, subject.batches, replicates=0)
     assert report.curves.value.notna().all() and len(plan.frontier) == 3
     difference = (report.curves.value - whole.curves.value).abs()[whole.curves.metric == "cross_entropy"]
     assert 0 < difference.max() < 0.1
@@ -183,13 +193,11 @@ def test_half_precision_takes_single_precision_batches(here):
         (["measure", "users_own:alone"], "returned a model alone; pass --data"),
         (["measure", "users_own:nothing"], "comes with no batches"),
         (["measure", "users_own:alone", "--data", "digits", "--stages", "where"], "no module 'where'"),
-        (["measure", "users_own:both", "--batch-size", "0"], "have to be 1 or more"),
-        (["measure", "users_own:both", "--precision", "quarter"], "invalid choice 'quarter'"),
+        (["measure", "users_own:both", "--batch-size", "0"], "--batch-size 0 is too few; use 1 or more"),
         (["measure", "users_own:both", "--out", "report.txt"], "no known format"),
         (["measure", "users_own:both", "--out", "/proc/report.json"], "can't write to /proc"),
         (["measure", "users_own:both", "--weights", "none"], "--weights none is not for users_own:both"),
         (["measure", "users_own:both", "--device", "nonsense"], "device 'nonsense' is not there"),
-        (["measure", "users_own:both", "--further", "jump"], "invalid choice 'jump'"),
         (["measure", "a_run", "--data", "digits"], "--data is for foreign models"),
         (["measure", "a_run"], "there is no"),
         (["plan", "users_own:both", "--budget", "9"], "--budget 9 is out of range"),
@@ -197,7 +205,7 @@ def test_half_precision_takes_single_precision_batches(here):
         (["plan", "users_own:both", "--keep", "2", "--save", "x.pt"], "let it end in .safetensors"),
         (["plan", "users_own:both", "--out", "x.parquet"], "let it end in .csv"),
         (["plan", "users_own:both", "--beam", "0"], "--beam 0"),
-        (["plan", "users_own:both", "--keep", "9", "--save", "x.safetensors"], "blocks=9 is not on the frontier"),
+        (["plan", "users_own:both", "--keep", "9", "--save", "x.safetensors"], "--keep 9 is out of reach; use 1 to 4"),
     ],
 )
 def test_bad_words_get_one_line_and_exit_code_2(capsys, here, arguments, says):
@@ -243,3 +251,149 @@ def test_tokens_of_a_sequence_are_resampled_together():
         assert means[:, column] == pytest.approx(rows[:, chosen].mean(1), abs=1e-5)
     single = resampled_means(rows, 500, 3)
     assert means[:, 1:].std() != pytest.approx(single[:, 1:].std(), rel=1e-3)
+
+
+def reopened(capsys):
+    """The command that `plan --save` printed, as words."""
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "to open it: " in line]
+    words = shlex.split(line.split("to open it: iterconv ")[1])
+    return [words[0], words[1], "--replicates", "0", "--extra-evaluations", "1", *words[2:]]
+
+
+def test_a_smaller_model_of_a_users_function_is_opened_with_the_function_only(here, capsys):
+    assert main(["plan", "users_own:both", "--budget", "1", "--keep", "3", "--save", "a small.safetensors"]) == 0
+    words = reopened(capsys)
+    assert words[1] == "users_own:both" and words[-2:] == ["--weights", "a small.safetensors"]
+    assert main(words) == 0
+    assert "2:5: 3 x Block" in capsys.readouterr().out
+    assert (here / "a small.safetensors").stat().st_mode & 0o777 == (here / "users_own.py").stat().st_mode & 0o777
+    sys.modules.pop("users_own")
+    line = refused(capsys, "measure", "a small.safetensors")
+    assert "whose code is only run when you name it: pass users_own:both --weights 'a small.safetensors'" in line
+    assert "users_own" not in sys.modules
+    line = refused(capsys, "measure", "users_own:inputs_only", "--weights", "a small.safetensors")
+    assert "no smaller model of it is there" in line
+    assert main(["plan", *words[1:2], *words[-2:], "--budget", "1", "--keep", "2", "--save", "two.safetensors"]) == 0
+    twice = reopened(capsys)
+    assert main(twice) == 0 and "2:4: 2 x Block" in capsys.readouterr().out
+
+
+def test_a_smaller_run_is_opened_by_its_file_alone(here, capsys):
+    assert main(["train", *TINY, "--blocks", "4", "--stages", "2", "--out", "run"]) == 0
+    assert main(["plan", "run", "--keep", "5", "--budget", "5", "--save", "small.safetensors"]) == 0
+    assert "plan-blocks.csv" in {path.name for path in (here / "run").iterdir()}
+    frontier = pd.read_csv(here / "run" / "plan-blocks.csv")
+    shutil.rmtree("run")
+    assert reopened(capsys)[:2] == ["measure", "small.safetensors"]
+    subject = open_subject("small.safetensors", ModelOptions())
+    subject.model.eval()
+    assert sum(len(stage.blocks) for stage in subject.model.stages) == 5
+    wrong = [(subject.model(x).argmax(1) != y).float() for x, y in list(subject.batches)[1::2]]
+    assert torch.cat(wrong).mean().item() == pytest.approx(frontier[frontier.blocks == 5].error.item())
+    contents = bytearray((here / "small.safetensors").read_bytes())
+    contents[-9] ^= 1
+    (here / "small.safetensors").write_bytes(contents)
+    assert "is damaged" in refused(capsys, "measure", "small.safetensors")
+
+
+def test_a_smaller_model_of_timm_is_opened_by_its_file_alone(here, capsys):
+    few = ["--data", "digits", "--examples", "4", "--batch-size", "2"]
+    name = "timm:vit_tiny_patch16_224"
+    zoo.torchvision()
+    arguments = ["--weights", "none", *few, "--budget", "11", "--keep", "11", "--save", "small.safetensors"]
+    assert main(["plan", name, *arguments]) == 0
+    words = reopened(capsys)
+    assert main([*words, *few[2:]]) == 0
+    assert "blocks: 11 x Block" in capsys.readouterr().out
+    assert main(["measure", name, "--weights", "small.safetensors", *words[2:], *few[2:]]) == 0
+    assert "blocks: 11 x Block" in capsys.readouterr().out
+    assert "not a file that `iterconv plan --save` wrote" in refused(capsys, "measure", "none.safetensors")
+
+
+@pytest.mark.parametrize("head", ["{", "[1]", '{"format": "iterconv smaller model 2", "model": "timm:x", "steps": []}'])
+def test_files_that_only_say_that_they_are_smaller_models(here, capsys, head):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(1)}, "x.safetensors", metadata={"iterconv": head})
+    assert "x.safetensors is damaged" in refused(capsys, "measure", "x.safetensors", "--data", "digits")
+
+
+def test_a_model_that_brings_code_is_refused_without_a_question(here, language_model, capsys, monkeypatch):
+    config = json.loads((here / "gpt2" / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.Own"}}
+    (here / "gpt2" / "config.json").write_text(json.dumps(config))
+    (here / "gpt2" / "configuration_own.py").write_text("open('executed', 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))
+    line = refused(capsys, "measure", "hf:gpt2", "--data", "texts.txt")
+    assert "can't load hf:gpt2" in line and not (here / "executed").exists()
+
+
+def test_functions_that_leave_the_program_are_told(here, capsys):
+    assert "sys:exit() raised SystemExit" in refused(capsys, "measure", "sys:exit", "--data", "digits")
+    (here / "leaving.py").write_text("raise SystemExit(0)")
+    assert "importing 'leaving' raised SystemExit" in refused(capsys, "measure", "leaving:f")
+
+
+def test_labels_that_are_not_there_are_not_taken_for_labels(here, capsys):
+    zoo.torchvision()
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, vocab_size=50, num_labels=2))
+    word_tokenizer().save_pretrained("classifier")
+    model.save_pretrained("classifier")
+    rows = pd.DataFrame({"sentence": ["token1 the end", "token2 the end"] * 4, "label": -1})
+    rows.to_csv("glue.csv", index=False)
+    subject = open_subject("hf:classifier", ModelOptions(data="glue.csv"))
+    assert subject.reference == "predictions"
+    assert ic.measure(subject.model, subject.batches, reference="predictions", replicates=0).intact_error == 0
+    rows.assign(label=[0, 1] * 4).to_csv("known.csv", index=False)
+    assert open_subject("hf:classifier", ModelOptions(data="known.csv")).reference == "labels"
+
+
+def test_texts_are_looked_for_in_all_rows(here):
+    (here / "late[1].csv").write_text("text\n" + '""\n' * 50 + "\n".join(f"text {n}" for n in range(20)))
+    found, labels = feeding.texts("late[1].csv", 10)
+    assert found == [f"text {n}" for n in range(10)] and labels is None
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--keep", "0"], "--keep 0 is out of reach; use 1 to 4"),
+        (["--keep", "2", "--save", "folder.safetensors"], "--save folder.safetensors is a folder; name a file"),
+        (["--keep", "2", "--save", "x" * 250 + ".safetensors"], "File name too long); choose another --save"),
+        (["--keep", "2", "--save", "/dev/full/x.safetensors"], "can't write to /dev/full/x.safetensors"),
+        (["--out", "folder.csv"], "--out folder.csv is a folder; name a file"),
+        (["--budget", "inf"], "--budget inf is out of range"),
+        (["--budget", "nan"], "--budget nan is out of range"),
+    ],
+)
+def test_a_plan_is_refused_before_the_search(here, capsys, monkeypatch, arguments, says):
+    (here / "folder.safetensors").mkdir()
+    (here / "folder.csv").mkdir()
+    monkeypatch.setattr("iterconv.planning._Errors", lambda *_: pytest.fail("searched"))
+    before = sorted(here.rglob("*"))
+    saving = ["--save", "s.safetensors"] if "--keep" in arguments and "--save" not in arguments else []
+    line = refused(capsys, "plan", "users_own:both", *arguments, *saving)
+    assert says in line
+    assert [path for path in sorted(here.rglob("*")) if "pycache" not in str(path)] == before
+
+
+def test_one_batch_cannot_be_halved_and_the_option_is_named(here, capsys):
+    line = refused(capsys, "plan", "users_own:alone", "--data", "digits", "--batch-size", "400")
+    assert line.startswith("iterconv: --batch-size 400 makes one batch")
+
+
+def test_a_report_onto_a_folder_or_a_full_disk(here, capsys, monkeypatch):
+    (here / "r.json").mkdir()
+    (here / "q.png").mkdir()
+    assert "--out r.json is a folder" in refused(capsys, "measure", "users_own:both", "--out", "r.json")
+    assert "--out q.png is a folder" in refused(capsys, "measure", "users_own:both", "--out", "q.json")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("iterconv.reports.write_atomically", full)
+    line = refused(capsys, "measure", "users_own:both", "--out", "p.json", "--replicates", "0")
+    assert line == "iterconv: can't write p.json (No space left on device); make room, or name another file"

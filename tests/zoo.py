@@ -1,30 +1,17 @@
 """Foreign models for tests: how to import their libraries, small ones of each family, and a naive evaluation."""
 
-import sys
-
 import pytest
 import torch
 
-_LIBRARY = None
+import iterconv as ic
+from iterconv.subjects.libraries import library
 
 
 def torchvision():
-    """Torchvision, also where its wheel does not match torch's and only lacks operators that nothing here uses."""
-    global _LIBRARY
     try:
-        import torchvision
-    except ImportError:
-        pytest.skip("torchvision is not installed; pip install iterconv[zoo]")
-    except RuntimeError as problem:
-        if "torchvision::nms" not in str(problem):
-            raise
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _LIBRARY = torch.library.Library("torchvision", "DEF")  # dropped, its operators would go too
-        for name in ("nms", "qnms"):
-            _LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return torchvision
+        return library("torchvision")
+    except ic.InputError as problem:
+        pytest.skip(str(problem))
 
 
 def timm_model(name, size=32, **options):

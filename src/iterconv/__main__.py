@@ -1,7 +1,26 @@
-"""``python -m iterconv`` is the command ``iterconv``."""
+"""The command ``iterconv``, and ``python -m iterconv``."""
 
 import sys
 
-from iterconv.cli import main
+from iterconv.errors import InputError, require
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line, or tell what to install for it.
+
+    Returns:
+        The exit code, as of ``iterconv.cli.main``.
+    """
+    try:
+        for library in ("tyro", "rich"):
+            require(library, "the command line")
+    except InputError as problem:
+        print(f"iterconv: {problem}", file=sys.stderr)
+        return 2
+    from iterconv.cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,22 +1,22 @@
 """The command line: words to calls, nothing else. Everything heavy is imported when a command runs."""
 
 import contextlib
-import io
 import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from tyro import cli, conf
+from tyro import conf
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 from iterconv.options import Debris, Family, Reference, Saves
-from iterconv.subjects.wishes import Wishes
+from iterconv.parsing import parse
+from iterconv.subjects.options import ModelOptions
 from iterconv.training.config import RunConfig
 
 DEFAULT_ROOT = Path("runs")
@@ -48,8 +48,9 @@ class Measure:
     """Measure the indices of a model; prints a table, writes the report and a picture of it."""
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
-    wishes: conf.OmitArgPrefixes[Wishes] = field(default_factory=Wishes)
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
     reference: Reference | None = None
@@ -57,7 +58,7 @@ class Measure:
     extra_evaluations: int = 16
     """How often the last block is evaluated again, at most."""
     further: tuple[Family, ...] = ()
-    """More families of paths."""
+    """Further ways to perturb the order in which blocks are executed."""
     replicates: int = 1000
     """Bootstrap resamples for the intervals; 0 for none."""
     audit: bool = False
@@ -68,16 +69,20 @@ class Measure:
         from iterconv.commands import measure_model
 
         options = {"extra_evaluations": self.extra_evaluations, "replicates": self.replicates, "further": self.further}
-        return measure_model(self.model, self.wishes, self.out, self.audit, self.reference, **options)
+        return measure_model(self.model, self.data_and_model, self.out, self.audit, self.reference, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Plan which blocks of a model to drop or share; prints the frontier, writes it and a picture of it."""
+    """Plan which blocks of a model to drop or share; prints the frontier, writes it and a picture of it.
+
+    Routes are searched on one half of the batches, and their errors reported on the other half.
+    """
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, or module:function that returns a model."""
-    wishes: conf.OmitArgPrefixes[Wishes] = field(default_factory=Wishes)
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the frontier goes (.csv); a picture of it is drawn beside it."""
     reference: Reference | None = None
@@ -91,16 +96,16 @@ class Plan:
     keep: int | None = None
     """Make a smaller model that keeps so many blocks, to be written to --save."""
     save: Path | None = None
-    """A folder for transformers models, else a .safetensors file."""
+    """Where the smaller model goes: a folder for transformers models, else a .safetensors file, which measure opens."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Do it."""
         from iterconv.commands import plan_model
 
-        whole = self.budget is not None and self.budget >= 1 and self.budget == int(self.budget)
-        budget = int(self.budget) if whole and self.budget is not None else self.budget
+        share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
+        budget = self.budget if share or self.budget is None else int(self.budget)
         options = {"budget": budget, "saves": self.saves, "beam": self.beam}
-        return plan_model(self.model, self.wishes, self.out, self.keep, self.save, self.reference, **options)
+        return plan_model(self.model, self.data_and_model, self.out, self.keep, self.save, self.reference, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +181,8 @@ class Data:
     """Load a data set and tell what is in it; or make Digitclutter images: iterconv data digitclutter --out FILE."""
 
     name: conf.Positional[str]
-    """digits, mnist, cifar10, cifar100, digitclutter-5, a folder, a Parquet file, a hub name; or digitclutter."""
+    """digits, mnist, cifar10, cifar100, digitclutter-5, a folder, a Parquet file, a hub name, a .safetensors file that
+    this command made; or digitclutter, to make one."""
     digits: int = 5
     """digitclutter: digits in each image."""
     n: int = 100_000
@@ -190,7 +196,7 @@ class Data:
     workers: int = field(default_factory=_cores)
     """digitclutter: processes; the machine's cores by default."""
     out: Path | None = None
-    """digitclutter: the file to write, .safetensors."""
+    """digitclutter: the .safetensors file to write, which train and data take."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Do it."""
@@ -204,15 +210,15 @@ class Data:
         return describe_data(self.name)
 
 
-Command = (
-    Annotated[Reproduce, conf.subcommand("reproduce")]
-    | Annotated[Train, conf.subcommand("train")]
-    | Annotated[Measure, conf.subcommand("measure")]
-    | Annotated[Plan, conf.subcommand("plan")]
-    | Annotated[Report, conf.subcommand("report")]
-    | Annotated[Claims, conf.subcommand("claims")]
-    | Annotated[Data, conf.subcommand("data")]
-)
+COMMANDS: dict[str, type] = {
+    "reproduce": Reproduce,
+    "train": Train,
+    "measure": Measure,
+    "plan": Plan,
+    "report": Report,
+    "claims": Claims,
+    "data": Data,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,16 +229,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 if some runs failed, 2 for bad input, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: After help (0), and after tyro's complaints about words that can't be parsed (2).
     """
-    command: Any = RunConfig()  # checked while words are parsed
+    command: Any = None
     try:
-        command = _parse(list(sys.argv[1:] if arguments is None else arguments))
+        command = parse(COMMANDS, list(sys.argv[1:] if arguments is None else arguments))
         # Only training has state to save first; everything else stops at once.
         saves = isinstance(command, Train | Reproduce)
         with _interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
-            return command(stop)
+            code = command(stop)
+            sys.stdout.flush()  # here, where a pipe that was closed is known how to deal with
+            return code
     except InputError as problem:
-        print(f"iterconv: {_as_typed(' '.join(str(problem).split()), command)}", file=sys.stderr)
+        words = problem.as_typed if isinstance(problem, OptionError) else str(problem)
+        print(f"iterconv: {' '.join(words.split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -247,45 +259,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"iterconv: {problem.strerror or problem}{place}; what was saved before is intact", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("iterconv: stopped; the same command goes on from here", file=sys.stderr)
+        goes_on = "; the same command goes on from here" if isinstance(command, Train | Reproduce) else ""
+        print(f"iterconv: stopped{goes_on}", file=sys.stderr)
         return 130
-
-
-def _as_typed(message: str, command: object) -> str:
-    """A message of the library, its keyword arguments spelled as the command's options are typed: ``--lr 0``."""
-    parts = [command, *(part for part in vars(command).values() if is_dataclass(part))]
-    names = "|".join(field.name for part in parts for field in fields(part))  # type: ignore[arg-type]
-    return re.sub(rf"(?<![\w-])({names})=(?=\S)", lambda found: f"--{found[1].replace('_', '-')} ", message)
 
 
 def _out_of_memory(problem: Exception) -> bool:
     # torch has an error of its own for accelerators only; on the CPU it is a RuntimeError like any other.
     return isinstance(problem, MemoryError) or re.search(r"allocate memory|out of memory", str(problem)) is not None
-
-
-def _parse(arguments: list[str]) -> Train | Measure | Plan | Reproduce | Report | Claims | Data:
-    """Tyro's parser, its boxed complaints turned into one line."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return cli(
-                Command, args=arguments, prog="iterconv", description=_DESCRIPTION, config=(conf.FlagCreatePairsOff,)
-            )
-    except SystemExit as leaving:
-        if leaving.code in (0, None):
-            raise
-        raise InputError(_one_line(complaint.getvalue())) from None
-
-
-def _one_line(box: str) -> str:
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │┃|╭╮╰╯─━┏┓┗┛") for line in plain.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)  # the first is a title
-    text = re.sub(r"Error parsing (__\S+: )?| \(applied to [^)]*\)|-{5,}", "", text)
-    near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
-    what = re.split(r"Argument(?:s are applied|s similar to| helptext:)|For full helptext|Perhaps you meant:", text)[0]
-    what = what.strip(" .;")
-    return f"{what}; did you mean {near[1]}?" if near else f"{what}; see iterconv --help"
 
 
 @contextlib.contextmanager
@@ -314,6 +295,3 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-_DESCRIPTION = "Measure how iterative and how convergent a residual network is, and train networks to be more so."

@@ -1,25 +1,18 @@
 """What the commands ``train``, ``measure``, ``plan`` and ``data`` do, and how they show it."""
 
-import tempfile
+import shlex
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 from iterconv.options import Debris, Reference
-from iterconv.subjects.wishes import Wishes
+from iterconv.subjects.options import ModelOptions
+from iterconv.terminal import bar, console, require_file, require_folder, show_indices, writing
 from iterconv.training.config import RunConfig
 
 AUDITED = 16
 """Examples on which the command line measures local constants."""
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 def train(config: RunConfig, path: Path, device: str | None, stop: threading.Event) -> int:
@@ -37,12 +30,19 @@ def train(config: RunConfig, path: Path, device: str | None, stop: threading.Eve
     Raises:
         InputError: As ``training.run.complete``.
     """
-    from iterconv.reports import Report
+    run = config.resolved()
+    network = f"{run.stages} stage(s) of {run.blocks} blocks, width {run.width}"
+    console.print(f"{network}, on {run.data} for {run.epochs} epochs, in {path}")
+    from iterconv.reports import Report  # these take some seconds
+    from iterconv.training.folder import RunFolder
     from iterconv.training.run import complete
 
-    epochs = config.resolved().epochs
-    with bar("epochs", epochs) as advance:
-        result = complete(config, path, device=device, on_epoch=lambda row: advance(int(row["epoch"])), stop=stop)
+    if RunFolder(path, config).finished:
+        result = complete(config, path, device=device, stop=stop)
+        console.print("it was finished before: nothing was left to do")
+    else:
+        with bar("epochs", run.epochs) as advance:
+            result = complete(config, path, device=device, on_epoch=lambda row: advance(int(row["epoch"])), stop=stop)
     report = Report.load(path / "report.parquet")
     show_indices(report.indices)
     console.print(f"test error {result['test_error']:.2%} (n = {result['test_examples']}), everything in {path}")
@@ -50,17 +50,17 @@ def train(config: RunConfig, path: Path, device: str | None, stop: threading.Eve
 
 
 def measure_model(
-    name: str, wishes: Wishes, out: Path | None, audit: bool, reference: Reference | None, **options: Any
+    name: str, options: ModelOptions, out: Path | None, audit: bool, reference: Reference | None, **settings: Any
 ) -> int:
     """Measure a trained run or a foreign model, with a bar for its examples; tells the indices, draws the curves.
 
     Args:
         name: As for ``iterconv.subjects.open_subject``.
-        wishes: What to measure it on.
+        options: What to measure it on.
         out: The report's file; ``report-<reference>.parquet`` in a run's folder, or a name of its own, by default.
         audit: Whether to audit the Lipschitz constants too.
         reference: What errors are taken against; labels where there are any by default.
-        options: For ``iterconv.measure``.
+        settings: For ``iterconv.measure``.
 
     Returns:
         The exit code.
@@ -74,15 +74,17 @@ def measure_model(
     from iterconv.reports import known_suffix
     from iterconv.subjects import open_subject
 
-    subject = open_subject(name, wishes)
+    subject = open_subject(name, options)
     against = reference or subject.reference
     out = out or subject.place / f"{subject.file_stem or 'report'}-{against}.parquet"
     known_suffix(out)
-    require_folder(out.parent)
+    for path in (out, out.with_suffix(".png")):
+        require_file(path)
     console.print(subject.note)
     with bar("examples", subject.examples) as advance:
-        report = measure(subject.model, subject.batches, reference=against, progress=advance, **options)
-    report.save(out)
+        report = measure(subject.model, subject.batches, reference=against, progress=advance, **settings)
+    with writing(out):
+        report.save(out)
     report.plot(out.with_suffix(".png"))
     show_indices(report.indices)
     console.print(
@@ -94,29 +96,30 @@ def measure_model(
         inputs = first_rows(inputs_of(next(iter(subject.batches)), subject.model), AUDITED)
         with bar("blocks", None) as advance:
             table = lipschitz.audit(subject.model, inputs, progress=advance)
+        table = table.assign(stage=table.stage + 1, block=table.block + 1)  # as everything that is printed
         console.print(table.to_string(index=False, float_format="{:.3f}".format))
     return 0
 
 
 def plan_model(
     name: str,
-    wishes: Wishes,
+    options: ModelOptions,
     out: Path | None,
     keep: int | None,
     save: Path | None,
     reference: Reference | None,
-    **options: Any,
+    **settings: Any,
 ) -> int:
     """Plan which blocks of a model to drop or share, with a bar for the steps; tells and draws the frontier.
 
     Args:
         name: As for ``iterconv.subjects.open_subject``.
-        wishes: What to plan on.
+        options: What to plan on.
         out: The frontier's file, .csv; a picture is drawn beside it.
         keep: A number of blocks on the frontier to make a smaller model of.
         save: Where that model goes.
         reference: What errors are taken against; labels where there are any by default.
-        options: For ``iterconv.plan``.
+        settings: For ``iterconv.plan``.
 
     Returns:
         The exit code.
@@ -130,14 +133,9 @@ def plan_model(
 
     if (keep is None) != (save is None):
         raise InputError("--keep and --save belong together: how many blocks to keep, and where to save that model")
-    subject = open_subject(name, wishes)
-    out = out or subject.place / f"{subject.file_stem or 'plan'}-plan-{options['saves']}.csv"
-    if out.suffix != ".csv":
-        raise InputError(f"--out {out} does not name a table; let it end in .csv")
-    if save is not None and save.suffix != ".safetensors" and not _saves_itself(subject.model):
-        raise InputError(f"--save {save} does not name a file of weights; let it end in .safetensors")
-    for path in (out, save or out):
-        require_folder(path.parent)
+    subject = open_subject(name, options)
+    out = out or subject.place / f"{subject.file_stem}-plan-{settings['saves']}.csv".removeprefix("-")
+    _check_places(subject, out, keep, save, settings)
     console.print(subject.note)
     with bar("steps", None) as advance:
         found = plan(
@@ -145,17 +143,49 @@ def plan_model(
             subject.batches,
             reference=reference or subject.reference,
             progress=advance,
-            **options,
+            **settings,
         )
-    write_atomically(out, found.frontier.to_csv(index=False).encode())
-    found.plot().savefig(out.with_suffix(".png"))
+    with writing(out):
+        write_atomically(out, found.frontier.to_csv(index=False).encode())
+    with writing(out.with_suffix(".png")):
+        found.plot().savefig(out.with_suffix(".png"))
     shown = found.frontier.drop(columns="route")
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
-    console.print(f"routes in {out}, picture in {out.with_suffix('.png')}")
+    console.print("search_error is on the half of the batches that chose the routes, error on the other half")
+    console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
     if keep is not None and save is not None:
-        _save(found.apply(keep), save, name)
-        console.print(f"the model of {keep} blocks is in {save}")
+        with writing(save):
+            opening = _save(found, keep, save, subject, options)
+        words = shlex.join(["iterconv", "measure", *opening])
+        console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
     return 0
+
+
+def _check_places(subject: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:
+    """Refuse before the search what would be refused after it."""
+    from iterconv.planning import least_blocks
+
+    if out.suffix != ".csv":
+        raise InputError(f"--out {out} does not name a table; let it end in .csv")
+    for path in (out, out.with_suffix(".png")):
+        require_file(path)
+    if subject.batch_size and len(subject.batches) < 2:
+        problem = "makes one batch of all examples, which can't be halved to search and to report; use a smaller one"
+        raise OptionError("batch_size", subject.batch_size, problem)
+    if keep is None or save is None:
+        return
+    stages = subject.model.stages
+    total = sum(len(stage.blocks) for stage in stages)
+    least = least_blocks(settings["budget"], total)
+    least = least if settings["saves"] == "blocks" else max(least, len(stages))  # weights are shared within a stage
+    if not least <= keep <= total:
+        raise OptionError("keep", keep, f"is out of reach; use {least} to {total}, or another --budget")
+    if _saves_itself(subject.model):
+        require_folder(save, "--save")
+    elif save.suffix != ".safetensors":
+        raise InputError(f"--save {save} does not name a file of weights; let it end in .safetensors")
+    else:
+        require_file(save, "--save")
 
 
 def _saves_itself(model: Any) -> bool:
@@ -163,16 +193,21 @@ def _saves_itself(model: Any) -> bool:
     return hasattr(getattr(model, "model", model), "save_pretrained")
 
 
-def _save(model: Any, path: Path, name: str) -> None:
-    if _saves_itself(model):
+def _save(found: Any, keep: int, path: Path, subject: Any, options: ModelOptions) -> list[str]:
+    """Write a smaller model; tells the words that measure it."""
+    smaller = found.apply(keep)
+    data = ["--data", options.data] if options.data else []
+    if _saves_itself(subject.model):
         from iterconv.subjects.hugging_face import save_beside
 
-        model.save_pretrained(path)
-        save_beside(name.removeprefix("hf:"), path)
-    else:
-        from safetensors.torch import save_model
+        smaller.save_pretrained(path)
+        save_beside(str(subject.origin.model).removeprefix("hf:"), path)
+        return [f"hf:{path}", *data]
+    from iterconv.subjects.smaller import write
 
-        save_model(model, str(path))
+    write(path, smaller, subject.origin.further(options.stages, found.route(keep)))
+    code = subject.origin.code
+    return [code, "--weights", str(path), *data] if code else [str(path), *data]
 
 
 def describe_data(name: str) -> int:
@@ -226,63 +261,14 @@ def make_digitclutter(
 
     if out is None:
         raise InputError("--out is missing; name a file for the images that ends in .safetensors")
-    if out.suffix != ".safetensors" or out.is_dir():
+    if out.suffix != ".safetensors":
         raise InputError(f"--out {out} does not name a file for the images; let it end in .safetensors")
-    require_folder(out.parent)
+    require_file(out)
     with bar("images", n) as advance:
         made = generate(n, digits, seed=seed, debris=debris, font=font, workers=workers, masks=False, progress=advance)
     arrays = {name: array for name, array in vars(made).items() if array is not None}
-    write_atomically(out, to_safetensors({name: torch.from_numpy(array) for name, array in arrays.items()}))
+    with writing(out):
+        write_atomically(out, to_safetensors({name: torch.from_numpy(array) for name, array in arrays.items()}))
     console.print(f"{n} images of {digits} digits, {made.visible.mean():.0%} of them visible, in {out}")
+    console.print(f"to train on them: {shlex.join(['iterconv', 'train', '--data', str(out)])}")
     return 0
-
-
-def show_indices(indices: pd.DataFrame) -> None:
-    """Print indices with intervals, stages as columns numbered from 1 as in the paper, and why some are undefined."""
-    shown = indices.assign(
-        text=[
-            f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.defined else "undefined"
-            for row in indices.itertuples()
-        ]
-    )
-    shown["stage"] = [f"stage {stage + 1}" if stage != "mean" else "mean" for stage in shown.stage]
-    wide = shown.pivot(index="index", columns="stage", values="text")
-    console.print(wide[list(dict.fromkeys(shown.stage))].rename_axis(None, axis=1).to_string())
-    for row in indices[(~indices.defined) & (indices.stage != "mean")].itertuples():
-        console.print(f"{row.index} index of stage {row.stage + 1} is undefined: {row.reason}")
-
-
-@contextmanager
-def bar(what: str, total: float | None) -> Iterator[Any]:
-    """A progress bar with the time left; yields a function that takes how much is done.
-
-    Args:
-        what: What is counted.
-        total: How many there are; where that is not known, it may be told with what is done.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        try:
-            yield lambda done, of=total: progress.update(task, completed=done, total=of)
-        except InputError:  # a refusal before any work is its line alone
-            progress.live.transient = not progress.tasks[0].completed
-            progress.update(task, visible=not progress.live.transient)
-            raise
-
-
-def require_folder(path: Path) -> None:
-    """Make a folder, or raise ``InputError`` where that can't be done or nothing can be written there."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # permissions alone don't tell
-            pass
-    except OSError as problem:
-        raise InputError(f"can't write to {path} ({problem.strerror}); choose another --out") from None

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,11 +150,19 @@ def read_json(path: Path, missing: str, again: str = AGAIN) -> dict[str, Any]:
     return values
 
 
-def to_safetensors(tensors: "Mapping[str, Tensor]") -> bytes:
-    """Tensors as the contents of a .safetensors file, sealed."""
-    from safetensors.torch import save
+def to_safetensors(tensors: "Mapping[str, Tensor]", **metadata: str) -> bytes:
+    """Tensors as the contents of a .safetensors file, sealed.
 
-    return sealed(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={SEAL: BLANK}))
+    Args:
+        tensors: By name.
+        metadata: What the file says of them.
+
+    Returns:
+        The bytes.
+    """
+    save = require("safetensors.torch", "writing tensors").save
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return sealed(save(contiguous, metadata={**metadata, SEAL: BLANK}))
 
 
 def read_tensors(path: Path, missing: str | None = None, again: str = "make it again") -> "dict[str, Tensor]":
@@ -171,13 +179,11 @@ def read_tensors(path: Path, missing: str | None = None, again: str = "make it a
     Raises:
         InputError: If the file is missing, can't be read or is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+    problems = (require("safetensors", "reading tensors").SafetensorError, ValueError, KeyError, RuntimeError)
     contents = read(path, again)
     if contents is None:
         raise InputError(missing or f"there is no {path}; {again}")
     try:
-        return load(contents)
-    except (SafetensorError, ValueError, KeyError, RuntimeError):
+        return dict(require("safetensors.torch", "reading tensors").load(contents))
+    except problems:
         raise InputError(f"{path} is damaged; delete it and {again}") from None

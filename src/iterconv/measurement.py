@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iterconv import metrics, paths
 from iterconv.batches import moved, pair, staged
-from iterconv.errors import InputError, check_number
+from iterconv.errors import InputError, OptionError, check_number
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.options import Reference
 from iterconv.reports import Report
@@ -102,17 +102,17 @@ def _check_options(
     reference: str, extra: int, chance: float | None, margin: float, replicates: int, confidence: float
 ) -> None:
     if reference not in get_args(Reference):
-        raise InputError(f"reference={reference!r} is unknown; use 'labels' or 'predictions'")
+        raise OptionError("reference", reference, "is unknown; use 'labels' or 'predictions'")
     for name, count in (("extra_evaluations", extra), ("replicates", replicates)):
         check_number(name, count, whole=True)
     if extra < 1:
-        raise InputError(f"extra_evaluations={extra} leaves nothing to repeat; use 1 or more")
+        raise OptionError("extra_evaluations", extra, "leaves nothing to repeat; use 1 or more")
     if chance is not None and not 0 < chance <= 1:
         raise InputError(f"chance={chance} is not an error rate; use a number above 0 and up to 1")
     if not 0 <= margin < 1:
         raise InputError(f"least_margin={margin} is not in [0, 1); the default is 0.05")
     if replicates < 0:
-        raise InputError(f"replicates={replicates} is negative; use 0 for no intervals")
+        raise OptionError("replicates", replicates, "is negative; use 0 for no intervals")
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence} is not in (0, 1); the default is 0.95")
 
@@ -121,7 +121,7 @@ def _check_families(further: Sequence[str]) -> None:
     known = list(paths.FAMILIES)[3:]
     for family in [further] if isinstance(further, str) else further:
         if isinstance(further, str) or family not in known:
-            raise InputError(f"further={further!r} is unknown; use a list of {', '.join(map(repr, known))}")
+            raise OptionError("further", further, f"is unknown; use a list of {', '.join(map(repr, known))}")
 
 
 def _families(num_blocks: int, extra: int, further: Sequence[str]) -> list[paths.Perturbation]:
@@ -316,7 +316,7 @@ def _index_table(
             estimates = np.asarray(index.compute(curve, chance))
             rows.append(_index_row(stage, index.name, estimates, reason, confidence))
             per_stage.append(estimates)
-            reasons += [f"stage {stage}: {reason}"] if reason else []
+            reasons += [f"stage {stage + 1}: {reason}"] if reason else []
         with np.errstate(invalid="ignore"):  # infinities of both signs, where an index is undefined
             mean = np.mean(per_stage, axis=0)
         rows.append(_index_row("mean", index.name, mean, "; ".join(reasons), confidence))

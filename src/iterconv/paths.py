@@ -291,7 +291,7 @@ def _apply(model: Any, step: _Step, state: _State) -> Any:
     z = model.stages[stage].step(block, state.z, state.stage_input)
     if any(v is not None and tensor._version != v for tensor, v in zip(held, versions, strict=True)):
         raise InputError(
-            f"block {block} of stage {stage} ({type(model.stages[stage].blocks[block]).__name__}) changes its "
+            f"block {block + 1} of stage {stage + 1} ({type(model.stages[stage].blocks[block]).__name__}) changes its "
             "input in place, which would spoil the paths that share it; let the block work on a copy"
         )
     return z

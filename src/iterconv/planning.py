@@ -11,7 +11,7 @@ from torch import nn
 
 from iterconv import metrics, paths
 from iterconv.batches import moved, pair, staged
-from iterconv.errors import InputError, check_number
+from iterconv.errors import InputError, OptionError, check_number, require
 from iterconv.measurement import Units, interval, resampled_means
 from iterconv.options import Reference, Saves
 from iterconv.stages import untouched
@@ -48,7 +48,7 @@ class Plan:
         rows = self.frontier[self.frontier[column] == blocks]
         if rows.empty:
             low, high = self.frontier[column].min(), self.frontier[column].max()
-            raise InputError(f"blocks={blocks} is not on the frontier; use {low} to {high}")
+            raise OptionError("blocks", blocks, f"is not on the frontier; use {low} to {high}")
         return tuple(rows["route"].iloc[0])
 
     def apply(self, blocks: int) -> nn.Module:
@@ -92,6 +92,7 @@ class Plan:
 
     def plot(self) -> "Figure":
         """Draw the frontier."""
+        require("matplotlib", "drawing")
         from iterconv.figures.planning import draw_plan
 
         return draw_plan(self)
@@ -136,10 +137,10 @@ def plan(
         InputError: If an option is out of range, there are fewer than two batches, or as for ``iterconv.measure``.
     """
     if saves not in get_args(Saves):
-        raise InputError(f"saves={saves!r} is unknown; use 'blocks' or 'weights'")
+        raise OptionError("saves", saves, "is unknown; use 'blocks' or 'weights'")
     check_number("beam", beam, whole=True)
     if beam < 1:
-        raise InputError(f"beam={beam} keeps no route; use 1 or more")
+        raise OptionError("beam", beam, "keeps no route; use 1 or more")
     model, batches = staged(model, batches)
     kept = list(batches)
     if len(kept) < 2:
@@ -148,7 +149,7 @@ def plan(
         )
     full = paths.full_route(model.stages)
     total = sum(map(len, full))
-    least = _least(budget, total, len(full))
+    least = least_blocks(budget, total)
     search = _Errors(model, kept[0::2], reference)
     chosen: list[tuple[paths.Route, float]] = [(full, float(search.of([full])[0].mean()))]
     front, tried = [full], {full}
@@ -186,12 +187,13 @@ def plan(
     return Plan(model, pd.DataFrame(rows), options)
 
 
-def _least(budget: Any, total: int, stages: int) -> int:
+def least_blocks(budget: Any, total: int) -> int:
+    """How many of all blocks a budget leaves at least, or ``InputError`` for none."""
     wanted = 0.25 if budget is None else budget
     if isinstance(wanted, bool) or not isinstance(wanted, (int, float)):
-        raise InputError(f"budget={budget!r} is no number; use a number of blocks, or a share such as 0.5")
+        raise OptionError("budget", budget, "is no number; use a number of blocks, or a share such as 0.5")
     if not 0 <= wanted <= (1 if isinstance(wanted, float) else total):
-        raise InputError(f"budget={budget} is out of range; use 0 to {total} blocks, or a share from 0.0 to 1.0")
+        raise OptionError("budget", budget, f"is out of range; use 0 to {total} blocks, or a share from 0.0 to 1.0")
     return round(wanted * total) if isinstance(wanted, float) else wanted
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
 from iterconv.files import BLANK, SEAL, read, read_json, sealed, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -49,10 +49,9 @@ class Report:
         Raises:
             InputError: If matplotlib is missing, the suffix is no picture format, or the file can't be written.
         """
-        try:
-            from iterconv.figures.curves import draw_report
-        except ImportError:
-            raise InputError("drawing needs matplotlib; install iterconv[repro]") from None
+        require("matplotlib", "drawing")
+        from iterconv.figures.curves import draw_report
+
         figure = draw_report(self)
         if path is not None:
             try:
@@ -183,9 +182,5 @@ def known_suffix(path: Path) -> str:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError("Parquet needs pyarrow; install iterconv[repro], or use a name ending in .json") from None
-    return pyarrow, pyarrow.parquet
+    purpose = "a report in Parquet (JSON does not)"
+    return require("pyarrow", purpose), require("pyarrow.parquet", purpose)

@@ -16,8 +16,14 @@ _VERSION = 4
 
 
 def cache_folder() -> Path:
-    """``$ITERCONV_CACHE``, or ``~/.cache/iterconv``; its files can be deleted at any time."""
-    return Path(os.environ.get("ITERCONV_CACHE") or Path.home() / ".cache" / "iterconv")
+    """``$ITERCONV_CACHE``, or ``~/.cache/iterconv``; its files can be deleted at any time.
+
+    A user without a home, as in containers, has none: nothing can be written below the null device.
+    """
+    try:
+        return Path(os.environ.get("ITERCONV_CACHE") or Path.home() / ".cache" / "iterconv")
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -30,6 +36,7 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
     Returns:
         Tensors by name. A damaged cache file is made anew; a folder that can't be written is not used.
     """
+    require("safetensors", "the cache of decoded images")  # before they are decoded
     name = hashlib.sha256(json.dumps([_VERSION, key]).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}.safetensors"
     try:

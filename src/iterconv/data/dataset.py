@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iterconv._typing import Float, Int, Shaped
-from iterconv.errors import InputError
+from iterconv.errors import OptionError
 from iterconv.metrics import chance_level
 
 PADDING = 4
@@ -89,7 +89,7 @@ class Data:
             InputError: If the batch size is below 1.
         """
         if batch_size < 1:
-            raise InputError(f"batch_size={batch_size} is too small; use 1 or more")
+            raise OptionError("batch_size", batch_size, "is too small; use 1 or more")
         return Batches(self, split, batch_size)
 
     def training_batches(
@@ -112,7 +112,7 @@ class Data:
             InputError: If the batch size is below 2, at the first batch.
         """
         if batch_size < 2:
-            raise InputError(f"batch_size={batch_size} is too small to train with; use 2 or more")
+            raise OptionError("batch_size", batch_size, "is too small to train with; use 2 or more")
         order = torch.randperm(len(self.train), generator=generator)
         for rows in order.split(batch_size):
             if len(rows) < 2:

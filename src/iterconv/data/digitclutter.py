@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iterconv.data.glyphs import BLANK, EDGE, Glyph, digit_glyphs
-from iterconv.errors import InputError
+from iterconv.errors import OptionError
 from iterconv.options import Debris
 
 CANVAS, SIZE = 512, 32
@@ -122,15 +122,15 @@ def generate(
 
 def _check(n: int, digits: int, seed: int, debris: str | None, workers: int) -> None:
     if n < 1:
-        raise InputError(f"n={n} makes no image; use 1 or more")
+        raise OptionError("n", n, "makes no image; use 1 or more")
     if not 1 <= digits <= 10:
-        raise InputError(f"digits={digits} is out of range; an image holds 1 to 10 distinct digits")
+        raise OptionError("digits", digits, "is out of range; an image holds 1 to 10 distinct digits")
     if seed < 0:
-        raise InputError(f"seed={seed} is negative; use 0 or more")
+        raise OptionError("seed", seed, "is negative; use 0 or more")
     if debris is not None and debris not in get_args(Debris):
-        raise InputError(f"debris={debris!r} is unknown; use 'light', 'heavy' or None")
+        raise OptionError("debris", debris, "is unknown; use 'light', 'heavy' or None")
     if workers < 1:
-        raise InputError(f"workers={workers} is too few; use 1 or more")
+        raise OptionError("workers", workers, "is too few; use 1 or more")
 
 
 def _draw_parameters(n: int, digits: int, crops: int, seed: int) -> NDArray[np.float64]:

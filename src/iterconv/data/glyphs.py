@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
 
 HEIGHT, ADVANCE, OUTLINE = 275, 214, 20
 """Pixels of a digit's height, advance width and outline: Arial Bold at 384 px (Spoerer et al., 2017)."""
@@ -42,12 +42,11 @@ def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
     Raises:
         InputError: If matplotlib is missing, or the font can't be read or has no digits.
     """
-    try:
-        from matplotlib.font_manager import FontProperties, findfont
-        from matplotlib.ft2font import FT2Font, LoadFlags
-        from matplotlib.textpath import TextPath
-    except ImportError:
-        raise InputError("drawing digits needs matplotlib; install iterconv[repro]") from None
+    require("matplotlib", "drawing digits")
+    from matplotlib.font_manager import FontProperties, findfont
+    from matplotlib.ft2font import FT2Font, LoadFlags
+    from matplotlib.textpath import TextPath
+
     try:
         properties = FontProperties(fname=font or findfont(FontProperties(family="DejaVu Sans", weight="bold")))
         face = FT2Font(str(properties.get_file()))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iterconv.data.cache import cached, stamp
 from iterconv.data.decoding import Columns, decode
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
 from iterconv.hub import offline_if_unreachable
 
 _SPLITS = {"test": {"test", "testing"}, "validation": {"validation", "valid", "val", "dev"}}
@@ -95,10 +95,7 @@ def _reason(problem: Exception) -> str:
 @contextmanager
 def quiet_datasets() -> Iterator[Any]:
     """Yield the ``datasets`` module, silenced; raises ``InputError`` where it is missing."""
-    try:
-        import datasets
-    except ImportError:
-        raise InputError("reading image data sets needs `datasets`; install iterconv[repro]") from None
+    datasets = require("datasets", "reading data sets")
     verbosity, silent = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors come back as exceptions
     datasets.disable_progress_bars()

@@ -8,7 +8,7 @@ from iterconv._typing import Float
 from iterconv.data.dataset import Data, Images, Split
 from iterconv.data.sources import Source, find
 from iterconv.data.splits import balanced, stratified
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 
 TEST_SHARE = 0.2
 """Of all images, where the source has no test split."""
@@ -41,7 +41,8 @@ def load(
             use, in a minute); ``"mnist"``, ``"cifar10"``, ``"cifar100"``, from
             ``$ITERCONV_DATA/<name>`` where that is a folder, else from the Hugging Face hub; a folder (in the
             hub's Parquet layout, or images in one folder per class, below train/ and test/ if need be); a
-            Parquet file; or a hub name ``owner/name``.
+            Parquet file; a file that ``iterconv data digitclutter`` wrote; or a hub name ``owner/name``. Parquet files
+            may name local files and addresses of the web as images, which are then opened.
         samples: Train on this many images only, equally many of each class.
         evaluation_samples: Validate and test on this many images each, at most, with the classes' shares kept.
         validation: Share of the training images, in [0, 1).
@@ -83,7 +84,7 @@ def load(
 
 def _fewer(split: Split, count: int, seed: int) -> Split:
     if count < 1:
-        raise InputError(f"evaluation_samples={count} leaves nothing to test on; use 1 or more")
+        raise OptionError("evaluation_samples", count, "leaves nothing to test on; use 1 or more")
     return split[stratified(split.targets, min(count, len(split)), seed)[0]]
 
 

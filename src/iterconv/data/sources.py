@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from iterconv.data.cache import cached
 from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
 from iterconv.data.images import read_hub, read_path
-from iterconv.errors import InputError
+from iterconv.errors import InputError, require
+from iterconv.files import read_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,8 @@ def find(name: str, columns: Columns) -> Source:
     if name in SOURCES:
         return SOURCES[name](columns)
     path = Path(name).expanduser()
+    if path.suffix == ".safetensors" and path.is_file():
+        return _made_digitclutter(path)
     if name and path.exists():
         return _as_source(read_path(path, columns))
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix != ".parquet":
@@ -59,11 +61,7 @@ def _as_source(tensors: dict[str, torch.Tensor]) -> Source:
 
 
 def _digits(_: Columns) -> Source:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise InputError("the digits need scikit-learn; install iterconv[repro]") from None
-    bunch: Any = load_digits()
+    bunch = require("sklearn.datasets", "the data set digits").load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     return Source(Split(torch.from_numpy(images), torch.from_numpy(bunch.target).long()), None, 10)
 
@@ -91,6 +89,14 @@ def _digitclutter(digits: int, _: Columns) -> Source:
         return tensors
 
     return _as_source(cached(["digitclutter", digits, CLUTTER_SIZES], make))
+
+
+def _made_digitclutter(path: Path) -> Source:
+    """What ``iterconv data digitclutter`` wrote."""
+    tensors = read_tensors(path)
+    if not {"images", "targets", "visible"} <= set(tensors):
+        raise InputError(f"{path} holds no images; pass what `iterconv data digitclutter --out` wrote")
+    return Source(Split(tensors["images"][:, None], tensors["targets"].float()), None, tensors["targets"].shape[1])
 
 
 SOURCES: dict[str, Callable[[Columns], Source]] = {

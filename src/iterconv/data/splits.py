@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from iterconv._typing import Int, Shaped
-from iterconv.errors import InputError
+from iterconv.errors import OptionError
 
 
 def stratified(
@@ -51,9 +51,9 @@ def balanced(targets: Shaped[Tensor, "n *classes"], count: int, classes: int, se
         InputError: If there are fewer samples than classes, or not enough of a class.
     """
     if count < classes:
-        raise InputError(f"samples={count} is less than one for each of {classes} classes; use {classes} or more")
+        raise OptionError("samples", count, f"is less than one for each of {classes} classes; use {classes} or more")
     if count > len(targets):
-        raise InputError(f"samples={count} is more than the {len(targets)} training samples there are; use fewer")
+        raise OptionError("samples", count, f"is more than the {len(targets)} training samples there are; use fewer")
     shuffled = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     if targets.ndim == 2:
         return shuffled[:count].sort().values
@@ -62,8 +62,8 @@ def balanced(targets: Shaped[Tensor, "n *classes"], count: int, classes: int, se
         quota = count // classes + (label < count % classes)
         rows = shuffled[targets[shuffled] == label][:quota]
         if len(rows) < quota:
-            raise InputError(
-                f"samples={count} needs {quota} samples of class {label}, there are {len(rows)}; use fewer"
+            raise OptionError(
+                "samples", count, f"needs {quota} samples of class {label}, there are {len(rows)}; use fewer"
             )
         chosen.append(rows)
     return torch.cat(chosen).sort().values

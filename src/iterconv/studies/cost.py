@@ -11,7 +11,7 @@ from iterconv.training.config import RunConfig
 TOY_SECONDS = 7.0
 
 _SIZES = {
-    "digits": (1293, 144, 360, 8, 1),
+    "digits": (1294, 144, 359, 8, 1),
     "mnist": (54_000, 6000, 10_000, 28, 1),
     "cifar10": (45_000, 5000, 10_000, 32, 3),
     "cifar100": (45_000, 5000, 10_000, 32, 3),

@@ -4,8 +4,7 @@ import threading
 import time
 from pathlib import Path
 
-from iterconv.commands import bar, console, require_folder
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 from iterconv.studies.catalogue import (
     SCALES,
     STUDIES,
@@ -20,6 +19,7 @@ from iterconv.studies.cost import estimated_gpu_seconds, estimated_seconds, mach
 from iterconv.studies.inverse import ToyRun
 from iterconv.studies.tables import Tables
 from iterconv.studies.workers import run_all
+from iterconv.terminal import bar, console, require_folder
 from iterconv.training.folder import RunFolder
 
 
@@ -63,7 +63,7 @@ def _find(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> 
 
 def _check_place(root: Path, workers: int) -> None:
     if workers < 1:
-        raise InputError(f"workers={workers} is too few; use 1 or more")
+        raise OptionError("workers", workers, "is too few; use 1 or more")
     if root.exists() and not root.is_dir():
         raise InputError(f"--out {root} is no folder; name one for the runs")
 

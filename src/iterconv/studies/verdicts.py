@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from iterconv.commands import console
 from iterconv.studies.catalogue import STUDIES, find_scale
 from iterconv.studies.claims import CLAIMS, Claim
 from iterconv.studies.findings import Finding, Verdict, missing, settings_of
 from iterconv.studies.tables import Tables
+from iterconv.terminal import console
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 __all__ = ["Subject", "open_subject"]
 
 
-def __getattr__(name: str) -> Any:  # late, so that the command line can look at wishes without torch
+def __getattr__(name: str) -> Any:  # late, so that the command line can look at options without torch
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from iterconv.subjects import opening

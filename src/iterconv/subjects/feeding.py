@@ -1,7 +1,9 @@
 """Data sets as the batches that a foreign model takes: images resized and standardised, texts made tokens."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,9 @@ def texts(name: str, examples: int) -> tuple[list[str], Tensor | None]:
     with quiet_datasets() as datasets:
         try:
             if path.exists():
-                rows = datasets.load_dataset(TEXT_SUFFIXES[path.suffix], data_files=str(path), split="train")
+                rows = datasets.load_dataset(
+                    TEXT_SUFFIXES[path.suffix], data_files=glob.escape(str(path)), split="train"
+                )
             else:
                 with offline_if_unreachable():
                     rows = datasets.load_dataset(name, split="test")
@@ -103,13 +107,12 @@ def texts(name: str, examples: int) -> tuple[list[str], Tensor | None]:
     column = next((known for known in ("text", "sentence") if known in rows.column_names), None)
     if column is None:
         raise InputError(f"{name} has the columns {', '.join(rows.column_names)}; name the texts' one `text`")
-    kept = [row for row in rows.select(range(min(len(rows), 4 * examples))) if str(row[column] or "").strip()][
-        :examples
-    ]
+    kept = list(islice((row for row in rows if str(row[column] or "").strip()), examples))
     if not kept:
         raise InputError(f"{name} holds no text; pass a file with one text a line")
     labels = next((known for known in ("label", "labels") if known in rows.column_names), None)
-    numbers = torch.tensor([row[labels] for row in kept]) if labels and isinstance(kept[0][labels], int) else None
+    known = labels is not None and all(isinstance(row[labels], int) for row in kept)
+    numbers = torch.tensor([row[labels] for row in kept]) if known else None
     return [str(row[column]) for row in kept], numbers
 
 

@@ -3,8 +3,9 @@
 import importlib
 import os
 import re
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from iterconv import data
 from iterconv.adapters import adapt
 from iterconv.adapters.outputs import is_causal
 from iterconv.batches import inputs_of
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError, line_of
 from iterconv.options import Reference
 from iterconv.stages import CONTRACT
 from iterconv.subjects import feeding
-from iterconv.subjects.common import Opened, judged, line_of, placed
+from iterconv.subjects.common import Opened, judged, placed
 from iterconv.subjects.hugging_face import open_hugging_face
+from iterconv.subjects.options import ModelOptions
+from iterconv.subjects.smaller import Origin, origin_of, shrunk
 from iterconv.subjects.timm_models import open_timm
-from iterconv.subjects.wishes import Wishes
+from iterconv.training.config import RunConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +44,22 @@ class Subject:
     """How many there are, where that is known."""
     note: str
     """What a user should know of how the two were brought together."""
+    origin: Origin
+    """What opens it again."""
+    batch_size: int | None
+    """As the user chose it; None for batches that came with the model."""
 
 
 _KINDS = {"timm": open_timm, "hf": open_hugging_face}
 
 
-def open_subject(name: str, wishes: Wishes) -> Subject:
+def open_subject(name: str, options: ModelOptions) -> Subject:
     """Open a model and the data that it is to be measured on.
 
     Args:
-        name: A run's folder, ``timm:NAME``, ``hf:PATH`` or ``module:function``.
-        wishes: Data, weights, stages, sizes, precision and device.
+        name: A run's folder, ``timm:NAME``, ``hf:PATH``, ``module:function`` (whose code is run), or what
+            ``iterconv plan --save`` wrote.
+        options: Data, weights, stages, sizes, precision and device.
 
     Returns:
         The subject.
@@ -59,46 +67,85 @@ def open_subject(name: str, wishes: Wishes) -> Subject:
     Raises:
         InputError: If there is no such model, weights, data or device, they don't fit, or a wish is out of range.
     """
-    if wishes.examples < 1 or wishes.batch_size < 1:
-        raise InputError(f"--examples {wishes.examples} and --batch-size {wishes.batch_size} have to be 1 or more")
-    if ":" not in name or Path(name).exists():
-        return _run(name, wishes)
+    for field in ("examples", "batch_size"):
+        if getattr(options, field) < 1:
+            raise OptionError(field, getattr(options, field), "is too few; use 1 or more")
+    called, origin = name, origin_of(Path(name))
+    if origin and origin.code:
+        remedy = f"pass {shlex.join([origin.code, '--weights', name])}"
+        raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
+    if origin and isinstance(origin.model, str):
+        name, options = origin.model, replace(options, weights=name)
+    elif origin is None and name.endswith(".safetensors"):
+        raise InputError(f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself")
+    elif origin or ":" not in name or Path(name).exists():
+        return _run(Path(name), origin, options)
     kind, rest = name.split(":", 1)
     if kind in _KINDS:
-        model, batches, reference, note, output = _KINDS[kind](rest, wishes)
+        model, batches, reference, note, output = _KINDS[kind](rest, options)
     else:
-        model, batches, reference, note, output = _function(name, wishes)
-    model = placed(model, wishes)
+        origin = _smaller_of(name, options)
+        model, batches, reference, note, output = _function(name, options)
+    model = placed(model, options)
     first = next(iter(batches), None)
     if first is None:
         raise InputError(f"{name} comes with no batches; pass --data, or return some")
+    if origin and origin.code:
+        model = placed(shrunk(model, inputs_of(first, model), origin, Path(options.weights)), options)
     if all(hasattr(model, part) for part in CONTRACT):
-        if wishes.stages:
-            raise InputError(f"--stages {wishes.stages[0]} is for models without stages of their own")
+        if options.stages:
+            raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
         staged = model
     else:
-        staged = adapt(model, inputs_of(first, model), stages=list(wishes.stages) or None, output=output)
+        staged = adapt(model, inputs_of(first, model), stages=list(options.stages) or None, output=output)
         note = f"{note}; stages {', '.join(map(str, staged.found))}"
-    slug = re.sub(r"[^\w.-]+", "-", name.removeprefix("hf:")).strip("-.")
-    return Subject(Path(), slug, staged, batches, reference, _count(batches), note)
+    own = kind not in _KINDS and options.data is None
+    size = None if own else options.batch_size
+    origin = origin_of(Path(options.weights)) or Origin(model=name)
+    return Subject(Path(), _slug(called), staged, batches, reference, _count(batches), note, origin, size)
 
 
-def _run(name: str, wishes: Wishes) -> Subject:
-    from iterconv.training.run import open_run
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name.removeprefix("hf:").removesuffix(".safetensors")).strip("-.")
+
+
+def _smaller_of(name: str, options: ModelOptions) -> Origin | None:
+    """The smaller model of a user's own that its weights are of, as ``plan`` wrote it; None without weights."""
+    if options.weights == "pretrained":
+        return None
+    origin = origin_of(Path(options.weights))
+    if origin is None or origin.code != name:
+        raise InputError(
+            f"--weights {options.weights} is not for {name}: no smaller model of it is there; "
+            "let the function load its weights"
+        )
+    return origin
+
+
+def _run(path: Path, origin: Origin | None, options: ModelOptions) -> Subject:
+    """A run of one's own in its folder, or a file with a smaller one."""
+    from iterconv.training.loop import make_network
+    from iterconv.training.run import load_data, open_run
 
     foreign = ("data", "weights", "stages", "precision", "examples")
-    given = [field for field in foreign if getattr(wishes, field) != getattr(Wishes(), field)]
+    given = [field for field in foreign if getattr(options, field) != getattr(ModelOptions(), field)]
     if given:
-        raise InputError(f"--{given[0]} is for foreign models (timm:NAME, hf:PATH, module:function); {name} is a run")
-    network, dataset, _ = open_run(Path(name), wishes.device)
-    batches = dataset.batches(dataset.test, wishes.batch_size)
-    return Subject(Path(name), "", network, batches, "labels", len(dataset.test), f"{dataset.name}, test split")
+        raise InputError(f"--{given[0]} is for foreign models (timm:NAME, hf:PATH, module:function); {path} is a run")
+    if origin and isinstance(origin.model, dict):
+        config = RunConfig.from_dict(origin.model)
+        dataset = load_data(config, options.device)
+        network: Any = shrunk(make_network(config, dataset), None, origin, path).to(dataset.train.images.device)
+        place, stem = path.parent, path.stem
+    else:
+        network, dataset, folder = open_run(path, options.device)
+        origin, place, stem = Origin(model=folder.config.to_dict()), path, ""
+    batches = dataset.batches(dataset.test, options.batch_size)
+    note, count = f"{dataset.name}, test split", len(dataset.test)
+    return Subject(place, stem, network, batches, "labels", count, note, origin, options.batch_size)
 
 
-def _function(name: str, wishes: Wishes) -> Opened:
+def _function(name: str, options: ModelOptions) -> Opened:
     module, function = name.rsplit(":", 1)
-    if wishes.weights != "pretrained":
-        raise InputError(f"--weights {wishes.weights} is not for {name}; let the function load its weights")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     known = "a folder of a run, timm:NAME, hf:PATH or module:function"
@@ -106,7 +153,7 @@ def _function(name: str, wishes: Wishes) -> Opened:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as problem:
         raise InputError(f"{name}: there is no module {problem.name!r}; pass {known}") from None
-    except Exception as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
         raise InputError(
             f"{name}: importing {module!r} raised {type(problem).__name__}: {line_of(problem)}; pass {known}"
         ) from None
@@ -115,14 +162,14 @@ def _function(name: str, wishes: Wishes) -> Opened:
         raise InputError(f"{name}: the module {module!r} has no function {function!r}")
     try:
         made = made()
-    except Exception as problem:  # noqa: BLE001 - a user's own code
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code
         raise InputError(f"{name}() raised {type(problem).__name__}: {line_of(problem)}") from None
     model, batches = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{name}() returned {type(model).__name__}, no torch module; let it return one, or (module, batches)"
         )
-    if wishes.data is None:
+    if options.data is None:
         if batches is None:
             raise InputError(f"{name}() returned a model alone; pass --data NAME, or let it return (model, batches)")
         batches = batches if isinstance(batches, (list, feeding.ImageBatches)) else list(batches)
@@ -130,9 +177,9 @@ def _function(name: str, wishes: Wishes) -> Opened:
         labelled = labelled or all(isinstance(batch, dict) and "labels" in batch for batch in batches)
         labelled = labelled or is_causal(model)  # whose labels are the next tokens
         return model, batches, "labels" if labelled else "predictions", f"{type(model).__name__}, own batches", None
-    loaded = data.load(wishes.data, evaluation_samples=wishes.examples)
-    found = loaded.batches(loaded.test, wishes.batch_size)
-    return judged(model, found, loaded.classes, None, wishes)
+    loaded = data.load(options.data, evaluation_samples=options.examples)
+    found = loaded.batches(loaded.test, options.batch_size)
+    return judged(model, found, loaded.classes, None, options)
 
 
 def _count(batches: Any) -> int | None:

@@ -2,23 +2,26 @@
 
 import contextlib
 import difflib
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, line_of, require
 from iterconv.hub import offline_if_unreachable
-from iterconv.subjects.common import Opened, images, judged, library, line_of, require_images
-from iterconv.subjects.wishes import Wishes
+from iterconv.subjects.common import Opened, images, judged, require_images
+from iterconv.subjects.libraries import library
+from iterconv.subjects.options import ModelOptions
+from iterconv.subjects.smaller import origin_of, shrunk
 
 
-def open_timm(name: str, wishes: Wishes) -> Opened:
+def open_timm(name: str, options: ModelOptions) -> Opened:
     """Create a model of timm, and images of the size and standardisation that it was trained on.
 
     Args:
         name: As for ``timm.create_model``.
-        wishes: Weights and data.
+        options: Weights and data.
 
     Returns:
         The model and its batches.
@@ -30,15 +33,15 @@ def open_timm(name: str, wishes: Wishes) -> Opened:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise InputError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
-    require_images(wishes)
-    model, channels = _timm_model(timm, name, wishes.weights)
+    require_images(options)
+    model, channels = _timm_model(timm, name, options.weights)
     expected = timm.data.resolve_model_data_config(model)
     mean, std = (
         values[:channels] if len(values) >= channels > 1 else (sum(values) / len(values),) * channels
         for values in (expected["mean"], expected["std"])
     )
-    batches, classes = images(wishes, tuple(expected["input_size"][1:]), channels, mean, std)
-    return judged(model, batches, classes, model.num_classes, wishes)
+    batches, classes = images(options, tuple(expected["input_size"][1:]), channels, mean, std)
+    return judged(model, batches, classes, model.num_classes, options)
 
 
 def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
@@ -50,9 +53,9 @@ def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
             return model, timm.data.resolve_model_data_config(model)["input_size"][0]
         except Exception as problem:  # noqa: BLE001 - whatever the hub's client raises, the remedy is the same
             raise InputError(
-                f"can't load weights of {name} ({line_of(problem)}); pass --weights FILE, or none for random ones"
+                f"can't load weights of {name} ({line_of(problem)}); pass --weights none for random ones, or a file"
             ) from None
-    state = _state(weights)
+    state, origin = _state(weights), origin_of(Path(weights))
     settings = timm.get_pretrained_cfg(name)
     sizes: dict[str, Any] = {}
     for option, layer, side in (("num_classes", settings.classifier, 0), ("in_chans", settings.first_conv, 1)):
@@ -61,7 +64,11 @@ def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
             sizes[option] = weight.shape[side]
     try:
         model = timm.create_model(name, **sizes)
-        model.load_state_dict(state)
+        if origin:
+            size = timm.data.resolve_model_data_config(model)["input_size"]
+            model = shrunk(model, torch.zeros(1, *size), origin, Path(weights))
+        else:
+            model.load_state_dict(state)
     except (RuntimeError, TypeError) as problem:
         raise InputError(f"{weights} holds no weights of {name} ({line_of(problem)})") from None
     return model, sizes.get("in_chans", 3)
@@ -70,10 +77,10 @@ def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
 def _state(path: str) -> dict[str, Tensor]:
     try:
         if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return dict(require("safetensors.torch", "opening weights").load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"there are no weights at {path}; use pretrained, none, or a file") from None
     except Exception as problem:  # noqa: BLE001 - damaged files raise whatever their readers stumble over

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError
 from iterconv.options import Init, Kernel, Residual, Selection
 
 
@@ -62,27 +62,29 @@ OTHER_DATA = Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10.0)
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One network to train. Fields left at None take the recipe of the data set."""
+    """One network to train. What is left at None follows the recipe of the data set (in Python: RECIPES)."""
 
     data: str = "digits"
-    """digits, mnist, cifar10, cifar100, a folder, a Parquet file, or a hub name. A run is known by this name, not by
-    what is behind it: changed images want another name or another --out."""
+    """digits, mnist, cifar10, cifar100, digitclutter-3 to -5, a folder, a Parquet file, a hub name, or a .safetensors
+    file that iterconv data digitclutter made. A run is known by this name, not by what is behind it: changed images
+    want another name or another --out."""
     samples: int | None = None
-    """Train on so many samples only, equally many of each class."""
+    """Train on this many images only, equally many of each class; on all by default."""
     evaluation_samples: int | None = None
-    """Validate and test on so many samples each, at most; all by default."""
+    """Validate and test on this many images each, at most; on all by default."""
     width: int = 16
     """Channels of the first stage; doubled at each further one."""
     blocks: int = 16
     """Residual blocks in each stage."""
     stages: int | None = None
-    """Stages; maps are halved between them."""
+    """Number of stages; each has maps of half the height and width of the one before. By default the recipe's."""
     residual: Residual = "ordinary"
     """ordinary; improper (ICR) or proper (PCR): with the Lipschitz constraint."""
     lipschitz: float = 0.95
     """mu, the bound of the constrained residual functions."""
     init: Init | None = None
-    """recurrent: all blocks of a stage start equal (the default with coupling); independent."""
+    """recurrent: all blocks of a stage start with equal weights (the default with coupling); independent: each block
+    starts with weights of its own (the default without)."""
     norm_scale: float = 1.0
     """Initial scale of the batch norms; the paper's variant is 0.1."""
     coupling: float = 0.0
@@ -92,23 +94,23 @@ class RunConfig:
     first_coupled: int = 0
     """The first coupled block of each stage; the paper's late coupling is 5."""
     epochs: int | None = None
-    """Passes through the training data."""
+    """Passes through the training data. By default the recipe's."""
     batch_size: int | None = None
-    """Training samples a step."""
+    """Training images a step. By default the recipe's."""
     lr: float | None = None
-    """Initial learning rate."""
+    """Initial learning rate. By default the recipe's."""
     lr_divisor: float | None = None
-    """What divides the learning rate at half and at three quarters of the epochs."""
+    """What divides the learning rate at half and at three quarters of the epochs. By default the recipe's."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
     """Weight decay of SGD."""
     augment: bool | None = None
-    """Random crops (pad 4) and flips."""
+    """Whether to train on random crops (padded by 4 pixels) and flips. By default as the recipe has it."""
     selection: Selection = "validation"
     """Which split chooses the best epoch."""
     seed: int = 0
-    """Of the initial weights, the order of the data and the augmentation."""
+    """Initial weights, the order of the data and the augmentation are drawn from it."""
     threads: int = 1
     """CPU threads of training; results differ in their bits between numbers of threads."""
 
@@ -117,28 +119,28 @@ class RunConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if not _is_of_type(value, field.type):
-                raise InputError(f"{field.name}={value!r} is of the wrong kind; see iterconv train --help")
+                raise OptionError(field.name, value, "is of the wrong kind; see iterconv train --help")
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                raise InputError(f"{name}={value} is out of range; use {least} to {most}")
+                raise OptionError(name, value, f"is out of range; use {least} to {most}")
         for name in ("lipschitz", "norm_scale", "lr", "lr_divisor"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= FLOAT32_MOST:
-                raise InputError(f"{name}={value} is out of range; use a number above 0 and not above {FLOAT32_MOST}")
+                raise OptionError(name, value, f"is out of range; use a number above 0 and not above {FLOAT32_MOST}")
         recipe = RECIPES.get(self.data, OTHER_DATA)
         lr, divisor = self.lr or recipe.lr, self.lr_divisor or recipe.lr_divisor
         if lr / divisor / divisor > FLOAT32_MOST:
-            raise InputError(f"lr_divisor={divisor} is too small; it takes the learning rate beyond {FLOAT32_MOST}")
+            problem = f"is too small; it takes the learning rate beyond {FLOAT32_MOST}"
+            raise OptionError("lr_divisor", divisor, problem)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
-                raise InputError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}")
+                raise OptionError(name, value, f"is unknown; use one of {', '.join(choices)}")
         if self.coupling > 0 and not self.tieable:
-            raise InputError(
-                f"first_coupled={self.first_coupled} leaves fewer than two of {self.blocks} blocks to couple; "
-                "use fewer uncoupled blocks, more blocks, or coupling=0"
-            )
+            problem = f"leaves fewer than two of {self.blocks} blocks to couple"
+            remedy = "use fewer uncoupled blocks, more blocks, or no coupling"
+            raise OptionError("first_coupled", self.first_coupled, f"{problem}; {remedy}")
 
     @property
     def tieable(self) -> bool:

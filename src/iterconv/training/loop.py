@@ -12,7 +12,7 @@ import torch
 
 from iterconv import data, metrics, models
 from iterconv.coupling import couple
-from iterconv.errors import InputError
+from iterconv.errors import InputError, OptionError, require
 from iterconv.files import to_safetensors
 from iterconv.stages import StagedModel, untouched
 from iterconv.training.config import RunConfig
@@ -82,7 +82,7 @@ def check_network(config: RunConfig, dataset: data.Data, copies: int = 1) -> Non
     assert run.stages is not None
     smallest = min(dataset.image_size)
     if 2 ** (run.stages - 1) > smallest:
-        raise InputError(f"stages={run.stages} halve maps of {smallest} pixels to less than one; use fewer")
+        raise OptionError("stages", run.stages, f"halve maps of {smallest} pixels to less than one; use fewer")
     weights = sum(run.blocks * 2 * 9 * (run.width * 2**stage) ** 2 for stage in range(run.stages))  # of convolutions
     needed, there = 4 * copies * weights, _memory()
     if there is not None and needed > there:
@@ -131,6 +131,8 @@ def train(
             be written.
         KeyboardInterrupt: When asked to stop, once the state is saved.
     """
+    for library in ("lightning_fabric", "safetensors"):
+        require(library, "training")
     from lightning_fabric import Fabric
 
     run = config.resolved()

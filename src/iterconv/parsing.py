@@ -1,0 +1,118 @@
+"""Words to commands: tyro's parser, with what it lacks for a stranger."""
+
+import contextlib
+import difflib
+import io
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import reduce
+from importlib.metadata import version
+from operator import or_
+from typing import Annotated, Any
+
+from tyro import cli, conf
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from iterconv.errors import InputError
+from iterconv.training.config import OTHER_DATA, RECIPES
+
+DESCRIPTION = """Measure how iterative and how convergent a residual network is, and train networks to be more so.
+
+Each command has a help screen of its own with an example: iterconv train --help.
+iterconv --version tells the version."""
+
+EXAMPLES = {
+    "reproduce": "iterconv reproduce fig2 fig3 --scale quick",
+    "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x",
+    "measure": "iterconv measure runs/x --audit\n  iterconv measure timm:resnet50 --data cifar10",
+    "plan": "iterconv plan runs/x --keep 4 --save small.safetensors",
+    "report": "iterconv report --scale quick",
+    "claims": "iterconv claims results/small",
+    "data": "iterconv data cifar10\n  iterconv data digitclutter --digits 4 --n 1000 --out clutter.safetensors",
+}
+
+
+def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
+    """The command that words mean.
+
+    Args:
+        commands: What there is, by name.
+        arguments: The words.
+
+    Returns:
+        An instance of one of them.
+
+    Raises:
+        InputError: If no command has such a name, or an option is out of range.
+        SystemExit: With 0 after help or version, with 2 where tyro complained about the words.
+    """
+    if arguments == ["--version"]:
+        print(f"iterconv {version('iterconv')}")
+        raise SystemExit(0)
+    first = arguments[0] if arguments else ""
+    if first not in commands and not first.startswith("-"):
+        [near] = difflib.get_close_matches(first, commands, n=1) or [""]
+        hint = f"did you mean {near}?" if near else f"use {', '.join(commands)}"
+        raise InputError(f"there is no command {first!r}; {hint}" if first else f"the command is missing; {hint}")
+    union: Any = reduce(or_, (Annotated[kind, conf.subcommand(name)] for name, kind in commands.items()))
+    options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _numbers()}
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return cli(union, args=arguments, prog="iterconv", description=DESCRIPTION, **options)
+    except SystemExit as leaving:
+        if not leaving.code and first in commands:  # its help was asked for
+            print(f"Example:\n  {EXAMPLES[first]}" + (f"\n\n{recipes()}" if first == "train" else ""))
+        problem: BaseException | None = leaving
+        while problem is not None:
+            if isinstance(problem, InputError):  # ours, which tyro takes for a word that can't be parsed
+                raise problem from None
+            problem = problem.__context__
+        sys.stderr.write(complaint.getvalue())
+        raise
+
+
+def _numbers() -> ConstructorRegistry:
+    """Numbers that are told as such where they are none; tyro lists the types that it tried instead."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if info.type in (int, int | None):
+            return _number(int, "a whole number")
+        return _number(float, "a number") if info.type in (float, float | None) else None
+
+    return registry
+
+
+def _number(kind: type, words: str) -> PrimitiveConstructorSpec[Any]:
+    def parse(typed: list[str]) -> Any:
+        try:
+            return kind(typed[0])
+        except ValueError:
+            raise ValueError(f"{typed[0]!r} is not {words}") from None
+
+    def fits(value: Any) -> bool:
+        return value is None or isinstance(value, (int, kind))
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=parse,
+        is_instance=fits,
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def recipes() -> str:
+    """The defaults of ``iterconv train`` that depend on the data set, as a table."""
+    rows = {**RECIPES, "any other data": OTHER_DATA}
+    cells = [["recipe", *asdict(OTHER_DATA)]]
+    cells += [
+        [name, *(str(value) if isinstance(value, bool) else f"{value:g}" for value in asdict(recipe).values())]
+        for name, recipe in rows.items()
+    ]
+    cells = [[cell.replace("_", "-") for cell in row] for row in cells]
+    lines = [row[0].ljust(24) + "".join(cell.rjust(12) for cell in row[1:]) for row in cells]
+    return "\n".join(["Recipes, for options that are left out:", *(f"  {line}" for line in lines)])

@@ -1,0 +1,49 @@
+"""Libraries of models, imported when a model of theirs is asked for."""
+
+import importlib
+import sys
+from typing import Any
+
+import torch
+
+from iterconv.errors import require
+
+_defined: torch.library.Library | None = None  # dropped, its operators would go too
+
+
+def library(name: str) -> Any:
+    """A library of the extra ``zoo``.
+
+    Args:
+        name: Of the module.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: If it is not installed or can't be imported.
+    """
+    _mend_torchvision()
+    return require(name, "this model", "zoo")
+
+
+def _mend_torchvision() -> None:
+    """Let torchvision be imported where its compiled operators are of another build than torch.
+
+    Only detection models need them; timm and transformers import them with everything else.
+    """
+    global _defined
+    try:
+        importlib.import_module("torchvision")
+    except ImportError:  # not installed, which not every model minds
+        return
+    except RuntimeError as problem:
+        if _defined is not None or "operator torchvision::" not in str(problem):
+            return
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]  # half imported
+        _defined = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            _defined.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        note = "torchvision's compiled operators don't fit this torch; they are left out, as no model here needs them"
+        print(f"iterconv: {note}", file=sys.stderr)
