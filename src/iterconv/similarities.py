@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from iterconv._typing import Float
 from iterconv.batches import inputs_of, staged
 from iterconv.errors import InputError
+from iterconv.metrics import check_inputs
 from iterconv.stages import untouched
 
 
@@ -26,29 +27,31 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
         representation in the ordinary pass, the mean over the examples. Tied blocks have 1 in the first.
 
     Raises:
-        InputError: If the model can't be adapted or there are no batches.
+        InputError: If the model can't be adapted, there are no batches or one has NaN.
     """
     model, batches = staged(model, batches)
     sums: list[Any] = [0.0] * len(model.stages)
     examples = 0
     with untouched(model):
-        for batch in batches:
-            z = model.stem(inputs_of(batch, model))
+        for number, batch in enumerate(batches):
+            inputs = inputs_of(batch, model)
+            check_inputs(inputs, number)
+            z = model.stem(inputs)
             examples += len(z)
-            for number, stage in enumerate(model.stages):
-                z = entered = model.transitions[number - 1](z) if number else z
+            for place, stage in enumerate(model.stages):
+                z = entered = model.transitions[place - 1](z) if place else z
                 updates = []
                 for block in range(len(stage.blocks)):
                     after = stage.step(block, z, entered)
                     updates.append((after - z).flatten(1).float())
                     z = after
                 directions = nn.functional.normalize(torch.stack(updates), dim=2)
-                sums[number] = sums[number] + torch.einsum("ind,jnd->ij", directions, directions).double()
+                sums[place] = sums[place] + torch.einsum("ind,jnd->ij", directions, directions).cpu().double()
     if not examples:
         raise InputError("there are no batches to compare blocks on; pass an iterable of (inputs, targets)")
     rows = []
     for number, stage in enumerate(model.stages):
-        maps = {"weights": _weight_cosines(stage.blocks), "updates": (sums[number] / examples).cpu()}
+        maps = {"weights": _weight_cosines(stage.blocks), "updates": sums[number] / examples}
         rows += [
             {"stage": number, "kind": kind, "block": a, "other": b, "value": float(values[a, b])}
             for kind, values in maps.items()
@@ -61,7 +64,7 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
 def _weight_cosines(blocks: Iterable[nn.Module]) -> Float[Tensor, "blocks blocks"]:
     states = [dict(block.named_parameters()) for block in blocks]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
-    vectors = [torch.cat([tensor.detach().flatten().double() for tensor in state.values()]).cpu() for state in states]
+    vectors = [torch.cat([tensor.detach().cpu().flatten().double() for tensor in state.values()]) for state in states]
     return torch.tensor(
         [
             [
