@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from iterconv import InputError
+from iterconv.studies import claims
 from iterconv.studies.catalogue import CONDITIONS
 from iterconv.studies.claims import CLAIMS
 from iterconv.studies.findings import always, between, chosen, correlation, differences, slopes
