@@ -248,5 +248,5 @@ def test_further_families_by_hand():
     assert of_one_block["early read-out"] == {(0,)} and of_one_block["drop-out"] == {()}
     assert of_one_block["extra evaluation"] == {(0,) * (1 + extra) for extra in range(17)}
     assert of_one_block["repetition"] == {(0, 0)}
-    moving = {"swap", "reversal", "shuffle", "pair drop-out", "run drop-out"}
+    moving = {"swap", "reversal", "pair drop-out", "run drop-out"}
     assert not any(of_one_block[name] for name in moving), "one block has nothing to change places with"
