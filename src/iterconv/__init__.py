@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from iterconv.coupling import couple_axis as couple_axis
     from iterconv.coupling import effective_parameter_count as effective_parameter_count
     from iterconv.errors import InputError as InputError
-    from iterconv.lipschitz import audit as audit
     from iterconv.lipschitz import constrain as constrain
+    from iterconv.lipschitz.audit import audit as audit
     from iterconv.measurement import measure as measure
     from iterconv.planning import Plan as Plan
     from iterconv.planning import plan as plan

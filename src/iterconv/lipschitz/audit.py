@@ -155,7 +155,7 @@ def largest_local_constant(function: Any, z: Tensor, iterations: int) -> float:
 def _pushed_forward(function: Any, pull_back: Any, z: Tensor, v: Tensor, output: Tensor) -> Tensor:
     """The Jacobian at z, applied to v."""
     try:
-        return torch.func.jvp(function, (z,), (v,))[1]  # type: ignore[misc]
+        return torch.func.jvp(function, (z,), (v,))[1]
     except NotImplementedError:  # no forward derivative, as of mixtures of experts: the transpose of the transpose
         _, pull = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(output))  # type: ignore[misc]
         return pull(v)[0]
