@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from iterconv import InputError
+from iterconv.studies import claims
 from iterconv.studies.catalogue import CONDITIONS
 from iterconv.studies.claims import CLAIMS
 from iterconv.studies.findings import always, between, chosen, correlation, differences, slopes
@@ -415,3 +416,10 @@ def test_tables_survive_their_files(paper, tmp_path):
     (tmp_path / "toy.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(InputError, match=r"toy\.parquet is damaged"):
         Tables.load(tmp_path)
+
+
+def test_a_claim_keeps_the_number_that_it_was_given(monkeypatch):
+    assert [claim.number for claim in claims.CLAIMS] == list(range(1, len(claims.CLAIMS) + 1)), "the paper's order"
+    monkeypatch.setattr(claims, "CLAIMS", [])
+    claims.claim(7, "5.3", "entered first, though it is the seventh")(lambda tables: iter(()))
+    assert [claim.number for claim in claims.CLAIMS] == [7]

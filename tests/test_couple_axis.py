@@ -102,9 +102,9 @@ def test_wrong_axes_are_refused():
         ((layer.weight, (), 0.5), "not there"),
         ((layer.weight, (0, -6), 0.5), "names an axis twice"),
         ((layer.weight, (0, 1), 0.5, "triangular"), "order of positions"),
-        ((layer.weight, 0, 1.5), "strength 1.5"),
-        ((layer.weight, "0", 0.5), "axis='0' is no whole number"),
-        ((layer, 0, 0.5), "LocallyConnected2d is no parameter"),
+        ((layer.weight, 0, 1.5), "strength=1.5"),
+        ((layer.weight, "0", 0.5), "axis='0' is not a whole number"),
+        ((layer, 0, 0.5), "LocallyConnected2d is not a parameter"),
         ((nn.Parameter(torch.ones(3)), 0, 0.5), "does not hold the parameters of the axis"),
         ((nn.Parameter(torch.ones(1, 3)), 0, 0.5), "has 1 position"),
     ):
@@ -120,7 +120,7 @@ def test_wrong_axes_are_refused():
 
 
 def test_layers_that_can_not_be_made():
-    with pytest.raises(ic.InputError, match="kernel_size=True is no whole number"):
+    with pytest.raises(ic.InputError, match="kernel_size=True is not a whole number"):
         ic.models.LocallyConnected2d(1, 1, True, (8, 8))
 
 
@@ -131,5 +131,5 @@ def test_numpy_numbers_are_axes():
 
 
 def test_coupling_matrices_have_blocks():
-    with pytest.raises(ic.InputError, match="num_blocks=0 is too few"):
+    with pytest.raises(ic.InputError, match="num_blocks=0 is too small"):
         ic.coupling.kernels.coupling_matrix(0, 0.5)

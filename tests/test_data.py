@@ -361,7 +361,7 @@ def test_the_hub_is_decoded_once(monkeypatch, tmp_path):
         ({"name": "imagenet"}, r"there is no data set 'imagenet'; use digits, mnist, .* a path or a hub name"),
         ({"name": ""}, r"there is no data set ''"),
         ({"name": "no/such.parquet"}, r"there is no data set 'no/such.parquet'"),
-        ({"validation": 1.0}, r"validation=1.0 is out of range; use a share"),
+        ({"validation": 1.0}, r"validation=1.0 is not in \[0, 1\)"),
         ({"validation": -0.1}, r"validation=-0.1"),
         ({"validation": 0.9999}, r"validation=0.9999 leaves no image of digits to train on"),
         ({"evaluation_samples": 0}, "evaluation_samples=0 leaves nothing"),
@@ -395,7 +395,12 @@ def test_missing_columns(tmp_path):
     refuses(path, r"no column image or img but photo, kind; pass image_column=")
     refuses(path, r"no column label or fine_label or labels but photo, kind; pass label_column=", image_column="photo")
     refuses(path, r"no column species but photo, kind", image_column="photo", label_column="species")
-    refuses(path, r"an image of .* can't be decoded .*pass image_column=", image_column="kind", label_column="kind")
+    refuses(
+        path,
+        r"the image in row 0 of .* can't be decoded .*pass image_column=",
+        image_column="kind",
+        label_column="kind",
+    )
     loaded = data.load(path, image_column="photo", label_column="kind", validation=0)
     assert len(loaded.train) + len(loaded.test) == 4
 
@@ -403,10 +408,10 @@ def test_missing_columns(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0.0, 1.0], r"label 0.0 of .* is no class number; pass another label_column="),
-        (["cat", "dog"], r"label 'cat' of .* is no class number"),
-        ([0, None], r"label None of .* is no class number"),
-        ([True, False], r"label True of .* is no class number"),
+        ([0.0, 1.0], r"label 0.0 of .* is not a class number; pass another label_column="),
+        (["cat", "dog"], r"label 'cat' of .* is not a class number"),
+        ([0, None], r"label None of .* is not a class number"),
+        ([True, False], r"label True of .* is not a class number"),
         ([0, -1], r"label -1 of .* is out of range; labels are 0\.\.1"),
         ([0, 10**12], r"label 1000000000000 of .* is out of range"),
     ],
@@ -426,7 +431,10 @@ def test_images_of_unequal_size(tmp_path):
     refuses(write_parquet(tmp_path / "a.parquet", both, [0, 1, 0, 1]), message)
     write_parquet(tmp_path / "b" / "train.parquet", pixels(4), [0, 1, 0, 1])
     write_parquet(tmp_path / "b" / "test.parquet", pixels(4, (7, 5)), [0, 1, 0, 1])
-    refuses(tmp_path / "b", r"training and test images of .*1, [67], 5.* and .*1, [67], 5.*; use one size")
+    refuses(
+        tmp_path / "b",
+        r"training images of 6x5 pixels, 1 channel\(s\) and test images of 7x5 .*; make them all of one size",
+    )
 
 
 def test_images_that_are_not_of_8_bits(tmp_path):
@@ -450,7 +458,7 @@ def test_damaged_files(tmp_path):
     whole = {"bytes": png(noise), "path": None}
     for damaged in (b"nonsense", png(noise)[:2000]):
         columns = {"image": [whole, {"bytes": damaged, "path": None}], "label": [0, 1]}
-        refuses(table(tmp_path, **columns), r"an image of .* from row 0 on can't be decoded")
+        refuses(table(tmp_path, **columns), r"the image in row 1 of .* can't be decoded .*(truncated|identify).*;")
     refuses(table(tmp_path, image=[whole, None], label=[0, 1]), r"row 1 of .* holds no image; drop the row")
 
 
@@ -458,7 +466,7 @@ def test_damaged_files(tmp_path):
 def test_a_damaged_image_in_a_folder(tmp_path):
     folder = write_folder(tmp_path / "folder")
     (folder / "bee" / "3.png").write_bytes(png(pixels(1, (64, 64))[0])[:2000])
-    refuses(folder, r"an image of .*folder .*can't be decoded")
+    refuses(folder, r"the image in row 13 of .*folder .*can't be decoded")
     gc.collect()
 
 
@@ -469,7 +477,7 @@ def test_empty_and_foreign_sources(tmp_path):
     (tmp_path / "hollow" / "ant").mkdir(parents=True)
     refuses(tmp_path / "hollow", r"can't read .*hollow .*empty")
     (tmp_path / "notes.txt").write_text("")
-    refuses(tmp_path / "notes.txt", r"notes.txt is no Parquet file")
+    refuses(tmp_path / "notes.txt", r"notes.txt is not a Parquet file")
     for split in ("test", "validation"):
         write_parquet(tmp_path / "odd" / f"{split}.parquet", pixels(4), [0, 1, 0, 1])
     refuses(tmp_path / "odd", r"odd has no training split but .*; name it train")
@@ -486,3 +494,72 @@ def test_shared_data_have_the_known_layout(name, channels, size, rows):
     loaded = data.load(file, validation=0)
     assert (loaded.classes, loaded.in_channels, loaded.image_size) == (10, channels, (size, size))
     assert len(loaded.train) + len(loaded.test) == rows
+
+
+def test_grey_and_colour_images_are_told_apart(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_parquet(path, [pixels(1)[0], pixels(1, channels=3)[0]], [0, 1])
+    with pytest.raises(InputError, match=r"\(row 1\); save them all in grey, or all in colour"):
+        data.load(path)
+
+
+def test_a_broken_image_is_named_by_its_row(tmp_path):
+    path = tmp_path / "plain.parquet"
+    good = png(pixels(1)[0])
+    pq.write_table(pa.table({"image": [good] * 100 + [b"no image"], "label": [0, 1] * 50 + [0]}), path)
+    with pytest.raises(InputError, match=r"the image in row 100 of .* \(cannot identify image file\)") as error:
+        data.load(path)
+    assert "0x" not in str(error.value)
+
+
+def test_names_may_hold_what_is_special_in_patterns(tmp_path):
+    for name in ("a[b]1.parquet", "x?*.parquet"):
+        (tmp_path / "[sets]").mkdir(exist_ok=True)
+        write_parquet(tmp_path / "[sets]" / name, pixels(40), [0, 1] * 20)
+        assert len(data.load(tmp_path / "[sets]" / name).train) > 20
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "train.parquet")
+    for path in (tmp_path, tmp_path / "train.parquet", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is neither a file nor a folder but a pipe or a device"):
+            data.load(path)
+
+
+def test_a_folder_that_can_not_be_read_is_told_so(tmp_path, monkeypatch):
+    write_folder(tmp_path / "sets")
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "bee":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InputError, match=r"can't read .*sets/bee \(Permission denied\); check the path and its rights"):
+        data.load(tmp_path / "sets")
+
+
+def test_small_files_of_very_much_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    from iterconv import memory
+
+    monkeypatch.setattr(memory, "free_memory", lambda: 2.0**30)
+    large, many = tmp_path / "large.parquet", tmp_path / "many.parquet"
+    blank = png(np.zeros((4000, 4000), dtype=np.uint8))
+    pq.write_table(pa.table({"image": [blank] * 200, "label": [0, 1] * 100}), large)
+    with pytest.raises(InputError, match=r"200 images of 4000x4000 pixels.* would take 2.98 GiB .* the 1 GiB .*free"):
+        data.load(large)
+    encoded = pa.array([png(pixels(1)[0])]).take(pa.array(np.zeros(4_000_000, dtype=np.int32)))
+    pq.write_table(pa.table({"image": encoded, "label": np.zeros(4_000_000, dtype=np.int64)}), many)
+    with pytest.raises(InputError, match=r"4000000 rows of .*many.parquet would take .* GiB of memory"):
+        data.load(many)
+
+
+def test_without_a_home_there_is_no_cache(tmp_path, monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ITERCONV_CACHE")
+    monkeypatch.setattr(Path, "home", none)
+    write_parquet(tmp_path / "a.parquet", pixels(40), [0, 1] * 20)
+    assert len(data.load(tmp_path / "a.parquet").train) > 20

@@ -176,7 +176,7 @@ def test_late_coupling_groups():
     "options, says",
     [
         ({"width": 0}, "width=0"),
-        ({"width": True}, "width=True is no whole number"),
+        ({"width": True}, "width=True is not a whole number"),
         ({"blocks": 0}, "blocks=0"),
         ({"stages": -1}, "stages=-1"),
         ({"in_channels": 0}, "in_channels=0"),

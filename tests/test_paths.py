@@ -244,4 +244,9 @@ def test_further_families_by_hand():
     assert all(sorted(path) == [0, 1, 2, 3] for path in found["shuffle"])
     assert paths.shuffles(9, seed=1) == paths.shuffles(9, seed=1) != paths.shuffles(9, seed=2)
     assert all(p.family == name for name, make in paths.FAMILIES.items() for p in make(3))
-    assert all(len(make(1)) >= 0 for make in paths.FAMILIES.values())
+    of_one_block = {name: {p.path for p in make(1)} for name, make in paths.FAMILIES.items()}
+    assert of_one_block["early read-out"] == {(0,)} and of_one_block["drop-out"] == {()}
+    assert of_one_block["extra evaluation"] == {(0,) * (1 + extra) for extra in range(17)}
+    assert of_one_block["repetition"] == {(0, 0)}
+    moving = {"swap", "reversal", "pair drop-out", "run drop-out"}
+    assert not any(of_one_block[name] for name in moving), "one block has nothing to change places with"

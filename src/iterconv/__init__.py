@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iterconv import adapters as adapters
+    from iterconv import coupling as coupling
     from iterconv import data as data
+    from iterconv import errors as errors
+    from iterconv import indices as indices
     from iterconv import lipschitz as lipschitz
+    from iterconv import metrics as metrics
     from iterconv import models as models
     from iterconv import paths as paths
+    from iterconv import reports as reports
+    from iterconv import stages as stages
     from iterconv.adapters import adapt as adapt
     from iterconv.coupling import Coupling as Coupling
     from iterconv.coupling import couple as couple
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from iterconv.coupling import effective_parameter_count as effective_parameter_count
     from iterconv.errors import InputError as InputError
     from iterconv.lipschitz import constrain as constrain
+    from iterconv.lipschitz.audit import audit as audit
     from iterconv.measurement import measure as measure
     from iterconv.planning import Plan as Plan
     from iterconv.planning import plan as plan
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "adapt": "adapters",
+    "audit": "lipschitz",
     "Coupling": "coupling",
     "couple": "coupling",
     "couple_axis": "coupling",
@@ -46,9 +54,22 @@ _HOMES = {
     "StagedModel": "stages",
     "verify": "stages",
 }
-_MODULES = ("adapters", "data", "lipschitz", "models", "paths")
+_MODULES = (
+    "adapters",
+    "coupling",
+    "data",
+    "errors",
+    "indices",
+    "lipschitz",
+    "metrics",
+    "models",
+    "paths",
+    "reports",
+    "stages",
+)
 
-__all__ = [*_HOMES, *_MODULES]
+__version__ = "0.1.0"
+__all__ = [*_HOMES, *_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

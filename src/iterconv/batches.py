@@ -1,6 +1,6 @@
 """Batches as users have them: pairs, dictionaries, inputs alone; as the model takes them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -23,13 +23,23 @@ def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     if not isinstance(model, torch.nn.Module) or is_staged(model):
         require_staged(model)
         return model, batches
-    from iterconv.adapters import adapt
-
     iterator = iter(batches)
     first = next(iterator, None)
     if first is None:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
-    return adapt(model, inputs_of(first, model)), chain([first], iterator)
+    return _adapted(model, first), chain([first], iterator)
+
+
+def _adapted(model: Any, first: Any) -> Any:
+    from iterconv.adapters import adapt
+
+    try:
+        return adapt(model, inputs_of(first, model))
+    except InputError as problem:
+        if not isinstance(first, (tuple, list)) or len(first) != 2 or " rejects the batch" not in str(problem):
+            raise
+        told = "; a batch of two is (inputs, targets): pass ((a, b), None) for inputs of two arguments"
+        raise InputError(str(problem) + told) from problem
 
 
 def moved(value: Any, model: Any) -> Any:
@@ -65,7 +75,10 @@ def first_rows(value: Any, count: int) -> Any:
 
 
 def _split(batch: Any) -> tuple[Any, Any]:
-    """Inputs and targets of a batch; None for targets that are not there."""
+    """Inputs and targets of a batch; None for targets that are not there.
+
+    Choice: two parts are inputs and targets always. That two arguments of a model look the same is not guessed at.
+    """
     if isinstance(batch, Mapping):
         return {name: value for name, value in batch.items() if name != "labels"}, batch.get("labels")
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
@@ -94,7 +107,7 @@ def pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]
         InputError: If targets are missing or don't fit, or inputs are not finite.
     """
     inputs, targets = _split(batch)
-    if getattr(model, "predicts_next_tokens", False) and (targets is None or targets.ndim == 2):
+    if getattr(model, "predicts_next_tokens", False) and (targets is None or getattr(targets, "ndim", 0) == 2):
         from iterconv.adapters import next_tokens
 
         targets = next_tokens(inputs)
@@ -110,3 +123,22 @@ def pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]
     if targets.ndim == 1 and not targets.is_floating_point() and targets.dtype != torch.bool:
         targets = targets.long()  # what torch's losses index by
     return inputs, targets
+
+
+def pairs(batches: Iterable[Any], model: Any, reference: str) -> Iterator[tuple[int, Any, Any]]:
+    """All batches by number, as ``pair`` has them, in the model's place and precision.
+
+    Raises:
+        InputError: If one does not fit, or some have class numbers and others rows of labels.
+    """
+    kinds: dict[int, int] = {}
+    for number, batch in enumerate(batches):
+        inputs, targets = pair(batch, number, model, reference)
+        if targets is not None:
+            kinds.setdefault(targets.ndim, number)
+        if len(kinds) > 1:
+            raise InputError(
+                f"batch {number} has targets of {targets.ndim} dimension(s), batch 0 of {next(iter(kinds))}; give all "
+                "batches class numbers (n,), or all of them 0/1 rows (n, classes)"
+            )
+        yield number, moved(inputs, model), moved(targets, model)

@@ -1,8 +1,8 @@
-"""The error that bad input raises."""
+"""The error that bad input raises, and the checks that options share."""
 
 from importlib import import_module
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 
 class InputError(ValueError):
@@ -11,6 +11,11 @@ class InputError(ValueError):
     The message is one line that names the offending value and the remedy; the command line prints it
     and exits with code 2.
     """
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: on one line, and cut off where it is long."""
+    return " ".join((str(value) if isinstance(value, Real) else repr(value)).split())[:40]
 
 
 class OptionError(InputError):
@@ -27,8 +32,7 @@ class OptionError(InputError):
 
     def __str__(self) -> str:
         name, value, problem = self.args
-        shown = str(value) if isinstance(value, Real) else repr(value)
-        return f"{name}={shown:.40} {problem}"
+        return f"{name}={shown(value)} {problem}"
 
     @property
     def as_typed(self) -> str:
@@ -67,13 +71,71 @@ def require(module: str, purpose: str, extra: str = "repro") -> Any:
         raise InputError(f"{library} can't be imported ({line_of(problem)}); install it again") from None
 
 
-def check_number(name: str, value: Any, *, whole: bool = False) -> None:
-    """Raise ``InputError`` for what is no number, or no whole one.
+def check_number(name: str, value: Any, *, whole: bool = False) -> Any:
+    """Raise ``InputError`` for what is not a number, or not a whole one.
 
     Args:
         name: Of the option.
-        value: Its value; anything that counts as a real number is fine, save truth values.
+        value: Its value; anything that counts as a real number is fine, NumPy's too, save truth values.
         whole: Whether it has to be an integer.
+
+    Returns:
+        The value as a plain number of Python.
     """
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-        raise OptionError(name, value, f"is no {'whole ' * whole}number")
+        raise OptionError(name, value, f"is not a {'whole ' * whole}number")
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def check_count(name: str, value: Any, least: int = 1, *, why: str = "is too small") -> int:
+    """Raise ``InputError`` for what is not a whole number from ``least`` on that 64 bits can hold.
+
+    Args:
+        name: Of the option.
+        value: Its value.
+        least: The smallest that is allowed.
+        why: What is said of smaller ones.
+
+    Returns:
+        The value as a plain number of Python.
+    """
+    count = int(check_number(name, value, whole=True))
+    if count < least:
+        raise OptionError(name, count, f"{why}; use {least} or more")
+    if count >= 2**63:
+        raise OptionError(name, count, "is too large; use less than 2**63")
+    return count
+
+
+def check_range(name: str, value: Any, allowed: str, remedy: str) -> Any:
+    """Raise ``InputError`` for what is not a number in an interval.
+
+    Args:
+        name: Of the option.
+        value: Its value; NaN is in no interval.
+        allowed: The interval, as ``"[0, 1)"`` or ``"(0, inf)"``.
+        remedy: What to use instead.
+
+    Returns:
+        The value as a plain number of Python.
+    """
+    number = check_number(name, value)
+    low, high = map(float, allowed[1:-1].split(","))
+    inside = low <= number <= high and (allowed[0] == "[" or number > low) and (allowed[-1] == "]" or number < high)
+    if not inside:
+        raise OptionError(name, number, f"is not in {allowed}; {remedy}")
+    return number
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise ``InputError`` for what is not one of some words.
+
+    Args:
+        name: Of the option.
+        value: Its value.
+        choices: A ``Literal`` of ``iterconv.options``, or the words.
+    """
+    words = get_args(choices) or tuple(choices)
+    if not isinstance(value, str) or value not in words:
+        first = ", ".join(map(repr, words[:-1]))
+        raise OptionError(name, value, f"is unknown; use {first} or {words[-1]!r}")

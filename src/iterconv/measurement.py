@@ -3,16 +3,17 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from iterconv import metrics, paths
-from iterconv.batches import moved, pair, staged
-from iterconv.errors import InputError, OptionError, check_number
+from iterconv.batches import pairs, staged
+from iterconv.errors import InputError, OptionError, check_choice, check_count, check_range
 from iterconv.indices import INDICES, undefined_reason
+from iterconv.memory import check_memory
 from iterconv.options import Reference
 from iterconv.reports import Report
 from iterconv.stages import untouched
@@ -50,7 +51,7 @@ def measure(
         batches: (inputs, targets) pairs; inputs are a tensor, a tuple of arguments or a dictionary of keywords;
             targets are class numbers (n,) or rows of 0/1 labels (n, classes). A dictionary by itself has its targets
             under ``labels``; for a causal language model they are its next tokens. Against predictions, batches may
-            be inputs alone.
+            be inputs alone; two parts are inputs and targets always, so inputs of two arguments go as ((a, b), None).
         reference: What errors and cross-entropies are taken against: the ``"labels"``, or the unperturbed
             model's own ``"predictions"``.
         extra_evaluations: How often the last block is evaluated again, at most; at least 1.
@@ -70,14 +71,23 @@ def measure(
         InputError: If an argument is out of range, the model does not satisfy the contract, the batches are
             empty, not finite or don't fit the model's outputs.
     """
-    _check_options(reference, extra_evaluations, chance, least_margin, replicates, confidence)
+    check_choice("reference", reference, Reference)
+    extra_evaluations = check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
+    if chance is not None:
+        chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
+    least_margin = check_range("least_margin", least_margin, "[0, 1)", "the default is 0.05")
+    replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
     _check_families(further)
     model, batches = staged(model, batches)
+    # Paths are held one by one, each as long as it is.
+    held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
+    check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
     families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
     with untouched(model):
-        values, chance_found, units = _values(model, batches, families, reference, progress)
+        values, chance_found, units = _values(model, batches, families, reference, chance, progress)
     chance = chance_found if chance is None else chance
     rows = np.stack(list(values.values()))
+    check_memory(8 * len(rows) * (1 + replicates), f"replicates={replicates} of {len(rows)} values", "use fewer")
     means = dict(zip(values, resampled_means(rows, replicates, seed, units), strict=True))
     options = {
         "reference": reference,
@@ -98,30 +108,17 @@ def measure(
     )
 
 
-def _check_options(
-    reference: str, extra: int, chance: float | None, margin: float, replicates: int, confidence: float
-) -> None:
-    if reference not in get_args(Reference):
-        raise OptionError("reference", reference, "is unknown; use 'labels' or 'predictions'")
-    for name, count in (("extra_evaluations", extra), ("replicates", replicates)):
-        check_number(name, count, whole=True)
-    if extra < 1:
-        raise OptionError("extra_evaluations", extra, "leaves nothing to repeat; use 1 or more")
-    if chance is not None and not 0 < chance <= 1:
-        raise InputError(f"chance={chance} is not an error rate; use a number above 0 and up to 1")
-    if not 0 <= margin < 1:
-        raise InputError(f"least_margin={margin} is not in [0, 1); the default is 0.05")
-    if replicates < 0:
-        raise OptionError("replicates", replicates, "is negative; use 0 for no intervals")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} is not in (0, 1); the default is 0.95")
+def check_bootstrap(replicates: Any, confidence: Any, seed: Any) -> tuple[int, float, int]:
+    """The options of a bootstrap as plain numbers, or ``InputError``."""
+    replicates = check_count("replicates", replicates, 0)
+    confidence = check_range("confidence", confidence, "(0, 1)", "the default is 0.95")
+    return replicates, confidence, check_count("seed", seed, 0)
 
 
-def _check_families(further: Sequence[str]) -> None:
+def _check_families(further: Any) -> None:
     known = list(paths.FAMILIES)[3:]
-    for family in [further] if isinstance(further, str) else further:
-        if isinstance(further, str) or family not in known:
-            raise OptionError("further", further, f"is unknown; use a list of {', '.join(map(repr, known))}")
+    if not isinstance(further, (tuple, list)) or not all(family in known for family in further):
+        raise OptionError("further", further, f"is unknown; use a list of {', '.join(map(repr, known))}")
 
 
 def _families(num_blocks: int, extra: int, further: Sequence[str]) -> list[paths.Perturbation]:
@@ -148,6 +145,7 @@ def _values(
     batches: Iterable[Any],
     families: list[list[paths.Perturbation]],
     reference: str,
+    given: float | None,
     progress: Callable[[int], None] | None,
 ) -> tuple[Values, float, NDArray[np.int64] | None]:
     routes = _routes(paths.full_route(model.stages), families)
@@ -155,10 +153,8 @@ def _values(
     chances: list[float] = []
     units = Units()
     examples = 0
-    for number, batch in enumerate(batches):
-        inputs, targets = pair(batch, number, model, reference)
-        inputs, targets = moved(inputs, model), moved(targets, model)
-        for key, column in _batch_values(model, routes, inputs, targets, reference, number, chances).items():
+    for number, inputs, targets in pairs(batches, model, reference):
+        for key, column in _batch_values(model, routes, inputs, targets, reference, number, given, chances).items():
             columns.setdefault(key, []).append(column)
         examples += len(next(reversed(columns.values()))[-1])
         units.append(model, inputs)
@@ -179,6 +175,7 @@ def _batch_values(
     targets: Any,
     reference: str,
     number: int,
+    given: float | None,
     chances: list[float],
 ) -> dict[tuple[int, paths.Path, str], NDArray[np.float64]]:
     full = routes[0]
@@ -188,9 +185,8 @@ def _batch_values(
     rows = getattr(model, "rows", lambda z, count, inputs: z)
     for route, outcome in paths.evaluate(model, routes, inputs):
         if route == full:
-            targets = outcome.output.argmax(1) if targets is None else targets
-            metrics.check_targets(targets, outcome.output, number)
-            chances.append(metrics.chance_level(targets, outcome.output.shape[1]))
+            targets = metrics.settled(targets, outcome.output, number)
+            chances.append(metrics.chance_level(targets, outcome.output.shape[1]) if given is None else given)
             intact = outcome.stage_outputs
             predicted = metrics.predict(outcome.output, targets)
             if reference == "predictions":
@@ -209,7 +205,7 @@ def _batch_values(
             if all(end is not None for end in ends):  # else their rows are neither examples nor tokens
                 measured["distance"] = metrics.distance(*ends)
             for metric, column in measured.items():
-                values[stage, route[stage], metric] = column.double().cpu().numpy()
+                values[stage, route[stage], metric] = column.cpu().double().numpy()
     return values
 
 

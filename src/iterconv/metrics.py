@@ -1,5 +1,6 @@
 """Per-example metrics: what a perturbed output is compared with, and how."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,43 +25,66 @@ def check_batch(inputs: Any, targets: Any, number: int) -> None:
     """
     if not isinstance(targets, Tensor):
         raise InputError(f"batch {number} has targets of type {type(targets).__name__}; pass (inputs, targets) tensors")
-    if len(targets) == 0:
-        raise InputError(f"batch {number} is empty; pass batches of at least one example")
+    if targets.ndim == 0 or len(targets) == 0:
+        raise InputError(f"batch {number} is empty or a single number; pass batches of at least one example")
+    check_inputs(inputs, number)
     if isinstance(inputs, Tensor) and len(inputs) != len(targets):
         raise InputError(f"batch {number} has {len(inputs)} inputs and {len(targets)} targets; they must pair up")
-    check_inputs(inputs, number)
 
 
 def check_inputs(inputs: Any, number: int) -> None:
-    """Raise ``InputError`` for inputs with NaN or infinity.
+    """Raise ``InputError`` for inputs that are empty or have NaN; infinity is for masks among several inputs only.
 
     Args:
         inputs: The model's input; tensors are checked, anything else is left to the model.
         number: The batch's number from 0, for the message.
     """
-    if isinstance(inputs, Tensor) and inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+    tensors = [tensor for tensor in _tensors(inputs) if tensor.is_floating_point()]
+    bad = [torch.isfinite(tensor).logical_not() if tensor is inputs else tensor.isnan() for tensor in tensors]
+    if any(bool(found.any()) for found in bad):
         raise InputError(f"batch {number} has NaN or infinite inputs; clean the data before measuring")
+    if isinstance(inputs, Tensor) and (inputs.ndim == 0 or len(inputs) == 0):
+        raise InputError(f"batch {number} is empty or a single number; pass batches of at least one example")
 
 
-def check_targets(targets: Shaped[Tensor, "n *classes"], output: Any, number: int) -> None:
-    """Raise ``InputError`` for labels that don't fit the output.
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors of a nested batch."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (Mapping, tuple, list)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
+
+
+def settled(targets: Tensor | None, output: Any, number: int) -> Shaped[Tensor, "n *classes"]:
+    """What a batch's errors are taken against: its targets, or the predicted classes where there are none.
 
     Args:
-        targets: Class numbers of shape (n,), or 0/1 rows of shape (n, classes).
-        output: The model's output for this batch.
-        number: The batch's number from 0, for the message.
+        targets: Class numbers of shape (n,), 0/1 rows of shape (n, classes), or None.
+        output: What the unperturbed model makes of the batch.
+        number: The batch's number from 0, for messages.
+
+    Raises:
+        InputError: If the output is not a row of finite numbers for each example, or the targets don't fit it.
     """
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(targets):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise InputError(f"the model's output is {shape}; measuring needs a tensor of shape ({len(targets)}, classes)")
-    if not bool(torch.isfinite(output).all()):
-        raise InputError(
-            f"the unperturbed model's output for batch {number} has NaN or infinite values; check its weights"
-        )
+    _check_output(output, "n" if targets is None else len(targets), number)
+    if targets is None:
+        return output.argmax(1)
+    _check_targets(targets, output)
+    return targets
+
+
+def _check_targets(targets: Tensor, output: Tensor) -> None:
     classes = output.shape[1]
     if targets.ndim == 2:
         if targets.shape[1] != classes or not bool(((targets == 0) | (targets == 1)).all()):
-            raise InputError(f"targets of shape {tuple(targets.shape)} must be 0/1 rows of {classes} outputs each")
+            raise InputError(
+                f"targets of shape {tuple(targets.shape)} must be 0/1 rows of {classes} outputs each; a batch of two "
+                "is (inputs, targets), so that inputs of two arguments are passed as ((a, b), None)"
+            )
+        lacking = targets.sum(1).argmin()
+        if not bool(targets[lacking].any()):
+            raise InputError(f"row {int(lacking)} of the targets has no label; leave out examples without one")
     elif targets.ndim != 1 or targets.is_floating_point() or targets.dtype == torch.bool:
         raise InputError(
             f"targets of shape {tuple(targets.shape)}, {targets.dtype}, are neither class numbers nor 0/1 rows"
@@ -69,6 +93,19 @@ def check_targets(targets: Shaped[Tensor, "n *classes"], output: Any, number: in
         wrong = int(targets.min()) if int(targets.min()) < 0 else int(targets.max())
         raise InputError(
             f"label {wrong} is out of range: the model has {classes} outputs, so labels are 0..{classes - 1}"
+        )
+
+
+def _check_output(output: Any, rows: int | str, number: int) -> None:
+    if not isinstance(output, Tensor) or output.ndim != 2 or rows not in ("n", len(output)) or output.numel() == 0:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(
+            f"the model's output is {shape}; measuring needs a tensor of shape ({rows}, classes), so pass output=, as "
+            "iterconv.adapt(model, inputs, output=lambda output, inputs: output.mean(1))"
+        )
+    if not bool(torch.isfinite(output).all()):
+        raise InputError(
+            f"the unperturbed model's output for batch {number} has NaN or infinite values; check its weights"
         )
 
 

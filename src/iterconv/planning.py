@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from iterconv import metrics, paths
-from iterconv.batches import moved, pair, staged
-from iterconv.errors import InputError, OptionError, check_number, require
-from iterconv.measurement import Units, interval, resampled_means
+from iterconv.batches import pairs, staged
+from iterconv.errors import InputError, OptionError, check_choice, check_count, check_number, check_range, require
+from iterconv.measurement import Units, check_bootstrap, interval, resampled_means
 from iterconv.options import Reference, Saves
 from iterconv.stages import untouched
 
@@ -45,6 +45,7 @@ class Plan:
             InputError: If the frontier does not reach it.
         """
         column = "blocks" if self.options["saves"] == "blocks" else "distinct"
+        blocks = check_count("blocks", blocks, 0)
         rows = self.frontier[self.frontier[column] == blocks]
         if rows.empty:
             low, high = self.frontier[column].min(), self.frontier[column].max()
@@ -136,16 +137,16 @@ def plan(
     Raises:
         InputError: If an option is out of range, there are fewer than two batches, or as for ``iterconv.measure``.
     """
-    if saves not in get_args(Saves):
-        raise OptionError("saves", saves, "is unknown; use 'blocks' or 'weights'")
-    check_number("beam", beam, whole=True)
-    if beam < 1:
-        raise OptionError("beam", beam, "keeps no route; use 1 or more")
+    check_choice("saves", saves, Saves)
+    check_choice("reference", reference, Reference)
+    beam = check_count("beam", beam, why="keeps no route")
+    replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
     model, batches = staged(model, batches)
     kept = list(batches)
     if len(kept) < 2:
         raise InputError(
-            f"{len(kept)} batch(es) can't be halved, to search on one half and report on the other; use smaller ones"
+            f"{len(kept)} batch(es) can't be halved, to search on one half and report on the other; use a smaller "
+            "batch size"
         )
     full = paths.full_route(model.stages)
     total = sum(map(len, full))
@@ -189,12 +190,10 @@ def plan(
 
 def least_blocks(budget: Any, total: int) -> int:
     """How many of all blocks a budget leaves at least, or ``InputError`` for none."""
-    wanted = 0.25 if budget is None else budget
-    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)):
-        raise OptionError("budget", budget, "is no number; use a number of blocks, or a share such as 0.5")
-    if not 0 <= wanted <= (1 if isinstance(wanted, float) else total):
-        raise OptionError("budget", budget, f"is out of range; use 0 to {total} blocks, or a share from 0.0 to 1.0")
-    return round(wanted * total) if isinstance(wanted, float) else wanted
+    budget = check_number("budget", 0.25 if budget is None else budget)
+    if isinstance(budget, int):
+        return int(check_range("budget", budget, f"[0, {total}]", "use a number of blocks, or a share such as 0.5"))
+    return round(check_range("budget", budget, "[0, 1]", "use a share such as 0.5, or a number of blocks") * total)
 
 
 def _shorter(front: Sequence[paths.Route], saves: str) -> Iterable[paths.Route]:
@@ -236,19 +235,16 @@ class _Errors:
         columns: list[NDArray[np.float64]] = []
         self.units = Units()
         with untouched(model):
-            for number, batch in enumerate(self._batches):
-                inputs, targets = pair(batch, number, model, self._reference)
-                inputs, targets = moved(inputs, model), moved(targets, model)
+            for number, inputs, targets in pairs(self._batches, model, self._reference):
                 found: dict[paths.Route, NDArray[np.float64]] = {}
                 chance = 1.0
                 for route, outcome in paths.evaluate(model, [full, *routes], inputs):
                     if route == full:
-                        targets = outcome.output.argmax(1) if targets is None else targets
-                        metrics.check_targets(targets, outcome.output, number)
+                        targets = metrics.settled(targets, outcome.output, number)
                         chance = metrics.chance_level(targets, outcome.output.shape[1])
                         if self._reference == "predictions":
                             targets = metrics.predict(outcome.output, targets)
-                    found[route] = metrics.error(outcome.output, targets, chance).double().cpu().numpy()
+                    found[route] = metrics.error(outcome.output, targets, chance).cpu().double().numpy()
                 columns.append(np.stack([found[route] for route in routes]))
                 self.units.append(model, inputs)
         return np.concatenate(columns, axis=1)

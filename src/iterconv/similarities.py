@@ -11,6 +11,7 @@ from iterconv import paths
 from iterconv._typing import Float
 from iterconv.batches import inputs_of, staged
 from iterconv.errors import InputError
+from iterconv.metrics import check_inputs
 from iterconv.stages import untouched
 
 
@@ -27,15 +28,16 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
         representation in the ordinary pass, the mean over the examples. Tied blocks have 1 in the first.
 
     Raises:
-        InputError: If the model can't be adapted or there are no batches.
+        InputError: If the model can't be adapted, there are no batches or one has NaN.
     """
     model, batches = staged(model, batches)
     sums: list[Any] = [0.0] * len(model.stages)
     examples = 0
     without_padding = getattr(model, "without_padding", lambda z, inputs: z)
     with untouched(model):
-        for batch in batches:
+        for position, batch in enumerate(batches):
             inputs = inputs_of(batch, model)
+            check_inputs(inputs, position)
             updates: list[list[Tensor]] = [[] for _ in model.stages]
             for number, _, z, after, _ in paths.block_inputs(model, inputs):
                 updates[number].append(without_padding(after - z, inputs).flatten(1).float())
@@ -61,7 +63,7 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
 def _weight_cosines(blocks: Iterable[nn.Module]) -> Float[Tensor, "blocks blocks"]:
     states = [dict(block.named_parameters()) for block in blocks]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
-    vectors = [torch.cat([tensor.detach().flatten().double() for tensor in state.values()]).cpu() for state in states]
+    vectors = [torch.cat([tensor.detach().cpu().flatten().double() for tensor in state.values()]) for state in states]
     return torch.tensor(
         [
             [

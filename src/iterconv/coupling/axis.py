@@ -71,7 +71,7 @@ def couple_axis(
             ``couple``.
     """
     if not isinstance(parameter, nn.Parameter):
-        raise InputError(f"{type(parameter).__name__} is no parameter; pass a torch.nn.Parameter such as layer.weight")
+        raise InputError(f"{type(parameter).__name__} is not a parameter; pass one, such as layer.weight")
     for each in axis if isinstance(axis, (tuple, list)) else (axis,):
         check_number("axis", each, whole=True)
     given = tuple(axis) if isinstance(axis, (tuple, list)) else (int(axis),)

@@ -104,7 +104,7 @@ def corresponding(groups: Any) -> list[list[list[nn.Parameter]]]:
         InputError: If the groups are no lists of equally built modules, or name something twice.
     """
     if not isinstance(groups, Sequence):
-        raise InputError(f"groups ({type(groups).__name__}) is no list; pass lists of modules, as [[block1, block2]]")
+        raise InputError(f"groups ({type(groups).__name__}) is not a list; pass lists of modules, as [[a, b]]")
     tensors = [parallel_parameters(group, number) for number, group in enumerate(groups)]
     times = Counter(id(parameter) for group in tensors for parallel in group for parameter in parallel)
     if times and max(times.values()) > 1:
@@ -118,7 +118,7 @@ def parallel_parameters(group: Any, number: int) -> list[list[nn.Parameter]]:
         isinstance(module, nn.Module) for module in group
     ):
         raise InputError(
-            f"coupling group {number} ({type(group).__name__}) is no list of modules; pass [[block1, block2], ...]"
+            f"coupling group {number} ({type(group).__name__}) is not a list of modules; pass [[block1, block2], ...]"
         )
     if len(group) < 2:
         raise InputError(f"coupling group {number} has {len(group)} module(s); coupling needs at least two")

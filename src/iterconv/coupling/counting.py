@@ -46,7 +46,7 @@ def effective_parameter_count(model: nn.Module, groups: Sequence[Group]) -> Para
     """
     tensors = corresponding(groups)
     if not isinstance(model, nn.Module):
-        raise InputError(f"{type(model).__name__} is no torch.nn.Module; pass the model itself")
+        raise InputError(f"{type(model).__name__} is not a torch.nn.Module; pass the model itself")
     own = {id(parameter) for parameter in model.parameters()}
     if any(id(p) not in own for group in tensors for parallel in group for p in parallel):
         raise InputError(f"the groups hold parameters that are not {type(model).__name__}'s; pass its own blocks")
@@ -59,7 +59,7 @@ def effective_parameter_count(model: nn.Module, groups: Sequence[Group]) -> Para
 
 
 def _total_deviation(parallel: Sequence[Tensor]) -> float:
-    weights = torch.stack([p.detach().double() for p in parallel])
+    weights = torch.stack([p.detach().cpu().double() for p in parallel])
     from_first = weights - weights[0]  # exactly 0 for tied blocks, where the mean could round
     deviations = from_first - from_first.mean(0)
     total = deviations.abs().sum().item()

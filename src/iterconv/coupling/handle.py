@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from iterconv.coupling.kernels import check_dial, coupling_matrix
 from iterconv.errors import InputError
@@ -28,9 +29,10 @@ class Coupling:
         kernel: Kernel,
         normalise: bool,
     ) -> None:
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric, Lightning and Accelerate wrap torch's
+        if not isinstance(optimizer, LRScheduler):  # which has an optimizer, but is no wrapper of it
+            optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric, Lightning and Accelerate wrap torch's
         if not isinstance(optimizer, Optimizer):
-            raise InputError(f"{type(optimizer).__name__} is no torch optimizer; pass a torch.optim.Optimizer")
+            raise InputError(f"{type(optimizer).__name__} is not a torch optimizer; pass a torch.optim.Optimizer")
         if not getattr(type(optimizer).step, "hooked", False):  # as torch marks what its own constructor has prepared
             raise InputError(
                 f"{type(optimizer).__name__} does not run torch's step hooks; couple the optimizer that it is built on"

@@ -1,12 +1,12 @@
 """Coupling kernels, and the mixtures that they make of gradients."""
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from iterconv._typing import Float
-from iterconv.errors import InputError, check_number
+from iterconv.errors import check_choice, check_count, check_range
 from iterconv.options import Kernel
 
 
@@ -32,9 +32,7 @@ def coupling_matrix(
         InputError: If there are no blocks, the strength is not in [0, 1] or the kernel unknown.
     """
     check_dial(strength, kernel)
-    check_number("num_blocks", num_blocks, whole=True)
-    if num_blocks < 1:
-        raise InputError(f"num_blocks={num_blocks} is too few; use 1 or more")
+    num_blocks = check_count("num_blocks", num_blocks)
     if kernel == "uniform":
         eye = torch.eye(num_blocks, dtype=torch.float64)
         return (1 - strength) * eye + strength / num_blocks
@@ -46,13 +44,10 @@ def coupling_matrix(
     return matrix / matrix.sum(1, keepdim=True) if normalise else matrix
 
 
-def check_dial(strength: Any, kernel: str) -> None:
+def check_dial(strength: Any, kernel: Any) -> None:
     """Raise ``InputError`` for a strength outside [0, 1] or an unknown kernel."""
-    check_number("coupling strength", strength)
-    if not 0 <= strength <= 1:
-        raise InputError(f"coupling strength {strength} is not in [0, 1]; 0 is an ordinary network, 1 a tied one")
-    if kernel not in get_args(Kernel):
-        raise InputError(f"coupling kernel {kernel!r} is unknown; use 'uniform' or 'triangular'")
+    check_range("strength", strength, "[0, 1]", "0 is an ordinary network, 1 a tied one")
+    check_choice("kernel", kernel, Kernel)
 
 
 def mixture(gradients: Tensor, axes: tuple[int, ...], strength: float, kernel: Kernel, matrix: Tensor) -> Tensor:

@@ -34,23 +34,46 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
         decode: Makes the tensors.
 
     Returns:
-        Tensors by name. A damaged cache file is made anew; a folder that can't be written is not used.
+        Tensors by name. A damaged cache file is made anew; a folder that can't be written is not used, nor is any
+        where safetensors is missing.
     """
-    require("safetensors", "the cache of decoded images")  # before they are decoded
     name = hashlib.sha256(json.dumps([_VERSION, key]).encode()).hexdigest()[:16]
-    path = cache_folder() / f"{name}.safetensors"
+    try:
+        path = cache_folder() / f"{name}.safetensors"
+    except RuntimeError:  # there is no home, as in some containers
+        return decode()
     try:
         return read_tensors(path)
     except InputError:
         tensors = decode()
     try:
         write_atomically(path, to_safetensors(tensors))
-    except OSError:
+    except (OSError, InputError):
         pass
     return tensors
 
 
 def stamp(source: Path) -> list[Any]:
-    """What changes when a file, or any file in a folder, changes: names, sizes, times."""
-    files = sorted(file for file in [source, *source.rglob("*")] if file.is_file())
+    """What changes when a file, or any file in a folder, changes: names, sizes, times.
+
+    Raises:
+        InputError: If there are pipes or devices among them, whose reading may never end.
+        OSError: If a folder can't be read.
+    """
+    files = files_of(source)
     return [str(source.resolve()), [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]]
+
+
+def files_of(source: Path) -> list[Path]:
+    """A file itself, or all files below a folder, sorted; raises as ``stamp`` does."""
+
+    def refuse(problem: OSError) -> None:
+        raise problem
+
+    there = [source]
+    if source.is_dir():
+        there = [Path(folder, name) for folder, _, names in os.walk(source, onerror=refuse) for name in names]
+    odd = next((path for path in there if path.exists() and not path.is_file()), None)
+    if odd is not None:
+        raise InputError(f"{odd} is neither a file nor a folder but a pipe or a device; leave it out")
+    return sorted(path for path in there if path.is_file())

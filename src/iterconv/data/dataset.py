@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iterconv._typing import Float, Int, Shaped
-from iterconv.errors import OptionError
+from iterconv.errors import check_count
 from iterconv.metrics import chance_level
 
 PADDING = 4
@@ -88,9 +88,7 @@ class Data:
         Raises:
             InputError: If the batch size is below 1.
         """
-        if batch_size < 1:
-            raise OptionError("batch_size", batch_size, "is too small; use 1 or more")
-        return Batches(self, split, batch_size)
+        return Batches(self, split, check_count("batch_size", batch_size))
 
     def training_batches(
         self, batch_size: int, generator: torch.Generator, augment: bool = False
@@ -111,8 +109,7 @@ class Data:
         Raises:
             InputError: If the batch size is below 2, at the first batch.
         """
-        if batch_size < 2:
-            raise OptionError("batch_size", batch_size, "is too small to train with; use 2 or more")
+        batch_size = check_count("batch_size", batch_size, 2, why="is too small to train with")
         order = torch.randperm(len(self.train), generator=generator)
         for rows in order.split(batch_size):
             if len(rows) < 2:

@@ -1,7 +1,10 @@
 """From rows of a ``datasets`` data set to tensors, with every doubt about the rows raised as an ``InputError``."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iterconv.errors import InputError
+from iterconv.memory import check_memory
 
 Columns = tuple[str | None, str | None]
 """Names of the image and label columns, None for the usual ones."""
@@ -59,7 +63,7 @@ def _decode_rows(name: str, rows: Any, columns: Columns) -> tuple[Tensor, Tensor
     wrong = [label for label in labels if type(label) is not int]
     if wrong:
         raise InputError(
-            f"label {wrong[0]!r:.40} of {name} is no class number; pass another label_column= to iterconv.data.load"
+            f"label {wrong[0]!r:.40} of {name} is not a class number; pass another label_column= to iterconv.data.load"
         )
     return _stack(name, rows, image_column), torch.tensor(labels)
 
@@ -78,14 +82,17 @@ def _stack(name: str, rows: Any, column: str) -> Tensor:
     """All images of a column as one uint8 tensor (n, channels, height, width)."""
     arrays = _arrays(name, rows, column)
     first = next(arrays)
+    check_memory(
+        len(rows) * first.nbytes, f"{len(rows)} images of {_size(first)} in {name}", "use fewer or smaller ones"
+    )
     stacked = np.empty((len(rows), *first.shape), dtype=np.uint8)
     for row, array in enumerate(chain([first], arrays)):
         if array.shape != first.shape:
             raise InputError(
-                f"{name} has images of {_size(first)} and of {_size(array)} (row {row}); make them all of one size"
+                f"{name} has images of {_size(first)} and of {_size(array)} (row {row}); {_remedy(first, array)}"
             )
         stacked[row] = array
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(stacked)
 
 
 def _arrays(name: str, rows: Any, column: str) -> Iterator[NDArray[np.uint8]]:
@@ -93,25 +100,30 @@ def _arrays(name: str, rows: Any, column: str) -> Iterator[NDArray[np.uint8]]:
 
     row = 0
     try:
-        rows = rows.select_columns([column])
-        if not isinstance(rows.features[column], Image):
-            rows = rows.cast_column(column, Image())  # encoded images in a file without a feature schema
+        # Encoded, so that one image at a time is decoded; also those in a file without a feature schema.
+        rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
         for batch in rows.iter(512):
-            for image in batch[column]:
-                yield _array(name, image, row)
+            for encoded in batch[column]:
+                yield _array(name, encoded and Image().decode_example(_read(encoded)), row)
                 row += 1
     except InputError:
         raise
     except Exception as problem:  # noqa: BLE001 - Pillow raises many kinds for damaged images
-        reason = " ".join(str(problem).split())[:120]
+        reason = re.sub(r" <[^>]* at 0x\w+>", "", " ".join(str(problem).split()))[:120]
         raise InputError(
-            f"an image of {name} from row {row} on can't be decoded ({reason}); "
+            f"the image in row {row} of {name} can't be decoded ({reason}); "
             "repair the file or pass image_column= to iterconv.data.load"
         ) from None
 
 
+def _read(encoded: dict[str, Any]) -> dict[str, Any]:
+    """An encoded image with its bytes, as Pillow would leave a damaged file open."""
+    local = encoded["bytes"] is None and os.path.isfile(encoded["path"] or "")
+    return {"path": None, "bytes": Path(encoded["path"]).read_bytes()} if local else encoded
+
+
 def _array(name: str, image: Any, row: int) -> NDArray[np.uint8]:
-    """One image as (height, width, 1 or 3) uint8."""
+    """One image as (1 or 3, height, width) uint8."""
     if image is None:
         raise InputError(f"row {row} of {name} holds no image; drop the row")
     if image.mode[0] in "IF":  # Pillow would clip these without a word
@@ -122,17 +134,25 @@ def _array(name: str, image: Any, row: int) -> NDArray[np.uint8]:
         )
     grey = image.mode in ("1", "L", "LA")
     array = np.asarray(image.convert("L" if grey else "RGB"))
-    return array[:, :, None] if grey else array
+    return array[None] if grey else array.transpose(2, 0, 1)
 
 
-def _size(array: NDArray[np.uint8]) -> str:
-    return f"{array.shape[0]}x{array.shape[1]} pixels, {array.shape[2]} channel(s)"
+def _size(array: NDArray[np.uint8] | Tensor) -> str:
+    return f"{array.shape[1]}x{array.shape[2]} pixels, {array.shape[0]} channel(s)"
+
+
+def _remedy(a: NDArray[np.uint8] | Tensor, b: NDArray[np.uint8] | Tensor) -> str:
+    if a.shape[1:] == b.shape[1:]:
+        return "save them all in grey, or all in colour"
+    return "make them all of one size"
 
 
 def _check(name: str, tensors: dict[str, Tensor], declared: int | None) -> None:
-    sizes = {tuple(tensors[key].shape[1:]) for key in tensors if key.endswith("images")}
-    if len(sizes) > 1:
-        raise InputError(f"{name} has training and test images of {' and '.join(map(str, sizes))}; use one size")
+    first, last = tensors["train_images"][0], tensors.get("test_images", tensors["train_images"])[0]
+    if first.shape != last.shape:
+        raise InputError(
+            f"{name} has training images of {_size(first)} and test images of {_size(last)}; {_remedy(first, last)}"
+        )
     targets = torch.cat([tensors[key] for key in tensors if key.endswith("targets")])
     classes = declared or len(targets)  # more classes than rows are identifiers, not labels
     wrong = targets[(targets < 0) | (targets >= classes)]

@@ -8,13 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iterconv.data.glyphs import BLANK, EDGE, Glyph, digit_glyphs
-from iterconv.errors import OptionError
+from iterconv.errors import check_choice, check_count, check_range
+from iterconv.memory import check_memory
 from iterconv.options import Debris
 
 CANVAS, SIZE = 512, 32
@@ -87,8 +87,17 @@ def generate(
     Raises:
         InputError: If an option is out of range or the font can't be used.
     """
-    _check(n, digits, seed, debris, workers)
-    draws = _draw_parameters(n, digits, DEBRIS[debris] if debris else 0, seed)
+    n, seed, workers = (
+        check_count("n", n, why="makes no image"),
+        check_count("seed", seed, 0),
+        check_count("workers", workers),
+    )
+    digits = int(check_range("digits", check_count("digits", digits), "[1, 10]", "an image holds up to 10 digits"))
+    if debris is not None:
+        check_choice("debris", debris, Debris)
+    crops = DEBRIS[debris] if debris else 0
+    check_memory(n * (SIZE**2 * (1 + digits * masks) + 8 * (10 + 2 * digits + 6 * crops)), f"n={n} images", "use fewer")
+    draws = _draw_parameters(n, digits, crops, seed)
     render = partial(_render, digits=digits, font=font, masks=masks)
     parts = []
     chunks = [draws[start : start + CHUNK] for start in range(0, n, CHUNK)]
@@ -118,19 +127,6 @@ def generate(
         visible=visible,
         masks=drawn if masks else None,
     )
-
-
-def _check(n: int, digits: int, seed: int, debris: str | None, workers: int) -> None:
-    if n < 1:
-        raise OptionError("n", n, "makes no image; use 1 or more")
-    if not 1 <= digits <= 10:
-        raise OptionError("digits", digits, "is out of range; an image holds 1 to 10 distinct digits")
-    if seed < 0:
-        raise OptionError("seed", seed, "is negative; use 0 or more")
-    if debris is not None and debris not in get_args(Debris):
-        raise OptionError("debris", debris, "is unknown; use 'light', 'heavy' or None")
-    if workers < 1:
-        raise OptionError("workers", workers, "is too few; use 1 or more")
 
 
 def _draw_parameters(n: int, digits: int, crops: int, seed: int) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Where images come from: Parquet files, image folders and the hub, through Hugging Face ``datasets``."""
 
+import glob
 import re
 import tempfile
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from iterconv.data.cache import cached, stamp
+from iterconv.data.cache import cached, files_of, stamp
 from iterconv.data.decoding import Columns, decode
 from iterconv.errors import InputError, require
 from iterconv.hub import offline_if_unreachable
+from iterconv.memory import check_memory
 
 _SPLITS = {"test": {"test", "testing"}, "validation": {"validation", "valid", "val", "dev"}}
 
@@ -33,7 +35,8 @@ def read_path(path: Path, columns: Columns) -> dict[str, Tensor]:
     try:
         return cached([*stamp(path), *columns], lambda: _read_files(path, columns))
     except OSError as problem:
-        raise InputError(f"can't read {path} ({problem.strerror}); check the path and its rights") from None
+        place = problem.filename or path
+        raise InputError(f"can't read {place} ({problem.strerror}); check the path and its rights") from None
 
 
 def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
@@ -61,14 +64,16 @@ def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
 
 def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
     if path.is_file() and path.suffix != ".parquet":
-        raise InputError(f"{path} is no Parquet file; pass one that ends in .parquet, or a folder")
-    parquet = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+        raise InputError(f"{path} is not a Parquet file; pass one that ends in .parquet, or a folder")
+    parquet = [file for file in files_of(path) if file.suffix == ".parquet"]
     if not parquet and not any(folder.is_dir() for folder in path.iterdir()):
         raise InputError(f"{path} holds neither Parquet files nor a folder for each class; check the path")
     files = {"data_files": _by_split(path, parquet)} if parquet else {"data_dir": str(path)}
     kind = "parquet" if parquet else "imagefolder"
     # Our own cache keeps the result: theirs would hold everything twice.
     with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as scratch:
+        for file in parquet:
+            _check_size(file)
         try:
             splits = datasets.load_dataset(kind, cache_dir=scratch, **files)
         except Exception as problem:  # noqa: BLE001 - whatever their readers raise, the remedy is the same
@@ -78,14 +83,36 @@ def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
         return decode(str(path), splits, columns)
 
 
+def _check_size(file: Path) -> None:
+    """Refuse a Parquet file of so many equal rows that it is small on disk only."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(file) as opened:
+            rows = opened.metadata.num_rows
+            first = next(opened.iter_batches(batch_size=1), None)
+    except (OSError, ValueError, pyarrow.ArrowException) as problem:
+        raise InputError(
+            f"can't read {file} ({_reason(problem)}); the file may be corrupt or no Parquet file"
+        ) from None
+    if first is not None:
+        check_memory(rows * first.nbytes, f"{rows} rows of {file}", "split the file, or use fewer rows")
+
+
 def _by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
     """Parquet files by the split that a word of their path below the root names; ``train`` without one."""
     splits: dict[str, list[str]] = {}
     for file in files:
         words = set(re.split("[^a-z]+", str(file.relative_to(root)).lower()))
         split = next((name for name, names in _SPLITS.items() if names & words), "train")
-        splits.setdefault(split, []).append(str(file))
-    return splits if len(splits) > 1 else {"train": [str(file) for file in files]}
+        splits.setdefault(split, []).append(_as_pattern(file))
+    return splits if len(splits) > 1 else {"train": [_as_pattern(file) for file in files]}
+
+
+def _as_pattern(file: Path) -> str:
+    """A file's name with what is special in patterns made plain, as ``datasets`` takes names for patterns."""
+    return glob.escape(str(file))
 
 
 def _reason(problem: Exception) -> str:

@@ -8,7 +8,7 @@ from iterconv._typing import Float
 from iterconv.data.dataset import Data, Images, Split
 from iterconv.data.sources import Source, find
 from iterconv.data.splits import balanced, stratified
-from iterconv.errors import InputError, OptionError
+from iterconv.errors import InputError, check_count, check_range, shown
 
 TEST_SHARE = 0.2
 """Of all images, where the source has no test split."""
@@ -56,11 +56,17 @@ def load(
 
     Raises:
         InputError: If the name is unknown, the hub out of reach, a file corrupt or empty, a column missing, the
-            images are of unequal size or not of 8 bits, labels are not 0..classes-1, there are too few images,
-            the device is not there or an option is out of range.
+            images are of unequal size or not of 8 bits, or would take more than a quarter of the free memory, labels
+            are not 0..classes-1, there are too few images, the device is not there or an option is out of range.
     """
-    if not 0 <= validation < 1:
-        raise InputError(f"validation={validation} is out of range; use a share from 0 to below 1")
+    if not isinstance(name, (str, os.PathLike)):
+        raise InputError(f"the data set {shown(name)} is not a name; pass 'digits', a path or a hub name")
+    validation = check_range("validation", validation, "[0, 1)", "it is a share of the training images")
+    split_seed = check_count("split_seed", split_seed, 0)
+    if samples is not None:
+        samples = check_count("samples", samples)
+    if evaluation_samples is not None:
+        evaluation_samples = check_count("evaluation_samples", evaluation_samples, why="leaves nothing to test on")
     _check_device(device)
     source = find(os.fspath(name), (image_column, label_column))
     train, held_out, test = _split(source, validation, split_seed)
@@ -83,18 +89,16 @@ def load(
 
 
 def _fewer(split: Split, count: int, seed: int) -> Split:
-    if count < 1:
-        raise OptionError("evaluation_samples", count, "leaves nothing to test on; use 1 or more")
     return split[stratified(split.targets, min(count, len(split)), seed)[0]]
 
 
 def _check_device(device: str | torch.device) -> None:
     try:
         there = torch.empty(0, device=device).device.type != "meta"  # which holds no data
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, TypeError):
         there = False
     if not there:
-        raise InputError(f"device {str(device)!r} is not there; use 'cpu'") from None
+        raise InputError(f"device {shown(str(device))} is not there; use 'cpu'") from None
 
 
 def _split(source: Source, validation: float, seed: int) -> tuple[Split, Split, Split]:

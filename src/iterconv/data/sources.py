@@ -43,16 +43,16 @@ def find(name: str, columns: Columns) -> Source:
     """
     if name in SOURCES:
         return SOURCES[name](columns)
-    path = Path(name).expanduser()
-    if path.suffix == ".safetensors" and path.is_file():
+    path = Path(os.path.expanduser(name))
+    if path.suffix == ".safetensors" and os.path.isfile(path):
         return _made_digitclutter(path)
-    if name and path.exists():
+    if name and os.path.exists(path):
         return _as_source(read_path(path, columns))
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix != ".parquet":
+    if len(name) < 200 and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix != ".parquet":
         return _as_source(read_hub(name, columns))
     near = difflib.get_close_matches(name.lower(), SOURCES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(SOURCES)}, a path or a hub name"
-    raise InputError(f"there is no data set {name!r}; {hint}")
+    raise InputError(f"there is no data set {name[:80]!r}; {hint}")
 
 
 def _as_source(tensors: dict[str, torch.Tensor]) -> Source:

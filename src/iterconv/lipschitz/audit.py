@@ -11,11 +11,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iterconv import paths
 from iterconv.batches import moved, staged
-from iterconv.errors import InputError, check_number
+from iterconv.errors import InputError, check_count
 from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.lipschitz.constraint import constant_of
 from iterconv.lipschitz.norms import operator_norms
 from iterconv.lipschitz.operators import converged, estimated
+from iterconv.metrics import check_inputs
 from iterconv.stages import untouched
 
 MARGIN = 1e-4
@@ -56,11 +57,8 @@ def audit(
     Raises:
         InputError: If the model can't be adapted, the inputs are not finite, or there are no iterations.
     """
-    check_number("iterations", iterations, whole=True)
-    if iterations < 1:
-        raise InputError(f"iterations={iterations} measures nothing; use 1 or more")
-    if isinstance(inputs, Tensor) and (len(inputs) == 0 or not bool(torch.isfinite(inputs).all())):
-        raise InputError("the inputs of an audit must be a batch of at least one example without NaN or infinity")
+    iterations = check_count("iterations", iterations, why="measures nothing")
+    check_inputs(inputs, 0)
     adapted, _ = staged(model, [(inputs, None)])
     rows: list[dict[str, Any]] = []
     total = sum(len(stage.blocks) for stage in adapted.stages)
@@ -134,13 +132,22 @@ def largest_local_constant(function: Any, z: Tensor, iterations: int) -> float:
     v = torch.randn(z.shape, generator=generator).to(z)
     norms = torch.zeros(len(z))
     with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no forward derivative
-        _, pull_back = torch.func.vjp(function, z)  # type: ignore[misc]
+        output, pull_back = torch.func.vjp(function, z)  # type: ignore[misc]
         for _ in range(iterations):
             v = v / _norms(v)
-            _, u = torch.func.jvp(function, (z,), (v,))  # type: ignore[misc]
+            u = _pushed_forward(function, pull_back, z, v, output)
             (v,) = pull_back(u / _norms(u))
             norms = v.flatten(1).norm(dim=1)
     return float(norms.max())
+
+
+def _pushed_forward(function: Any, pull_back: Any, z: Tensor, v: Tensor, output: Tensor) -> Tensor:
+    """The Jacobian at z, applied to v."""
+    try:
+        return torch.func.jvp(function, (z,), (v,))[1]
+    except NotImplementedError:  # no forward derivative, as of mixtures of experts: the transpose of the transpose
+        _, pull = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(output))  # type: ignore[misc]
+        return pull(v)[0]
 
 
 def _norms(maps: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from iterconv.adapters.calls import first_tensor
 from iterconv.errors import InputError
 from iterconv.lipschitz.bounds import NOTHING, Constant, Expression, Scale, State, Sum, Times
 from iterconv.lipschitz.layers import (
@@ -49,7 +50,7 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
 
     Args:
         block: A module in evaluation mode that takes one tensor.
-        z: What comes in, a batch.
+        z: What comes in, a batch. What it hands on is its output, or the first of several.
 
     Returns:
         The branch.
@@ -65,11 +66,13 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
         results = []
         for run in (block, walk.run):
             torch.manual_seed(0)
-            results.append(run(z.clone()))
+            results.append(first_tensor(run(z.clone())))
+    if any(isinstance(result, Tensor) and bool(result.isnan().any()) for result in results):
+        raise InputError(f"{kind} makes NaN of this batch; look for NaN in the batch and the weights")
     if all(isinstance(result, Tensor) for result in results) and not torch.equal(*results):
         raise InputError(f"the traced forward of {kind} computes something else, as where an alias is changed in place")
     [output] = [node for node in graph.nodes if node.op == "output"]
-    node = output.args[0]
+    node: Any = first_tensor(output.args[0])  # of several outputs, the one that is handed on
     # Behind the addition there may be an activation, as in the first ResNets.
     while isinstance(node, fx.Node) and node in walk.states and walk.states[node].identity == 0:
         if not _is_activation(node, root):

@@ -14,11 +14,12 @@ from torch.func import functional_call
 
 from iterconv import paths
 from iterconv.batches import moved
-from iterconv.errors import InputError, check_number
+from iterconv.errors import InputError, check_range
 from iterconv.lipschitz.bounds import Constant, Expression, Scale, Sum, Times
 from iterconv.lipschitz.branches import Branch, find_branch
-from iterconv.lipschitz.norms import random_start
+from iterconv.lipschitz.norms import cast, random_start
 from iterconv.lipschitz.operators import LinearMap, Operator, converged, power_step, precision
+from iterconv.metrics import check_inputs
 from iterconv.stages import untouched
 
 STEPS_AT_FIRST = 20
@@ -170,17 +171,16 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
         A handle: ``constants``, ``export()`` to plain layers, ``remove()``.
 
     Raises:
-        InputError: If mu is not above 0, a branch has parts without a bound, does not end in a linear layer,
-            convolution or batch norm with weights, or is constrained already, or if that layer is shared; then nothing
-            has been changed.
+        InputError: If mu is not above 0 and finite, the inputs are not finite, a branch has parts without a bound, does
+            not end in a linear layer, convolution or batch norm with weights, or is constrained already, or if that
+            layer is shared; then nothing has been changed.
     """
     from iterconv.adapters import AdaptedModel, adapt
 
     if not isinstance(model, nn.Module):
-        raise InputError(f"{type(model).__name__} is no torch.nn.Module; pass the model itself")
-    check_number("lipschitz", lipschitz)
-    if not lipschitz > 0:
-        raise InputError(f"lipschitz={lipschitz} is not above 0; the paper's value is 0.95")
+        raise InputError(f"{type(model).__name__} is not a torch.nn.Module; pass the model itself")
+    lipschitz = check_range("lipschitz", lipschitz, "(0, inf)", "the paper has 0.95")
+    check_inputs(inputs, 0)
     if any(hasattr(stage, "lipschitz") for stage in getattr(model, "stages", ())):
         raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
     found: dict[tuple[int, int], Branch] = {}
@@ -227,7 +227,9 @@ def _state(tensors: Sequence[Tensor]) -> list[Any]:
     """What differs when tensors have been changed, replaced or moved."""
     floats = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
     # Changes by way of ``tensor.data``, as of averaged weights, leave no other trace than the values.
-    marks = [mark.double() for tensor in floats for mark in (tensor.sum(), torch.linalg.vector_norm(tensor))]
+    marks = [
+        cast(mark, torch.float64) for tensor in floats for mark in (tensor.sum(), torch.linalg.vector_norm(tensor))
+    ]
     places = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
     return [*places, *torch.stack(marks).tolist()] if marks else places
 

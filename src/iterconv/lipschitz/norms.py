@@ -56,6 +56,12 @@ def _each(numbers: Float[Tensor, " blocks"], maps: Tensor) -> Tensor:
     return numbers.view(-1, *[1] * (maps.ndim - 1))
 
 
+def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in another precision, on the CPU where its device has no double one (Apple's)."""
+    lacking = dtype == torch.float64 and tensor.device.type == "mps"
+    return (tensor.cpu() if lacking else tensor).to(dtype)
+
+
 def random_maps(blocks: int, channels: int, size: tuple[int, int], like: Tensor) -> Maps:
     """Unit maps to start from."""
     return random_start((blocks, channels, *size), like)
@@ -151,8 +157,8 @@ def operator_norms(
     Returns:
         The largest singular value of each block's operator.
     """
-    double = kernels.detach().double()
-    factors = [factor if factor is None else factor.detach().double() for factor in (left, right)]
+    double = cast(kernels.detach(), torch.float64)
+    factors = [factor if factor is None else cast(factor.detach(), torch.float64) for factor in (left, right)]
     start = random_maps(len(kernels), kernels.shape[2], size, double)
     return converged_norms(_Operators(double, *factors), start, tolerance=1e-10)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
-from iterconv.lipschitz.norms import converged_norms, random_start
+from iterconv.lipschitz.norms import cast, converged_norms, random_start
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class LinearMap:
         self._layer = _as_function(operator.layer, dtype)
         self._left = _diagonal(operator.left, dtype)
         self._right = _diagonal(operator.right, dtype)
-        zeros = torch.zeros(1, *operator.shape, dtype=dtype, device=_device(operator))
+        zeros = cast(torch.zeros(1, *operator.shape, device=_device(operator)), dtype)
         self._offset = self._layer(zeros)
         self._zeros = zeros
 
@@ -151,14 +151,14 @@ def _as_function(layer: Any, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         return layer
     bare = _Forward(layer)
     named = [*bare.named_parameters(), *bare.named_buffers()]
-    tensors = {name: tensor.to(dtype) for name, tensor in named if tensor.is_floating_point()}
+    tensors = {name: cast(tensor, dtype) for name, tensor in named if tensor.is_floating_point()}
     return lambda x: functional_call(bare, tensors, (x,))
 
 
 def _diagonal(norms: tuple[nn.Module, ...], dtype: torch.dtype) -> Tensor:
     product = torch.ones((), dtype=dtype)
     for norm in norms:
-        product = product * diagonal_of(norm).to(dtype)
+        product = product * cast(diagonal_of(norm), dtype)
     return product
 
 

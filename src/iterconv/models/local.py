@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iterconv._typing import Float
-from iterconv.errors import InputError, check_number
+from iterconv.errors import InputError, check_count, shown
+from iterconv.memory import check_memory
 
 
 class LocallyConnected2d(nn.Module):
@@ -44,17 +45,19 @@ class LocallyConnected2d(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
-            raise InputError(f"image_size={image_size!r:.40} is no pair; pass (height, width)")
-        numbers = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
-        numbers |= {"stride": stride, "padding": padding, "image_size": image_size[0], "image_size[1]": image_size[1]}
-        for name, number in numbers.items():
-            check_number(name, number, whole=True)
-        if min(in_channels, out_channels, kernel_size, stride, *image_size) < 1 or padding < 0:
-            raise InputError("channels, kernel_size, image_size and stride have to be 1 or more, padding 0 or more")
-        self.image_size, self.kernel_size, self.stride, self.padding = tuple(image_size), kernel_size, stride, padding
+            raise InputError(f"image_size={shown(image_size)} is not a pair; pass (height, width)")
+        in_channels, out_channels = check_count("in_channels", in_channels), check_count("out_channels", out_channels)
+        image_size = (check_count("image_size[0]", image_size[0]), check_count("image_size[1]", image_size[1]))
+        self.kernel_size, self.stride = check_count("kernel_size", kernel_size), check_count("stride", stride)
+        self.image_size, self.padding = image_size, check_count("padding", padding, 0)
         height, width = ((side + 2 * padding - kernel_size) // stride + 1 for side in image_size)
         if min(height, width) < 1:
             raise InputError(f"kernel_size={kernel_size} does not fit into {image_size} padded by {padding}")
+        check_memory(
+            4 * height * width * out_channels * in_channels * kernel_size**2,
+            f"kernels of their own for {height} x {width} positions",
+            "use fewer channels, a smaller image or a stride",
+        )
         bound = 1 / math.sqrt(in_channels * kernel_size**2)  # as torch's convolutions start
         start = (1, 1) if equal_start else (height, width)
         weight = torch.empty(*start, out_channels, in_channels, kernel_size, kernel_size).uniform_(-bound, bound)

@@ -1,10 +1,9 @@
 """``resnet``: the paper's networks of any width, depth and number of stages, in its three kinds."""
 
-from typing import get_args
-
 from torch import nn
 
-from iterconv.errors import InputError, check_number
+from iterconv.errors import check_choice, check_count, check_range
+from iterconv.memory import check_memory
 from iterconv.models.blocks import DownsamplingBlock, Head, ResidualBlock, ResidualStage
 from iterconv.models.constrained import ConstrainedStage
 from iterconv.options import Init, Residual
@@ -45,25 +44,15 @@ def resnet(
     Raises:
         InputError: If a size is below 1, an option unknown, or mu or the norm scale not positive and finite.
     """
-    sizes = {
-        "width": width,
-        "blocks": blocks,
-        "stages": stages,
-        "in_channels": in_channels,
-        "classes": classes,
-    }
-    for name, size in sizes.items():
-        check_number(name, size, whole=True)
-        if size < 1:
-            raise InputError(f"{name}={size} is too small; use 1 or more")
-    if init not in get_args(Init):
-        raise InputError(f"init={init!r} is unknown; use 'recurrent' or 'independent'")
-    if residual not in get_args(Residual):
-        raise InputError(f"residual={residual!r} is unknown; use 'ordinary', 'improper' or 'proper'")
-    for name, value in {"lipschitz": lipschitz, "norm_scale": norm_scale}.items():
-        check_number(name, value)
-        if not 0 < value < float("inf"):
-            raise InputError(f"{name}={value} is not a positive number; the paper has lipschitz 0.95, norm_scale 1")
+    width, blocks, stages = (
+        check_count(name, size) for name, size in (("width", width), ("blocks", blocks), ("stages", stages))
+    )
+    in_channels, classes = check_count("in_channels", in_channels), check_count("classes", classes)
+    check_choice("init", init, Init)
+    check_choice("residual", residual, Residual)
+    lipschitz = check_range("lipschitz", lipschitz, "(0, inf)", "the paper has 0.95")
+    norm_scale = check_range("norm_scale", norm_scale, "(0, inf)", "the paper has 1, and 0.1 in a variant")
+    _check_size(width, blocks, stages, in_channels, classes)
     widths = [width * 2**stage for stage in range(stages)]
     net = StagedModel(
         nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
@@ -73,6 +62,18 @@ def resnet(
     )
     _initialise_(net, init, norm_scale)
     return net
+
+
+def _check_size(width: int, blocks: int, stages: int, in_channels: int, classes: int) -> None:
+    """Refuse what could not be held, by the weights of its convolutions and of its outer layers."""
+    last = width * 2 ** min(stages - 1, 64)  # more halvings than an image can have
+    weights = blocks * 18 * last**2 * 4 / 3 + 9 * in_channels * width + classes * last
+    objects = 30_000 * blocks * stages  # modules and their tensors, however small
+    check_memory(
+        4 * weights + objects,
+        f"a network with width={width}, blocks={blocks}, stages={stages}, classes={classes}",
+        "use smaller numbers",
+    )
 
 
 def _stage(width: int, blocks: int, residual: Residual, lipschitz: float) -> ResidualStage:

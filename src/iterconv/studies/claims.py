@@ -44,11 +44,10 @@ CLAIMS: list[Claim] = []
 """In the paper's order."""
 
 
-def claim(section: str, statement: str, *, everywhere: bool = False) -> Callable[[Find], Find]:
-    """Enter a function as the next claim."""
+def claim(number: int, section: str, statement: str, *, everywhere: bool = False) -> Callable[[Find], Find]:
+    """Enter a function as what finds out about a claim; its number stays the same whatever is defined before it."""
 
     def enter(find: Find) -> Find:
-        number = len(CLAIMS) + 1
         CLAIMS.append(Claim(number=number, section=section, statement=statement, find=find, everywhere=everywhere))
         return find
 
@@ -79,6 +78,7 @@ def _toy(tables: Tables, family: str, column: str, kind: str) -> pd.DataFrame:
 
 
 @claim(
+    1,
     "3.2",
     "Early read-outs of residual nets approach the final estimate smoothly; those of nets without skips do not.",
 )
@@ -102,7 +102,7 @@ def smooth_readouts(tables: Tables) -> Iterator[Finding]:
     )
 
 
-@claim("3.2", "Trained nets overshoot when the last block is repeated; the iterative algorithm stays.")
+@claim(2, "3.2", "Trained nets overshoot when the last block is repeated; the iterative algorithm stays.")
 def overshoot(tables: Tables) -> Iterator[Finding]:
     if tables.toy.empty:
         return
@@ -116,6 +116,7 @@ def overshoot(tables: Tables) -> Iterator[Finding]:
 
 
 @claim(
+    3,
     "3.3",
     "Ordinary nets: RI close to 1; dropping any block but the first hardly matters; DI clearly above 0, "
     "lowest in stage 1.",
@@ -148,7 +149,7 @@ def _cost_of_dropping(tables: Tables, runs: pd.DataFrame) -> pd.Series:
     return by_seed(own.assign(cost=cost), "cost")
 
 
-@claim("5.1", "Stronger coupling raises CI and lowers DI, up to 0.9; RI stays around 1; the trend breaks at 1.")
+@claim(4, "5.1", "Stronger coupling raises CI and lowers DI, up to 0.9; RI stays around 1; the trend breaks at 1.")
 def coupling_and_indices(tables: Tables) -> Iterator[Finding]:
     for name, own in settings_of(chosen(tables.runs, residual="ordinary", init="recurrent")):
         for since, to in ((0.0, 0.5), (0.5, 0.9)):
@@ -162,7 +163,7 @@ def coupling_and_indices(tables: Tables) -> Iterator[Finding]:
         yield between(f"{name}: DI is not lower at 1 than at 0.9", _change(own, "divergence", 1.0, 0.9), low=0)
 
 
-@claim("5.1", "Wider nets have higher CI and lower DI.")
+@claim(5, "5.1", "Wider nets have higher CI and lower DI.")
 def width_and_indices(tables: Tables) -> Iterator[Finding]:
     several, lacking = _of_several_widths(chosen(tables.runs, residual="ordinary"))
     if lacking:
@@ -174,7 +175,7 @@ def width_and_indices(tables: Tables) -> Iterator[Finding]:
             yield between(f"{name}: {index} index {word} with each doubling of the width", found, **bounds)
 
 
-@claim("5.2", "ICR and PCR: high CI, DI almost zero, RI around 1.")
+@claim(6, "5.2", "ICR and PCR: high CI, DI almost zero, RI around 1.")
 def constrained_indices(tables: Tables) -> Iterator[Finding]:
     for residual, kind in (("improper", "ICR"), ("proper", "PCR")):
         for name, own in settings_of(chosen(tables.runs, residual=residual)):
@@ -183,7 +184,7 @@ def constrained_indices(tables: Tables) -> Iterator[Finding]:
             yield between(f"{name}: {kind}: RI is from 0.8 to 1.2", by_seed(own, "recurrence"), 0.8, 1.2)
 
 
-@claim("5.3", "Stronger coupling raises the error.")
+@claim(7, "5.3", "Stronger coupling raises the error.")
 def coupling_and_error(tables: Tables) -> Iterator[Finding]:
     for name, own in settings_of(chosen(tables.runs, residual="ordinary", init="recurrent")):
         for strength in (0.5, 0.9, 1.0):
@@ -191,7 +192,7 @@ def coupling_and_error(tables: Tables) -> Iterator[Finding]:
             yield between(f"{name}: the error is higher at {strength:g} than at 0, by", higher, low=0)
 
 
-@claim("5.3", "At 0.5 and 0.9 the rise is smaller for wider nets.")
+@claim(8, "5.3", "At 0.5 and 0.9 the rise is smaller for wider nets.")
 def width_and_rise(tables: Tables) -> Iterator[Finding]:
     several, lacking = _of_several_widths(chosen(tables.runs, residual="ordinary", init="recurrent"))
     if lacking:
@@ -206,7 +207,7 @@ def width_and_rise(tables: Tables) -> Iterator[Finding]:
             yield between(statement, found, high=0)
 
 
-@claim("5.3", "Across all nets error falls with CI and rises with DI; at equal parameter count it does not.")
+@claim(9, "5.3", "Across all nets error falls with CI and rises with DI; at equal parameter count it does not.")
 def indices_and_error(tables: Tables) -> Iterator[Finding]:
     several, lacking = _of_several_widths(chosen(tables.runs, residual="ordinary"))
     if lacking:
@@ -224,6 +225,7 @@ def indices_and_error(tables: Tables) -> Iterator[Finding]:
 
 
 @claim(
+    10,
     "5.3",
     "ICR has a higher error than the unconstrained net at every strength and width, save 1 at width 16.",
     everywhere=True,
@@ -239,7 +241,7 @@ def cost_of_convergence(tables: Tables) -> Iterator[Finding]:
             yield between(statement, added, low=0)
 
 
-@claim("B", "Indices against the model's own predictions lead to the same conclusions.")
+@claim(11, "B", "Indices against the model's own predictions lead to the same conclusions.")
 def own_predictions(tables: Tables) -> Iterator[Finding]:
     ordinary = chosen(tables.runs, residual="ordinary")
     if ordinary.empty or tables.curves.empty or "disagreement" not in set(tables.curves["metric"]):
@@ -263,6 +265,7 @@ def own_predictions(tables: Tables) -> Iterator[Finding]:
 
 
 @claim(
+    12,
     "C",
     "Stronger coupling lowers the deviation between blocks, to exactly 0 at 1; EPC lies between tied and "
     "raw count; at equal EPC all strengths perform alike.",
@@ -294,7 +297,7 @@ def _at_equal_count(runs: pd.DataFrame) -> pd.Series:
     return pd.Series(found, dtype=float).rename_axis("seed")
 
 
-@claim("D.1", "An initial norm scale of 0.1 helps at 0.9 and at no other strength.")
+@claim(13, "D.1", "An initial norm scale of 0.1 helps at 0.9 and at no other strength.")
 def small_norm_scale(tables: Tables) -> Iterator[Finding]:
     plain = chosen(tables.runs, residual="ordinary")
     small = chosen(tables.runs, residual="ordinary", norm_scale=0.1)
@@ -309,12 +312,12 @@ def small_norm_scale(tables: Tables) -> Iterator[Finding]:
                 yield alike_or_worse(f"{name}: at {strength:g} ({init} start) it does not", change, level)
 
 
-@claim("D.2", "The triangular kernel beats the uniform one at the same strength; neither beats the ordinary net.")
+@claim(14, "D.2", "The triangular kernel beats the uniform one at the same strength; neither beats the ordinary net.")
 def triangular_kernel(tables: Tables) -> Iterator[Finding]:
     yield from _variant_beats(tables, "the triangular kernel", {"kernel": "triangular"}, ["kernel"])
 
 
-@claim("D.3", "Late coupling beats coupling from block 0, and not the ordinary net.")
+@claim(15, "D.3", "Late coupling beats coupling from block 0, and not the ordinary net.")
 def late_coupling(tables: Tables) -> Iterator[Finding]:
     later = tuple(sorted(set(tables.runs["first_coupled"]) - {0})) if len(tables.runs) else ()
     yield from _variant_beats(tables, "late coupling", {"first_coupled": later}, ["first_coupled"])
@@ -333,7 +336,7 @@ def _variant_beats(tables: Tables, what: str, values: dict[str, object], field: 
         yield alike_or_worse(f"{name}: {what} does not beat the ordinary net", against, level)
 
 
-@claim("E.2", "PCR performs a little worse than ICR.")
+@claim(16, "E.2", "PCR performs a little worse than ICR.")
 def proper_against_improper(tables: Tables) -> Iterator[Finding]:
     proper, improper = (chosen(tables.runs, residual=residual) for residual in ("proper", "improper"))
     for name, own in settings_of(proper):
@@ -342,6 +345,7 @@ def proper_against_improper(tables: Tables) -> Iterator[Finding]:
 
 
 @claim(
+    17,
     "F",
     "On no data set does stronger coupling systematically improve the error, nor with few samples.",
     everywhere=True,
