@@ -1,9 +1,12 @@
 """Every path of every model of others: equal to a patched pass of the model itself bit by bit, or refused in a line."""
 
 import contextlib
+import random
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import iterconv as ic
 import patched
@@ -64,9 +67,209 @@ def compared(name):
     return "\n".join([*lines, *(f"left out: {name}: {why}" for name, why in adapted.refused.items())])
 
 
+SAMPLE = [
+    "timm/hrnet_w18_small",
+    "timm/coat_tiny",
+    "timm/crossvit_9_240",
+    "timm/cspresnet50",
+    "timm/dla34",
+    "timm/gcvit_xxtiny",
+    "timm/halonet26t",
+    "timm/sequencer2d_s",
+    "timm/swin_tiny_patch4_window7_224",
+    "timm/volo_d1_224",
+    "torchvision/lraspp_mobilenet_v3_large",
+    "torchvision/r3d_18",
+    "torchvision/resnet18",
+    "transformers/bart",
+    "transformers/clip",
+    "transformers/detr",
+    "transformers/funnel",
+    "transformers/gemma3n",
+    "transformers/gptj",
+    "transformers/mixtral",
+    "transformers/recurrent_gemma",
+    "transformers/segformer",
+    "transformers/switch_transformers",
+    "transformers/t5",
+    "transformers/vit_mae",
+    "transformers/whisper",
+    "transformers/xlnet",
+]
+"""Encoder-decoders, two towers, parallel branches, bypasses, whole stages in a row, convolutions in a row, masks drawn
+at random, states that modules keep, experts, several tensors handed on, and what is ordinary."""
+
+
 @pytest.mark.parametrize("name", [name for name in ALL if name.startswith("own/")])
 def test_own_models(name):
     compared(name)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_sample_of_all_kinds_of_trouble(name):
+    assert name in ALL
+    compared(name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in SAMPLE])
+def test_every_family_of_the_libraries(name):
+    compared(name)
+
+
+TWO_CONVOLUTIONS = ["timm/halonet26t", "timm/selecsls42", "timm/inception_v3", "timm/ese_vovnet19b_slim_dw"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TWO_CONVOLUTIONS)
+def test_convolutions_in_a_row_are_no_stage(name):
+    model, inputs = ALL[name]()
+    with pytest.raises(ic.InputError, match="no run of two or more residual blocks"):
+        ic.adapt(model, inputs)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name, blocks", [("timm/sequencer2d_s", {14, 3}), ("timm/volo_d1_224", {4, 8, 2})])
+def test_stages_in_a_row_are_no_blocks(name, blocks):
+    model, inputs = ALL[name]()
+    assert blocks <= {len(stage.blocks) for stage in ic.adapt(model, inputs).stages}
+
+
+def by_hand(curves):
+    """Errors of (early read-outs, drop-outs, extra evaluations) of one stage as indices, chance 6/7."""
+    early, dropped, extra = (torch.tensor(curve).double() for curve in curves)
+    chance = 1 - 1 / 7
+    return {
+        "convergence": (chance - early[:-1].mean()) / (chance - early[-1]),
+        "recurrence": 1 - (dropped[:-1] - dropped[-1]).mean() / (chance - dropped[-1]),
+        "divergence": (extra[1:] - extra[0]).mean() / (chance - extra[0]),
+    }
+
+
+class Res(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, z):
+        return z + self.b(torch.tanh(self.a(z)))
+
+
+class Tower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(8, 16), nn.Linear(16, 7)
+        self.blocks = nn.Sequential(*(Res() for _ in range(3)))
+
+    def forward(self, x, path=(0, 1, 2)):
+        z = self.stem(x)
+        for block in path:
+            z = self.blocks[block](z)
+        return self.head(z)
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = Tower(), Tower()
+
+    def forward(self, x, path=(0, 1, 2)):
+        if path == (0, 1, 2):
+            return 3 * self.a.head(self.a.blocks(self.a.stem(x))) + self.b.head(self.b.blocks(self.b.stem(x)))
+        return 3 * self.a(x, path) + self.b(x)
+
+
+class Coupled(nn.Module):
+    """A reversible block: two streams."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = (nn.Sequential(nn.Linear(16, 16), nn.Tanh()) for _ in range(2))
+
+    def forward(self, a, b):
+        a = a + self.f(b)
+        return a, b + self.g(a)
+
+
+class Reversible(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.head = nn.ModuleList(Coupled() for _ in range(4)), nn.Linear(16, 7)
+
+    def forward(self, x, path=(0, 1, 2, 3)):
+        a = b = x
+        for block in path:
+            a, b = self.blocks[block](a, b)
+        return self.head(b)
+
+
+@pytest.mark.parametrize("kind, inputs, number", [(Two, 8, 3), (Reversible, 16, 4)])
+def test_two_towers_and_two_streams_have_the_indices_that_are_computed_by_hand(kind, inputs, number):
+    torch.manual_seed(0)
+    model, x = kind().eval(), torch.randn(64, inputs)
+    full = tuple(range(number))
+    families = (
+        [full[:end] for end in range(1, number + 1)],
+        [(*full[:block], *full[block + 1 :]) for block in full],
+        [full + (number - 1,) * more for more in range(17)],
+    )
+    with torch.no_grad():
+        intact = model(x).argmax(1)
+        curves = [[(model(x, path).argmax(1) != intact).double().mean() for path in paths] for paths in families]
+    assert max(curves[1]) > 0.1, "blocks that do nothing would show nothing"
+    report = ic.measure(model, [(x[:32], None), (x[32:], None)], reference="predictions", replicates=0)
+    found = report.indices[report.indices.stage == 0].set_index("index")["value"]
+    for name, value in by_hand(curves).items():
+        assert found[name] == pytest.approx(float(value), abs=1e-12)
+    dropped = report.curves.query("stage == 0 and perturbation == 'drop-out' and metric == 'error'")
+    assert dropped.value.tolist() == pytest.approx([float(error) for error in curves[1]], abs=1e-12)
+    assert "whole model" in report.options["stages"][0]
+    plan = ic.plan(model, [(x[:32], None), (x[32:], None)], budget=0, reference="predictions", replicates=0)
+    assert plan.frontier.search_error.max() > 0.1, "tower a has three quarters of the say"
+
+
+def test_two_evaluations_at_a_time_know_nothing_of_each_other():
+    model, _ = OWN["keyword_only"]()
+    batches = [torch.randn(6, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    model, inputs = OWN["arguments_from_an_earlier_stage"]()
+    batches = [inputs, inputs.flip(0) * 2]
+    adapted = ic.adapt(model, inputs)
+    full = full_route(adapted.stages)
+    routes = [full, *((*full[:-1], path) for path in paths_of(len(full[-1])))]
+    with ic.stages.untouched(model):
+        alone = [list(evaluate(adapted, routes, batch)) for batch in batches]
+        together = zip(*(evaluate(adapted, routes, batch) for batch in batches), strict=True)
+        for one, other, *found in zip(*alone, *zip(*together, strict=True), strict=True):
+            assert torch.equal(one[1].output, found[0][1].output) and torch.equal(other[1].output, found[1][1].output)
+
+
+def test_hooks_of_the_user_fire_once_for_each_application_and_random_states_stay():
+    model, inputs = OWN["two_towers"]()
+    fired = []
+    for block in model.a.blocks:
+        block.register_forward_hook(lambda *_: fired.append(1))
+    adapted = ic.adapt(model, inputs)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    fired.clear()
+    with ic.stages.untouched(model):
+        recording = adapted.bind(inputs)
+        assert len(fired) == 3
+        recording.whole(((0, 2, 2, 2), (0, 1, 2)))
+    assert len(fired) == 3 + 4
+    assert states[0] == random.getstate() and states[1] == np.random.get_state()[1].tolist()
+    assert torch.equal(states[2], torch.get_rng_state())
+
+
+def test_models_print_how_their_stages_are_run():
+    model, inputs = OWN["two_towers"]()
+    assert str(ic.adapt(model, inputs)).splitlines() == [
+        "TwoTowers, 2 stage(s):",
+        "  a.blocks: 3 x Res, (6, 16), identity share 1.00, whole model, as more than the one tensor that is handed on "
+        "depends on its blocks",
+        "  b.blocks: 3 x Res, (6, 16), identity share 0.97, shared",
+    ]
 
 
 if __name__ == "__main__":
