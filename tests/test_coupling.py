@@ -289,7 +289,7 @@ def test_wrong_groups_and_options_are_refused():
     refused("occurs twice", optimizer, [first, first])
     refused("no parameters", optimizer, [[nn.ReLU(), nn.ReLU()]])
     refused("does not hold the parameters of module 1", torch.optim.SGD(first[0].parameters(), lr=0.1), [first])
-    refused("no torch optimizer", net, [first])
+    refused("not a torch optimizer", net, [first])
     refused(r"coupling group 0 \(int\) is not a list of modules", optimizer, [3])
     refused(r"groups \(int\) is not a list", optimizer, 3)
     refused("strength='a' is not a number", optimizer, [first], "a")

@@ -200,7 +200,7 @@ def test_half_precision_takes_single_precision_batches(here):
         (["measure", "users_own:both", "--device", "nonsense"], "device 'nonsense' is not there"),
         (["measure", "a_run", "--data", "digits"], "--data is for foreign models"),
         (["measure", "a_run"], "there is no"),
-        (["plan", "users_own:both", "--budget", "9"], "--budget 9 is out of range"),
+        (["plan", "users_own:both", "--budget", "9"], "--budget 9 is not in"),
         (["plan", "users_own:both", "--keep", "2"], "--keep and --save belong together"),
         (["plan", "users_own:both", "--keep", "2", "--save", "x.pt"], "let it end in .safetensors"),
         (["plan", "users_own:both", "--out", "x.parquet"], "let it end in .csv"),
