@@ -205,7 +205,9 @@ def _save(found: Any, keep: int, path: Path, subject: Any, options: ModelOptions
         return [f"hf:{path}", *data]
     from iterconv.subjects.smaller import write
 
-    write(path, smaller, subject.origin.further(options.stages, found.route(keep)))
+    # Of a foreign model, the stages by name: with other weights, others might be found.
+    stages = [stage.name for stage in getattr(found.model, "found", ())]
+    write(path, smaller, subject.origin.further(stages, found.route(keep)))
     code = subject.origin.code
     return [code, "--weights", str(path), *data] if code else [str(path), *data]
 

@@ -17,7 +17,7 @@ from iterconv.adapters.outputs import is_causal
 from iterconv.batches import inputs_of
 from iterconv.errors import InputError, OptionError, line_of
 from iterconv.options import Reference
-from iterconv.stages import CONTRACT
+from iterconv.stages import is_staged
 from iterconv.subjects import feeding
 from iterconv.subjects.common import Opened, judged, placed
 from iterconv.subjects.hugging_face import open_hugging_face
@@ -92,13 +92,13 @@ def open_subject(name: str, options: ModelOptions) -> Subject:
         raise InputError(f"{name} comes with no batches; pass --data, or return some")
     if origin and origin.code:
         model = placed(shrunk(model, inputs_of(first, model), origin, Path(options.weights)), options)
-    if all(hasattr(model, part) for part in CONTRACT):
+    if is_staged(model):
         if options.stages:
             raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
         staged = model
     else:
         staged = adapt(model, inputs_of(first, model), stages=list(options.stages) or None, output=output)
-        note = f"{note}; stages {', '.join(map(str, staged.found))}"
+        note = f"{note}\n{staged!r}"
     own = kind not in _KINDS and options.data is None
     size = None if own else options.batch_size
     origin = origin_of(Path(options.weights)) or Origin(model=name)

@@ -17,7 +17,7 @@ from iterconv.adapters import adapt
 from iterconv.adapters.rebuild import rebuilt
 from iterconv.errors import InputError, line_of, require
 from iterconv.files import read_tensors, to_safetensors, write_atomically
-from iterconv.stages import CONTRACT
+from iterconv.stages import is_staged
 
 FORMAT = "iterconv smaller model 1"
 
@@ -116,7 +116,7 @@ def shrunk(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Modu
     Raises:
         InputError: If the file is damaged, or of another model.
     """
-    contract = all(hasattr(model, part) for part in CONTRACT)
+    contract = is_staged(model)
     for stages, route in origin.steps:
         staged: Any = model if contract else adapt(model, inputs, stages=list(stages) or None)
         sizes = [len(stage.blocks) for stage in staged.stages]
