@@ -136,7 +136,7 @@ def test_a_network_that_does_not_fit_into_memory(capsys, tmp_path, monkeypatch):
         (["--stages", "100000"], "--stages 100000 is out of range; use 1 to 16"),
         (["--blocks", "1000000"], "--blocks 1000000 is out of range; use 1 to 10000"),
         (["--width", "99999999999999999999"], "--width 99999999999999999999 is out of range; use 1 to 65536"),
-        (["--width", "65536"], "--width 65536 with --blocks 2 and --stages 1 needs 2,304 GiB for its weights"),
+        (["--width", "65536"], "--width 65536 with 2 blocks and 1 stage(s) needs 2,304 GiB for its weights"),
         (["--norm-scale", "1e300"], "--norm-scale 1e+300 is out of range"),
         (["--weight-decay", "1e300"], "--weight-decay 1e+300 is out of range"),
         (["--lr-divisor", "1e-300"], "--lr-divisor 1e-300 is too small"),
@@ -225,4 +225,4 @@ def test_clutter_that_was_made_can_be_trained_on(capsys, tmp_path):
     from torch import ones
 
     save_file({"a": ones(1)}, out)
-    assert "is damaged" in refused(capsys, "data", out)
+    assert "holds no images" in refused(capsys, "data", out)

@@ -103,7 +103,7 @@ found = ic.plan(net(), BATCHES, budget=np.int64(1), beam=np.int32(2), replicates
 assert found.frontier["blocks"].tolist() == [2, 1]
 report = ic.measure(net(), BATCHES, seed=np.int64(3), replicates=np.int16(5), chance=np.float32(0.5))
 report.save(sys.argv[1])  # as JSON, which has no numbers of NumPy
-assert {type(value) for value in report.options.values()} == {int, float, str}
+assert {type(value) for value in report.options.values()} == {int, float, str, list}
 """
 PLAIN = """
 import json, sys

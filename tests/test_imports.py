@@ -121,8 +121,6 @@ NOTHING = pd.DataFrame({"path": [()]})
     [
         ("sklearn", lambda path: iterconv.data.load("digits")),
         ("datasets", lambda path: iterconv.data.load(path)),
-        ("safetensors", lambda path: iterconv.data.load(path)),
-        ("safetensors", lambda path: iterconv.data.load("digitclutter-3")),
         ("matplotlib", lambda path: iterconv.Plan(None, NOTHING, {}).plot()),
         ("matplotlib", lambda path: iterconv.Report(NOTHING, NOTHING, {}).plot()),
         ("pyarrow", lambda path: iterconv.Report(NOTHING, NOTHING, {}).save(path)),

@@ -311,7 +311,7 @@ def test_wrong_models_are_refused():
         ic.measure(make_net(), [GOOD, (torch.randn(4, 2, 8, 8), GOOD[1])])
     with pytest.raises(ic.InputError, match=r"batches is a Tensor; pass an iterable of \(inputs, targets\)"):
         ic.measure(make_net(), GOOD[0])
-    with pytest.raises(ic.InputError, match="Linear has no run of two or more blocks"):
+    with pytest.raises(ic.InputError, match="Linear has no run of two or more residual blocks"):
         ic.measure(nn.Linear(8, 2), [GOOD])
     with pytest.raises(ic.InputError, match="str has no stem"):
         ic.measure("resnet50", [GOOD])

@@ -163,6 +163,8 @@ def test_what_cannot_be_planned_or_applied():
         def forward(self, x):
             return self.b(self.a(x))
 
-    plan = ic.plan(Apart(), [torch.randn(3, 4)] * 2, reference="predictions", replicates=0)
+    model, x = Apart(), torch.randn(3, 4)
+    apart = ic.adapt(model, x, stages=[[model.a, model.b]])
+    plan = ic.plan(apart, [x] * 2, reference="predictions", replicates=0)
     with pytest.raises(ic.InputError, match="are not in one nn.ModuleList or nn.Sequential"):
         plan.apply(1)

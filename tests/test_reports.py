@@ -1,8 +1,8 @@
-import builtins
 import dataclasses
 import json
 import math
 import os
+import sys
 
 import pandas as pd
 import pytest
@@ -58,14 +58,7 @@ def test_foreign_files(tmp_path, report):
 
 
 def test_without_pyarrow_json_is_offered(report, tmp_path, monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name.split(".")[0] == "pyarrow":
-            raise ImportError(name)
-        return original(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     refused("ending in .json", report.save, tmp_path / "report.parquet")
 
 

@@ -365,8 +365,8 @@ def test_texts_are_looked_for_in_all_rows(here):
         (["--keep", "2", "--save", "x" * 250 + ".safetensors"], "File name too long); choose another --save"),
         (["--keep", "2", "--save", "/dev/full/x.safetensors"], "can't write to /dev/full/x.safetensors"),
         (["--out", "folder.csv"], "--out folder.csv is a folder; name a file"),
-        (["--budget", "inf"], "--budget inf is out of range"),
-        (["--budget", "nan"], "--budget nan is out of range"),
+        (["--budget", "inf"], "--budget inf is not in"),
+        (["--budget", "nan"], "--budget nan is not in"),
     ],
 )
 def test_a_plan_is_refused_before_the_search(here, capsys, monkeypatch, arguments, says):

@@ -7,7 +7,6 @@ An empty place hands on its input. A block always gets its own arguments, those 
 the block's own place, with the running representation in them.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -119,17 +118,3 @@ class StagePass:
             )
         if place >= len(blocks) + MOST_CALLS:
             raise InputError(f"the loop over stage {self.stage.found.name!r} does not end; name other runs")
-
-
-def handlers(passes: Sequence[StagePass]) -> dict[nn.Module, StagePass]:
-    """Who answers the calls of which block.
-
-    Raises:
-        InputError: If a block belongs to two stages.
-    """
-    owners = {block: one for one in passes for block in one.stage.found.blocks}
-    counts = Counter(block for one in passes for block in set(one.stage.found.blocks))
-    if counts and max(counts.values()) > 1:
-        (block,) = [block for block, count in counts.items() if count > 1][:1]
-        raise InputError(f"a block ({type(block).__name__}) is in two stages; name it in one")
-    return owners

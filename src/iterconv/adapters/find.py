@@ -248,7 +248,8 @@ def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
         The stages in the order given.
 
     Raises:
-        InputError: If a name leads nowhere, or to fewer than two blocks or more than ``MOST_BLOCKS``.
+        InputError: If a name leads nowhere, or to fewer than two blocks or more than ``MOST_BLOCKS``, or a block is in
+            two stages.
     """
     if isinstance(stages, str) or not isinstance(stages, Iterable):
         raise InputError(
@@ -257,6 +258,11 @@ def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
     found = [_named_stage(model, number, stage) for number, stage in enumerate(stages)]
     if not found:
         raise InputError("stages=[] names no stage; leave it out to have them found")
+    owners: dict[nn.Module, FoundStage] = {}
+    for stage in found:
+        for block in stage.blocks:
+            if owners.setdefault(block, stage) is not stage:
+                raise InputError(f"a block ({type(block).__name__}) is in two stages; name it in one")
     return found
 
 

@@ -23,7 +23,7 @@ from iterconv.adapters.calls import (
     can_be_answered,
     clone,
 )
-from iterconv.adapters.drive import Driven, StagePass, handlers
+from iterconv.adapters.drive import Driven, StagePass
 from iterconv.adapters.outputs import Output
 from iterconv.errors import InputError
 from iterconv.paths import Outcome, Route
@@ -100,7 +100,7 @@ class Recording:
             InputError: If the model can't be run so.
         """
         passes = [StagePass(stage, path) for stage, path in zip(self.driven, route, strict=True)]
-        made = self._run(handlers(passes))
+        made = self._run(_handlers(passes))
         return Outcome(tuple(one.end for one in passes), made)
 
     def go_on(self, stage: int, z: Any) -> Any:
@@ -147,7 +147,7 @@ class Recording:
             counts[module] += 1
             return result
 
-        made = self._run({**dict.fromkeys(self._outside, outside), **handlers(self._passes)})
+        made = self._run({**dict.fromkeys(self._outside, outside), **_handlers(self._passes)})
         for one in self._passes:
             one.check()
         return made
@@ -165,6 +165,11 @@ def outside_of(model: nn.Module, blocks: set[nn.Module]) -> list[nn.Module]:
     around = {parent for parent in model.modules() if not blocks.isdisjoint(parent.modules())} - inside
     children = {child: None for parent in around for child in parent.children() if child not in around | inside}
     return [child for child in children if can_be_answered(child)]
+
+
+def _handlers(passes: Sequence[StagePass]) -> dict[nn.Module, StagePass]:
+    """Who answers the calls of which block."""
+    return {block: one for one in passes for block in one.stage.found.blocks}
 
 
 class _ReachedError(Exception):

@@ -8,7 +8,7 @@ import inspect
 import math
 import operator as python
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from iterconv.adapters.calls import first_tensor
 from iterconv.errors import InputError
 from iterconv.lipschitz.bounds import NOTHING, Constant, Expression, Scale, State, Sum, Times
 from iterconv.lipschitz.layers import (
@@ -45,6 +44,15 @@ class Branch:
     """The layer that f ends in."""
 
 
+def _first(result: Any) -> Any:
+    """What a block hands on: its result, or the first part of it; traced results are no tensors yet."""
+    if isinstance(result, Mapping):
+        return next(iter(result.values()), None)
+    if isinstance(result, (tuple, list)):
+        return result[0] if result else None
+    return result
+
+
 def find_branch(block: nn.Module, z: Tensor) -> Branch:
     """Trace a block and find its residual branch.
 
@@ -66,13 +74,13 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
         results = []
         for run in (block, walk.run):
             torch.manual_seed(0)
-            results.append(first_tensor(run(z.clone())))
+            results.append(_first(run(z.clone())))
     if any(isinstance(result, Tensor) and bool(result.isnan().any()) for result in results):
         raise InputError(f"{kind} makes NaN of this batch; look for NaN in the batch and the weights")
     if all(isinstance(result, Tensor) for result in results) and not torch.equal(*results):
         raise InputError(f"the traced forward of {kind} computes something else, as where an alias is changed in place")
     [output] = [node for node in graph.nodes if node.op == "output"]
-    node: Any = first_tensor(output.args[0])  # of several outputs, the one that is handed on
+    node: Any = _first(output.args[0])  # of several outputs, the one that is handed on
     # Behind the addition there may be an activation, as in the first ResNets.
     while isinstance(node, fx.Node) and node in walk.states and walk.states[node].identity == 0:
         if not _is_activation(node, root):

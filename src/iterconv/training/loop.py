@@ -86,9 +86,9 @@ def check_network(config: RunConfig, dataset: data.Data, copies: int = 1) -> Non
     weights = sum(run.blocks * 2 * 9 * (run.width * 2**stage) ** 2 for stage in range(run.stages))  # of convolutions
     needed, there = 4 * copies * weights, _memory()
     if there is not None and needed > there:
-        raise InputError(
-            f"width={run.width} with blocks={run.blocks} and stages={run.stages} needs {needed / 2**30:,.0f} GiB for "
-            f"its weights, more than the {there / 2**30:,.0f} GiB of this machine; use less of them"
+        problem = f"with {run.blocks} blocks and {run.stages} stage(s) needs {needed / 2**30:,.0f} GiB for its weights"
+        raise OptionError(
+            "width", run.width, f"{problem}, more than the {there / 2**30:,.0f} GiB of this machine; use less of them"
         )
 
 
