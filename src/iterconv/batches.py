@@ -30,11 +30,29 @@ def staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     return _adapted(model, first), chain([first], iterator)
 
 
-def _adapted(model: Any, first: Any) -> Any:
+PROBED = 4
+"""Examples that a model is adapted on: finding and proving takes some forty passes."""
+
+
+def adapted_to(model: Any, inputs: Any, **options: Any) -> Any:
+    """A model adapted on the first examples of a batch, or on all of it where the model doesn't take the first alone.
+
+    Args:
+        model: The model.
+        inputs: The inputs of a batch.
+        options: For ``iterconv.adapt``.
+    """
     from iterconv.adapters import adapt
 
     try:
-        return adapt(model, inputs_of(first, model))
+        return adapt(model, first_rows(inputs, PROBED), **options)
+    except InputError:
+        return adapt(model, inputs, **options)
+
+
+def _adapted(model: Any, first: Any) -> Any:
+    try:
+        return adapted_to(model, inputs_of(first, model))
     except InputError as problem:
         if not isinstance(first, (tuple, list)) or len(first) != 2 or " rejects the batch" not in str(problem):
             raise

@@ -49,7 +49,13 @@ def next_token(output: Any, inputs: Any) -> Tensor:
         A tensor of shape (tokens, vocabulary), in the order of ``next_tokens``.
     """
     found = logits(output, inputs)[:, :-1]
-    return found[_followed(inputs).to(found.device)]
+    followed = _followed(inputs)
+    if found.shape[:2] != followed.shape:
+        raise InputError(
+            f"the model makes {found.shape[1] + 1} logits of {followed.shape[1] + 1} tokens, so which belongs to which "
+            "is not known; pass output=, as lambda output, inputs: output.logits[:, -1]"
+        )
+    return found[followed.to(found.device)]
 
 
 def next_tokens(inputs: Any) -> Tensor:

@@ -58,8 +58,7 @@ class Constraint(nn.Module):
                     for _ in range(STEPS_AT_FIRST):
                         vector = power_step(linear, vector)[1]
                 self.register_buffer(f"vector{number}", vector)
-        self._cached: tuple[object, float] | None = None
-        self._starts: tuple[object, dict[str, Tensor]] | None = None
+        hidden["memo"] = _Memo()
         assert branch.last is not None
         self._hook = branch.last.register_forward_hook(self._divide)
 
@@ -67,10 +66,13 @@ class Constraint(nn.Module):
     scales: list[Tensor]
     bound: Expression
     last: nn.Module
+    memo: "_Memo"
 
     def train(self, mode: bool = True) -> "Constraint":
-        """Switch between training and evaluation; c is computed anew, whatever was done to the weights."""
-        self._cached = self._starts = None
+        """Switch between training and evaluation; after a switch, c is computed anew."""
+        if mode != self.training:
+            hidden: Any = self.__dict__
+            hidden["memo"] = _Memo()
         return super().train(mode)
 
     @torch.compiler.disable  # its bookkeeping is of no use in a graph
@@ -80,23 +82,23 @@ class Constraint(nn.Module):
         parameters = [*(parameter for module in modules for parameter in module.parameters()), *self.scales]
         if self.training:
             key = _state(parameters)
-            if self._starts is None or self._starts[0] != key:
-                self._starts = (key, {name: vector.clone() for name, vector in self.named_buffers()})
+            if self.memo.starts is None or self.memo.starts[0] != key:
+                self.memo.starts = (key, {name: vector.clone() for name, vector in self.named_buffers()})
             return (self.bound.value(self._stepped) / self.lipschitz).clamp(min=1)
         key = _state([*parameters, *(buffer for module in modules for buffer in module.buffers())])
-        if self._cached is None or self._cached[0] != key:
+        if self.memo.cached is None or self.memo.cached[0] != key:
             device = next(self.last.parameters()).device.type
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
                 # A number: a tensor that is made inside of torch.func's transforms is of no use outside of them.
-                self._cached = (key, max(float(self.bound.value(converged)) / self.lipschitz, 1.0))
-        return torch.tensor(self._cached[1], dtype=torch.float64)
+                self.memo.cached = (key, max(float(self.bound.value(converged)) / self.lipschitz, 1.0))
+        return torch.tensor(self.memo.cached[1], dtype=torch.float64)
 
     def _stepped(self, operator: Operator) -> Tensor:
         if operator.layer is None:
             return LinearMap(operator, precision(operator))._right.abs().max()
-        assert self._starts is not None
+        assert self.memo.starts is not None
         name = f"vector{self.operators.index(operator)}"
-        start = self._starts[1][name]
+        start = self.memo.starts[1][name]
         with torch.autocast(start.device.type, enabled=False):
             linear = LinearMap(operator, start.dtype)
             y, x = power_step(linear, start)
@@ -117,6 +119,16 @@ class Constraint(nn.Module):
             for parameter in self.last.parameters():
                 parameter.div_(constant.to(parameter.dtype))
         self._hook.remove()
+
+
+class _Memo:
+    """What a constraint remembers between forwards. It is no state: what is kept follows from the weights."""
+
+    def __init__(self) -> None:
+        self.cached: tuple[object, float] | None = None
+        """c in evaluation, and the state of the weights that it belongs to."""
+        self.starts: tuple[object, dict[str, Tensor]] | None = None
+        """The singular vectors before the step in training, and the state of the weights at which it was made."""
 
 
 class Constrained:

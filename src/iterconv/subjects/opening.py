@@ -12,9 +12,8 @@ from typing import Any
 from torch import nn
 
 from iterconv import data
-from iterconv.adapters import adapt
 from iterconv.adapters.outputs import is_causal
-from iterconv.batches import inputs_of
+from iterconv.batches import adapted_to, inputs_of
 from iterconv.errors import InputError, OptionError, line_of
 from iterconv.options import Reference
 from iterconv.stages import is_staged
@@ -97,7 +96,7 @@ def open_subject(name: str, options: ModelOptions) -> Subject:
             raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
         staged = model
     else:
-        staged = adapt(model, inputs_of(first, model), stages=list(options.stages) or None, output=output)
+        staged = adapted_to(model, inputs_of(first, model), stages=list(options.stages) or None, output=output)
         note = f"{note}\n{staged!r}"
     own = kind not in _KINDS and options.data is None
     size = None if own else options.batch_size
