@@ -13,6 +13,8 @@ Nothing here knows the package. What `patched` returns defines the truth:
   block itself had an argument of the same shape. If the first tensor of the result is no stream, it is one with
   the first argument of its shape that belongs to none (so where something happens between all blocks), and with all
   arguments that are the same tensor at every place.
+- Forward hooks that a library put on its own blocks (transformers collects hidden states so) fire once for each place,
+  hooks of anybody else once for each application of a block.
 - Blocks that each make a tuple of tensors in the shapes of as many of their first arguments hand on all of them.
 - Where a block's result holds more than streams, a dropped block is run on its input for the rest, without its hooks.
 """
@@ -64,6 +66,26 @@ class Patch:
         self.own = []  # the arguments of each place, as the model gave them in this pass
 
     def __call__(self, block, arguments):
+        library, kept = type(block).__module__.split(".")[0], {}
+        for each in self.blocks:
+            kept[each] = dict(each._forward_hooks)
+            for key, hook in kept[each].items():
+                if library != "__main__" and hook.__module__.split(".")[0] == library:
+                    del each._forward_hooks[key]
+        try:
+            result = self.executed(block, arguments)
+        finally:
+            for each, hooks in kept.items():
+                own = {key: hook for key, hook in hooks.items() if key not in each._forward_hooks}
+                each._forward_hooks.clear()
+                each._forward_hooks.update(hooks)
+                kept[each] = own
+        for hook in kept[block].values():  # the library's own see what a place makes
+            changed = hook(block, arguments[0], result)
+            result = result if changed is None else changed
+        return result
+
+    def executed(self, block, arguments):
         place = len(self.own)
         self.own.append(mapped(lambda _, leaf: leaf, arguments))
         elements = [index for index, at in zip(self.path, self.places, strict=True) if at == place]

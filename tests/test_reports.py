@@ -59,7 +59,7 @@ def test_foreign_files(tmp_path, report):
 
 def test_without_pyarrow_json_is_offered(report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    refused("ending in .json", report.save, tmp_path / "report.parquet")
+    refused("JSON does not", report.save, tmp_path / "report.parquet")
 
 
 @pytest.mark.parametrize("name", ["report.parquet", "report.json"])

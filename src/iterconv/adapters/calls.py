@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -89,7 +89,8 @@ def _rebuild(value: Any, parts: dict[Any, Any]) -> Any:
         return type(value)(parts.values())
     if isinstance(value, Mapping):
         made = type(value)(value)  # type: ignore[call-arg]
-        made.update(parts)  # type: ignore[attr-defined]
+        for key, part in parts.items():  # outputs of transformers have no update
+            made[key] = part  # type: ignore[index]
         return made
     return replace(value, **parts)
 
@@ -144,6 +145,53 @@ def call_itself(module: nn.Module, arguments: Arguments) -> Any:
     """Call a module as if nobody answered for it."""
     kind = type(module).__mro__[1] if HANDLER in module.__dict__ else type(module)
     return kind.__call__(module, *arguments.args, **arguments.kwargs)
+
+
+class HeldHooks:
+    """Hooks that a library of models puts on its own modules, as transformers does to collect hidden states."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.hooks: dict[nn.Module, dict[int, Any]] = {}
+        for module in modules:
+            library = type(module).__module__.partition(".")[0]
+            own = {
+                key: hook
+                for key, hook in module._forward_hooks.items()
+                if library != "__main__" and getattr(hook, "__module__", "").partition(".")[0] == library
+            }
+            if own:
+                self.hooks[module] = own
+
+    def fire(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+        """Show one module's hooks what it returns; gives what they make of it."""
+        for key, hook in self.hooks.get(module, {}).items():
+            with_kwargs = key in module._forward_hooks_with_kwargs
+            made = hook(module, args, kwargs, result) if with_kwargs else hook(module, args, result)
+            result = result if made is None else made
+        return result
+
+
+@contextmanager
+def own_hooks_held(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
+    """Keep a library's own hooks from firing inside, so that they can be fired once for each place.
+
+    They are part of the model, which counts on one entry for each of its blocks, whether the block is left out or
+    repeated. Hooks of anybody else watch the blocks, and fire once for each application.
+
+    Args:
+        modules: The blocks of a stage.
+    """
+    held = HeldHooks(modules)
+    before = {module: dict(module._forward_hooks) for module in held.hooks}
+    try:
+        for module, own in held.hooks.items():
+            for key in own:
+                del module._forward_hooks[key]
+        yield held
+    finally:
+        for module, hooks in before.items():
+            module._forward_hooks.clear()
+            module._forward_hooks.update(hooks)
 
 
 def can_be_answered(module: nn.Module) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from iterconv.adapters.calls import Arguments, Place, call_itself
+from iterconv.adapters.calls import Arguments, Place, call_itself, own_hooks_held
 from iterconv.adapters.find import FoundStage
 from iterconv.adapters.streams import BlockCall, Streams, Values, copies_of, misfit_of
 from iterconv.errors import InputError
@@ -76,23 +76,28 @@ class StagePass:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Execute what the path has at this place."""
-        found, streams = self.stage.found, self.stage.streams
+        found = self.stage.found
         place = len(self.calls)
         self._check(module, place)
         own = Arguments(args, kwargs).without_cache()
         self.calls.append(own)
-        z = streams.entering(own)
         # Behind the last place there is a loop over one and the same module.
         blocks = self._todo.get(place, []) if place < len(found.blocks) else [place] * self._goes_on
+        with own_hooks_held(found.blocks) as held:
+            result = self._execute(module, place, blocks)
+        return held.fire(module, args, kwargs, result)
+
+    def _execute(self, module: nn.Module, place: int, blocks: list[int]) -> Any:
+        found, streams = self.stage.found, self.stage.streams
+        z, result = streams.entering(self.calls[place]), None
         for block in blocks:
-            result = call_itself(
-                found.blocks[min(block, len(found.blocks) - 1)], streams.replaced(self.calls[block], z)
-            )
+            own_module = found.blocks[min(block, len(found.blocks) - 1)]
+            result = call_itself(own_module, streams.replaced(self.calls[block], z))
             z = {**z, **streams.leaving(result)}
         self.end = z[streams.representation]
         if place >= len(found.blocks) - 1:  # what follows may change it in place
             self.end = self.end.clone()
-        return result if blocks else self._hand_on(module, place, own, z)
+        return result if blocks else self._hand_on(module, place, self.calls[place], z)
 
     def _hand_on(self, module: nn.Module, place: int, own: Arguments, z: Values) -> Any:
         """The input in the form of a result.

@@ -3,8 +3,9 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class FoundStage:
     name: str
     blocks: tuple[nn.Module, ...]
     identity_share: float = field(default=math.nan, compare=False)
-    """How much of a small change of their input the blocks pass on, the mean over the blocks."""
+    """How much of a small change of their input the blocks pass on, the median over the blocks."""
 
     def __str__(self) -> str:
         return f"{self.name}: {len(self.blocks)} x {type(self.blocks[0]).__name__}"
@@ -199,7 +200,7 @@ def identity_shares(
         streams: The stages, and what their blocks hand on.
 
     Returns:
-        The mean over the calls of each stage's blocks; NaN where it can't be measured.
+        The median over the calls of each stage's blocks; NaN where it can't be measured.
     """
     owners = {block: stage for stage in reversed(streams) for block in stage.blocks}
     shares: dict[FoundStage, list[float]] = {stage: [] for stage in streams}
@@ -219,9 +220,9 @@ def identity_shares(
                 measuring = False
         return call_itself(module, arguments)
 
-    with calls_answered(dict.fromkeys(owners, handler)):
-        run(model, inputs)
-    return {stage: fmean(found) if found else math.nan for stage, found in shares.items()}
+    with suppress(InputError), calls_answered(dict.fromkeys(owners, handler)):
+        run(model, inputs)  # that it runs is known: it may only mind that blocks are called once more
+    return {stage: median(found) if found else math.nan for stage, found in shares.items()}
 
 
 def _name(parent: str, members: list[tuple[str, nn.Module]], module: nn.Module) -> str:

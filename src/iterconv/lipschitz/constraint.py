@@ -69,8 +69,8 @@ class Constraint(nn.Module):
     memo: "_Memo"
 
     def train(self, mode: bool = True) -> "Constraint":
-        """Switch between training and evaluation; after a switch, c is computed anew."""
-        if mode != self.training:
+        """Switch between training and evaluation; c is computed anew, save by an evaluation that goes on."""
+        if mode or self.training:
             hidden: Any = self.__dict__
             hidden["memo"] = _Memo()
         return super().train(mode)
