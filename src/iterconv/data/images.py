@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iterconv.data.cache import cached, files_of, stamp
 from iterconv.data.decoding import Columns, decode
-from iterconv.errors import InputError, require
+from iterconv.errors import InputError, line_of, require
 from iterconv.hub import offline_if_unreachable
 from iterconv.memory import check_memory
 
@@ -57,7 +57,7 @@ def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
         try:
             splits = datasets.load_dataset(name)
         except Exception as problem:  # noqa: BLE001 - whatever the hub's client raises, the remedy is the same
-            raise InputError(f"can't load {name!r} from the Hugging Face hub ({_reason(problem)}); {remedy}") from None
+            raise InputError(f"can't load {name!r} from the Hugging Face hub ({line_of(problem)}); {remedy}") from None
         prints = [rows._fingerprint for rows in splits.values()]
         return cached([name, prints, *columns], lambda: decode(name, splits, columns))
 
@@ -78,7 +78,7 @@ def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
             splits = datasets.load_dataset(kind, cache_dir=scratch, **files)
         except Exception as problem:  # noqa: BLE001 - whatever their readers raise, the remedy is the same
             raise InputError(
-                f"can't read {path} ({_reason(problem)}); the file may be corrupt, empty or of another layout"
+                f"can't read {path} ({line_of(problem)}); the file may be corrupt, empty or of another layout"
             ) from None
         return decode(str(path), splits, columns)
 
@@ -94,7 +94,7 @@ def _check_size(file: Path) -> None:
             first = next(opened.iter_batches(batch_size=1), None)
     except (OSError, ValueError, pyarrow.ArrowException) as problem:
         raise InputError(
-            f"can't read {file} ({_reason(problem)}); the file may be corrupt or no Parquet file"
+            f"can't read {file} ({line_of(problem)}); the file may be corrupt or no Parquet file"
         ) from None
     if first is not None:
         check_memory(rows * first.nbytes, f"{rows} rows of {file}", "split the file, or use fewer rows")
@@ -113,10 +113,6 @@ def _by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
 def _as_pattern(file: Path) -> str:
     """A file's name with what is special in patterns made plain, as ``datasets`` takes names for patterns."""
     return glob.escape(str(file))
-
-
-def _reason(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:160] or type(problem).__name__
 
 
 @contextmanager
