@@ -328,6 +328,32 @@ def test_trap_3_and_7_in_place_layers_and_batch_norm_leave_no_trace():
     assert model.training and all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+class Tied(nn.Module):
+    """Two stages, of which the second one executes two modules in turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.ModuleList(Residual(nn.Linear(4, 4)) for _ in range(4))
+        one, other = Residual(nn.Linear(4, 4)), Residual(nn.Linear(4, 4))
+        self.b = nn.ModuleList([one, other, one, other])
+
+    def forward(self, x):
+        for block in (*self.a, *self.b):
+            x = block(x)
+        return x
+
+
+def test_groups_of_an_adapted_model_are_checked():
+    torch.manual_seed(0)
+    model = Tied()
+    adapted = ic.adapt(model, torch.randn(3, 4), stages=[list(model.a), list(model.b)])
+    assert adapted.coupling_groups() == [list(model.a), list(model.b)[:2]], "a module that runs twice counts once"
+    assert adapted.coupling_groups(2) == [list(model.a)[2:], list(model.b)[2:]]
+    for first in (3, 7, -1):
+        with pytest.raises(ic.InputError, match=f"first={first} leaves a stage with fewer than two blocks"):
+            adapted.coupling_groups(first)
+
+
 def test_foreign_blocks_can_be_coupled():
     model, inputs = make("language", "bert")
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

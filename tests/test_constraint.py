@@ -52,6 +52,26 @@ def train(net, steps=5):
         optimizer.step()
 
 
+class Named(nn.Module):
+    """Takes its batch by a keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, pixels):
+        return self.net(pixels)
+
+
+def test_adapted_models_and_dictionaries_are_constrained_alike():
+    one, other = Named(), Named()
+    batch = {"pixels": data()[0]}
+    handles = ic.constrain(one, batch, lipschitz=0.5), ic.constrain(ic.adapt(other, batch), batch, lipschitz=0.5)
+    assert torch.equal(one(**batch), other(**batch)) and not torch.equal(one(**batch), Named()(**batch))
+    for handle in handles:
+        assert len(handle.constants) == 3 and (handle.constants.c > 1).all()
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_no_branch_exceeds_mu(trained):
     net = network()

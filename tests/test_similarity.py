@@ -71,3 +71,39 @@ def test_maps_show_their_numbers(tmp_path):
     figure.savefig(tmp_path / "maps.png")
     with pytest.raises(ic.InputError, match="no batches"):
         ic.similarity(make_net(), [])
+
+
+class Encoder(nn.Module):
+    """A transformer that ignores padding and reads out the first token."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        layers = (nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True) for _ in range(3))
+        self.layers = nn.ModuleList(layers)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, input_ids, attention_mask):
+        z = self.embedding(input_ids)
+        for layer in self.layers:
+            z = layer(z, src_key_padding_mask=attention_mask == 0)
+        return self.head(z[:, 0])
+
+
+def test_padding_counts_neither_in_updates_nor_in_distances():
+    torch.manual_seed(0)
+    model = Encoder()
+    ids, mask = torch.randint(20, (4, 6)), torch.ones(4, 6).long()
+    padded = {"input_ids": torch.cat([ids, torch.zeros(4, 10).long()], 1), "attention_mask": mask.new_zeros(4, 16)}
+    padded["attention_mask"][:, :6] = 1
+    alone = {"input_ids": ids, "attention_mask": mask}
+    cosines, distances = [], []
+    for batch in (alone, padded):
+        adapted = ic.adapt(model, batch)
+        table = ic.similarity(adapted, [batch])
+        cosines.append(table[table.kind == "updates"].value.to_numpy())
+        curves = ic.measure(adapted, [batch], reference="predictions", replicates=0).curves
+        distances.append(curves[curves.metric == "distance"].value.to_numpy())
+    assert distances[0].max() > 0.1 and abs(cosines[0]).min() < 0.9
+    assert cosines[1] == pytest.approx(cosines[0], abs=1e-5)
+    assert distances[1] == pytest.approx(distances[0], abs=1e-4)
