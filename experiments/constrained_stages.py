@@ -20,12 +20,12 @@ import torch
 from matplotlib.figure import Figure
 
 from iterconv import lipschitz, measure, paths
-from iterconv.commands import bar
+from iterconv.cli.models import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
-from iterconv.reports import write_atomically
+from iterconv.measuring.report import write_atomically
 from iterconv.studies.cost import estimated_seconds
+from iterconv.studies.executors.local import run_all
 from iterconv.studies.tables import machine
-from iterconv.studies.workers import run_all
 from iterconv.training.config import RunConfig
 from iterconv.training.run import open_run
 

@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import iterconv as ic
-from iterconv.commands import bar
+from iterconv.cli.models import bar
 from iterconv.figures.style import new_figure, paper_style, percent
 from iterconv.figures.style import save as save_figure
-from iterconv.reports import write_atomically
+from iterconv.measuring.report import write_atomically
 from iterconv.studies.tables import machine
 
 EXAMPLES, TESTED, BATCH = 10240, 1200, 64

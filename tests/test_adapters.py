@@ -10,7 +10,8 @@ from torch import nn
 import iterconv as ic
 import zoo
 from iterconv import paths
-from iterconv.adapters import find_stages, next_token, next_tokens
+from iterconv.adapters import find_stages
+from iterconv.tasks.tokens import next_token, next_tokens
 from test_branches import Residual
 
 TIMM = {

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import iterconv as ic
 import zoo
 from iterconv.lipschitz.branches import find_branch, opaque_parts
-from iterconv.lipschitz.layers import ACTIVATIONS, slope
-from iterconv.lipschitz.operators import Operator, converged, estimated
+from iterconv.lipschitz.rules import ACTIVATIONS, slope
+from iterconv.spectral.linear_maps import Operator, converged, estimated
 
 
 def dense_norm(function, shape):

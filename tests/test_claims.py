@@ -10,12 +10,12 @@ import pytest
 from scipy import stats
 
 from iterconv import InputError
-from iterconv.studies import claims
+from iterconv.claims import claims
+from iterconv.claims.claims import CLAIMS
+from iterconv.claims.findings import always, between, chosen, correlation, differences, slopes
+from iterconv.claims.verdicts import describe, judge, judge_all, scale_of, verdict_table
 from iterconv.studies.catalogue import CONDITIONS
-from iterconv.studies.claims import CLAIMS
-from iterconv.studies.findings import always, between, chosen, correlation, differences, slopes
 from iterconv.studies.tables import Tables, prediction_indices
-from iterconv.studies.verdicts import describe, judge, judge_all, scale_of, verdict_table
 from iterconv.training.config import RunConfig
 
 SEEDS = 4

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from iterconv import data
-from iterconv.cli import main
+from iterconv.cli.main import main
 
 TINY = ["--data", "digits", "--width", "4", "--blocks", "2", "--epochs", "1", "--samples", "100"]
 
@@ -181,7 +181,7 @@ def test_paths_are_not_taken_for_markup_and_finished_runs_say_so(capsys, tmp_pat
 
 
 def test_a_bar_leaves_no_trace_above_an_error(capsys):
-    from iterconv.terminal import bar
+    from iterconv.cli.console import bar
 
     with pytest.raises(RuntimeError), bar("steps", 10) as advance:
         advance(5)
@@ -194,8 +194,8 @@ def test_version_examples_and_recipes(capsys):
         with pytest.raises(SystemExit) as leaving:
             main(arguments)
         assert leaving.value.code == 0 and says in capsys.readouterr().out
-    from iterconv.cli import COMMANDS
-    from iterconv.parsing import EXAMPLES, parse
+    from iterconv.cli.main import COMMANDS
+    from iterconv.cli.parsing import EXAMPLES, parse
 
     assert set(EXAMPLES) == set(COMMANDS)
     for name, example in EXAMPLES.items():
@@ -207,8 +207,8 @@ def test_only_what_goes_on_says_so_after_ctrl_c(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("iterconv.commands.describe_data", interrupted)
-    monkeypatch.setattr("iterconv.commands.train", interrupted)
+    monkeypatch.setattr("iterconv.cli.runs.describe_data", interrupted)
+    monkeypatch.setattr("iterconv.cli.runs.train", interrupted)
     assert main(["data", "digits"]) == 130
     assert capsys.readouterr().err == "iterconv: stopped\n"
     assert main(["train"]) == 130

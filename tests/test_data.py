@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from iterconv import InputError, data
-from iterconv import hub as iterconv_hub
 from iterconv.data import decoding
+from iterconv.data import hub as iterconv_hub
 from iterconv.data.dataset import PADDING, crop_and_flip
 from iterconv.data.splits import balanced, stratified
 

@@ -13,7 +13,7 @@ from torch import nn
 import iterconv as ic
 import patched
 from foreign_models import MODELS
-from iterconv.paths import evaluate, full_route
+from iterconv.paths.evaluate import evaluate, full_route
 from own_models import OWN
 
 ALL = {**{f"own/{name}": make for name, make in OWN.items()}, **MODELS}
@@ -54,7 +54,7 @@ def compared(name):
     full = full_route(adapted.stages)
     for number, stage in enumerate(adapted.stages):
         routes = [(*full[:number], path, *full[number + 1 :]) for path in paths_of(len(stage.blocks))]
-        with ic.stages.untouched(original):
+        with ic.paths.untouched(original):
             outcomes = {route: outcome.output for route, outcome in evaluate(adapted, [full, *routes], inputs)}
         for route in [full, *routes]:
             with without_fast_path():
@@ -240,7 +240,7 @@ def test_two_evaluations_at_a_time_know_nothing_of_each_other():
     adapted = ic.adapt(model, inputs)
     full = full_route(adapted.stages)
     routes = [full, *((*full[:-1], path) for path in paths_of(len(full[-1])))]
-    with ic.stages.untouched(model):
+    with ic.paths.untouched(model):
         alone = [list(evaluate(adapted, routes, batch)) for batch in batches]
         together = zip(*(evaluate(adapted, routes, batch) for batch in batches), strict=True)
         for one, other, *found in zip(*alone, *zip(*together, strict=True), strict=True):
@@ -254,7 +254,7 @@ def test_hooks_of_the_user_fire_once_for_each_application():
         block.register_forward_hook(lambda *_: fired.append(1))
     adapted = ic.adapt(model, inputs)
     fired.clear()
-    with ic.stages.untouched(model):
+    with ic.paths.untouched(model):
         recording = adapted.bind(inputs)
         assert len(fired) == 3
         recording.whole(((0, 2, 2, 2), (0, 1, 2)))

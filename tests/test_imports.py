@@ -10,6 +10,7 @@ import pytest
 
 import iterconv
 import iterconv.errors
+from iterconv.errors import require
 
 MEASURING = """
 import sys
@@ -28,7 +29,7 @@ ic.verify(net, net, torch.randn(2, 1, 8, 8))
 """
 OPTIONAL = [
     "datasets", "jinja2", "lightning_fabric", "matplotlib", "PIL", "pyarrow", "rich", "safetensors", "sklearn",
-    "scipy", "tyro", "jaxtyping", "beartype",
+    "scipy", "tyro", "beartype",
 ]  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def test_measuring_needs_torch_numpy_and_pandas_only(tmp_path):
 
 HELP = """
 import sys
-from iterconv.cli import main
+from iterconv.cli.main import main
 try:
     main(["--help"])
 finally:
@@ -139,11 +140,11 @@ def test_a_library_that_is_there_but_broken_is_told_with_its_own_text(tmp_path, 
     (tmp_path / "broken.py").write_text("raise ImportError('libfoo.so.3: wrong ELF class')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(iterconv.InputError, match="broken can't be imported .libfoo.so.3: wrong ELF class"):
-        iterconv.errors.require("broken", "a test")
+        require("broken", "a test")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    code = "import sys; from iterconv.cli import main; sys.exit(main(['reproduce', '--list']))"
+    code = "import sys; from iterconv.cli.main import main; sys.exit(main(['reproduce', '--list']))"
     done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     done.stdout.close()
     assert (done.wait(), done.stderr.read()) == (0, "")

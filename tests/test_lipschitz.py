@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import iterconv as ic
 from iterconv.lipschitz import ConvolutionNorms, operator_norms
-from iterconv.lipschitz.norms import power_iteration, random_maps
+from iterconv.spectral.convolutions import power_iteration, random_maps
 
 
 def dense(kernel, size, left=None, right=None):

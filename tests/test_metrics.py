@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from iterconv import metrics
+from iterconv.tasks import metrics
 
 
 def test_class_errors_and_cross_entropy():

@@ -6,7 +6,7 @@ from torch import nn
 
 import iterconv as ic
 from iterconv import paths
-from iterconv.stages import untouched
+from iterconv.paths.untouched import untouched
 
 FULL = {1: ((0, 1, 2, 3),), 2: ((0, 1, 2, 3), (0, 1, 2, 3))}
 

@@ -3,8 +3,8 @@ import shlex
 from pathlib import Path
 
 import zoo
-from iterconv.cli import COMMANDS, main
-from iterconv.parsing import parse
+from iterconv.cli.main import COMMANDS, main
+from iterconv.cli.parsing import parse
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -63,7 +63,7 @@ def test_every_command_can_be_given(tmp_path, monkeypatch, capsys):
 def test_the_first_command_says_how_to_go_without_the_network(capsys, monkeypatch):
     zoo.timm_model("resnet18")  # skips where the extra is missing
     [line] = [line for line in commands() if "timm:resnet50" in line]
-    monkeypatch.setattr("iterconv.hub._reachable", lambda *_: False)
+    monkeypatch.setattr("iterconv.data.hub._reachable", lambda *_: False)
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     assert main(line) == 2
     last = capsys.readouterr().err.splitlines()[-1]

@@ -7,7 +7,7 @@ import iterconv as ic
 import zoo
 from foreign_models import MODELS
 from iterconv.adapters.rebuild import rebuilt
-from iterconv.paths import evaluate, full_route
+from iterconv.paths.evaluate import evaluate, full_route
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -64,7 +64,7 @@ def test_every_kind_of_configuration_follows_or_is_refused(name, tmp_path):
         except ic.InputError as problem:
             assert "\n" not in str(problem) and "iterconv.paths.evaluate" in str(problem)
             continue
-        with ic.stages.untouched(adapted):
+        with ic.paths.untouched(adapted):
             [(_, outcome)] = evaluate(adapted, [route], batch)
         small.save_pretrained(tmp_path / str(number))
         again = type(small).from_pretrained(tmp_path / str(number)).eval()

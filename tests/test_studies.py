@@ -17,25 +17,19 @@ import torch
 
 from damage import denied
 from iterconv import InputError, data
-from iterconv.cli import _interruptible, main
+from iterconv.cli.main import _interruptible, main
+from iterconv.cli.studies import dry_run, list_studies, reproduce, write_report
 from iterconv.data import sources
 from iterconv.data.dataset import Split
 from iterconv.data.sources import Source
 from iterconv.models.toy import forward_model, iterative_algorithm
-from iterconv.studies import catalogue, workers
+from iterconv.studies import catalogue
 from iterconv.studies.catalogue import Scale, Setting, find_scale, find_studies, unique_runs
-from iterconv.studies.cost import cost, estimated_gpu_seconds, estimated_seconds
-from iterconv.studies.inverse import TRACED, ToyRun, perturbed, toy_runs
-from iterconv.studies.reproduce import (
-    dry_run,
-    duration,
-    gather,
-    list_studies,
-    reproduce,
-    unfinished,
-    write_report,
-)
+from iterconv.studies.cost import cost, duration, estimated_gpu_seconds, estimated_seconds
+from iterconv.studies.executors import local as workers
+from iterconv.studies.runs import gather, unfinished
 from iterconv.studies.tables import Tables
+from iterconv.studies.toy import TRACED, ToyRun, perturbed, toy_runs
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.run import complete

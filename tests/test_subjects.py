@@ -14,9 +14,10 @@ from torch import nn
 
 import iterconv as ic
 import zoo
-from iterconv.cli import main
-from iterconv.subjects import feeding, open_subject
-from iterconv.subjects.options import ModelOptions
+from iterconv.cli.main import main
+from iterconv.zoo import inputs as feeding
+from iterconv.zoo.model_options import ModelOptions
+from iterconv.zoo.open_model import open_model
 from test_cli import TINY, refused
 
 MODULE = """
@@ -131,9 +132,7 @@ def test_a_plan_that_shares_weights(here):
 def test_timm_models_see_images_as_they_were_trained_on(here, capsys):
     model, _ = zoo.timm_model("resnet18", in_chans=1)
     torch.save(model.state_dict(), "weights.pt")
-    subject = open_subject(
-        "timm:resnet18", ModelOptions(data="digits", weights="weights.pt", examples=20, batch_size=8)
-    )
+    subject = open_model("timm:resnet18", ModelOptions(data="digits", weights="weights.pt", examples=20, batch_size=8))
     inputs, targets = subject.batches[0]
     assert inputs.shape == (8, 1, 224, 224) and len(targets) == 8 and subject.reference == "labels"
     assert len(subject.batches) == 3 and len(subject.batches[-1][1]) == 4
@@ -141,7 +140,7 @@ def test_timm_models_see_images_as_they_were_trained_on(here, capsys):
         assert torch.equal(subject.model.model.get_parameter(name), parameter)
     options = ModelOptions(data="digits", weights="none", examples=6, stages=("layer2",))
     with pytest.raises(ic.InputError, match="makes .* of .*name runs that keep the shape"):
-        open_subject("timm:resnet18", options)
+        open_model("timm:resnet18", options)
     arguments = ["--data", "digits", "--weights", "none", "--examples", "8", "--extra-evaluations", "1"]
     assert main(["measure", "timm:resnet18", *arguments, "--replicates", "0"]) == 0
     assert "its 1000 outputs are not the 10 classes, so its own predictions" in capsys.readouterr().out
@@ -154,7 +153,7 @@ def test_language_models_are_measured_by_their_next_tokens_and_planned(here, lan
     report = ic.Report.load("gpt2-labels.parquet")
     assert report.options["resampled_units"] == 40 and report.options["examples"] == 40 * 4
     assert main(["plan", "hf:gpt2", "--data", "texts.txt", "--batch-size", "10", "--keep", "2", "--save", "small"]) == 0
-    smaller = open_subject("hf:small", ModelOptions(data="texts.txt"))
+    smaller = open_model("hf:small", ModelOptions(data="texts.txt"))
     assert len(smaller.model.stages[0].blocks) == 2
 
 
@@ -164,18 +163,18 @@ def test_bare_encoders_are_measured_by_their_embeddings(here, capsys):
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
     transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=16, patch_size=8)).save_pretrained("encoder")
-    subject = open_subject("hf:encoder", ModelOptions(data="digits", examples=30, batch_size=16))
+    subject = open_model("hf:encoder", ModelOptions(data="digits", examples=30, batch_size=16))
     report = ic.measure(subject.model, subject.batches, replicates=0)
     assert report.intact_error == 0 and report.options["chance"] == pytest.approx(29 / 30)
     assert batch["pixel_values"].shape[1] == subject.batches[0][0]["pixel_values"].shape[1] == 3
 
 
 def test_half_precision_takes_single_precision_batches(here):
-    subject = open_subject("users_own:both", ModelOptions(precision="bfloat16"))
+    subject = open_model("users_own:both", ModelOptions(precision="bfloat16"))
     report = ic.measure(subject.model, subject.batches, replicates=0)
     plan = ic.plan(subject.model, subject.batches, budget=2)
     assert next(subject.model.parameters()).dtype == torch.bfloat16
-    whole = ic.measure(open_subject("users_own:both", ModelOptions()).model, subject.batches, replicates=0)
+    whole = ic.measure(open_model("users_own:both", ModelOptions()).model, subject.batches, replicates=0)
     assert report.curves.value.notna().all() and len(plan.frontier) == 3
     difference = (report.curves.value - whole.curves.value).abs()[whole.curves.metric == "cross_entropy"]
     assert 0 < difference.max() < 0.1
@@ -237,7 +236,7 @@ def test_bad_libraries_words_get_one_line(capsys, here, language_model, argument
 
 
 def test_tokens_of_a_sequence_are_resampled_together():
-    from iterconv.measurement import resampled_means
+    from iterconv.measuring.bootstrap import resampled_means
 
     rng = np.random.default_rng(0)
     units = np.array([4, 4, 4, 7, 7, 9])
@@ -285,7 +284,7 @@ def test_a_smaller_run_is_opened_by_its_file_alone(here, capsys):
     frontier = pd.read_csv(here / "run" / "plan-blocks.csv")
     shutil.rmtree("run")
     assert reopened(capsys)[:2] == ["measure", "small.safetensors"]
-    subject = open_subject("small.safetensors", ModelOptions())
+    subject = open_model("small.safetensors", ModelOptions())
     subject.model.eval()
     assert sum(len(stage.blocks) for stage in subject.model.stages) == 5
     wrong = [(subject.model(x).argmax(1) != y).float() for x, y in list(subject.batches)[1::2]]
@@ -344,11 +343,11 @@ def test_labels_that_are_not_there_are_not_taken_for_labels(here, capsys):
     model.save_pretrained("classifier")
     rows = pd.DataFrame({"sentence": ["token1 the end", "token2 the end"] * 4, "label": -1})
     rows.to_csv("glue.csv", index=False)
-    subject = open_subject("hf:classifier", ModelOptions(data="glue.csv"))
+    subject = open_model("hf:classifier", ModelOptions(data="glue.csv"))
     assert subject.reference == "predictions"
     assert ic.measure(subject.model, subject.batches, reference="predictions", replicates=0).intact_error == 0
     rows.assign(label=[0, 1] * 4).to_csv("known.csv", index=False)
-    assert open_subject("hf:classifier", ModelOptions(data="known.csv")).reference == "labels"
+    assert open_model("hf:classifier", ModelOptions(data="known.csv")).reference == "labels"
 
 
 def test_texts_are_looked_for_in_all_rows(here):
@@ -372,7 +371,7 @@ def test_texts_are_looked_for_in_all_rows(here):
 def test_a_plan_is_refused_before_the_search(here, capsys, monkeypatch, arguments, says):
     (here / "folder.safetensors").mkdir()
     (here / "folder.csv").mkdir()
-    monkeypatch.setattr("iterconv.planning._Errors", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr("iterconv.measuring.planning._Errors", lambda *_: pytest.fail("searched"))
     before = sorted(here.rglob("*"))
     saving = ["--save", "s.safetensors"] if "--keep" in arguments and "--save" not in arguments else []
     line = refused(capsys, "plan", "users_own:both", *arguments, *saving)
@@ -394,6 +393,6 @@ def test_a_report_onto_a_folder_or_a_full_disk(here, capsys, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("iterconv.reports.write_atomically", full)
+    monkeypatch.setattr("iterconv.measuring.report.write_atomically", full)
     line = refused(capsys, "measure", "users_own:both", "--out", "p.json", "--replicates", "0")
     assert line == "iterconv: can't write p.json (No space left on device); make room, or name another file"

@@ -19,7 +19,7 @@ from safetensors.torch import save as to_bytes
 
 from damage import denied, one_bit_flipped
 from iterconv import InputError, data, measure
-from iterconv.reports import Report
+from iterconv.measuring.report import Report
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder

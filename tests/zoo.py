@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import iterconv as ic
-from iterconv.subjects.libraries import library
+from iterconv.zoo.libraries import library
 
 
 def torchvision():

@@ -17,7 +17,7 @@ def main() -> int:
     except InputError as problem:
         print(f"iterconv: {problem}", file=sys.stderr)
         return 2
-    from iterconv.cli import main as run
+    from iterconv.cli.main import main as run
 
     return run()
 

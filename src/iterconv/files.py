@@ -10,8 +10,9 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,3 +188,37 @@ def read_tensors(path: Path, missing: str | None = None, again: str = "make it a
         return dict(require("safetensors.torch", "reading tensors").load(contents))
     except problems:
         raise InputError(f"{path} is damaged; delete it and {again}") from None
+
+
+def require_folder(path: Path, option: str = "--out") -> None:
+    """Make a folder, or raise ``InputError`` where that can't be done or nothing can be written there."""
+    _probe(path, "", path, option)
+
+
+def require_file(path: Path, option: str = "--out") -> None:
+    """Make a file's folder, or raise ``InputError`` where no such file can be written; it is left as it is."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{option} {path} is a folder; name a file")
+    except OSError:  # a name that is too long, or a folder that can't be entered, as told below
+        pass
+    _probe(path.parent, f".{path.name}.", path, option)
+
+
+def _probe(folder: Path, prefix: str, path: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=prefix) as file:  # permissions alone don't tell
+            file.write(b" " * 4096)
+            file.flush()
+    except OSError as problem:
+        raise InputError(f"can't write to {path} ({problem.strerror}); choose another {option}") from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file that can't be written, as ``write_atomically`` names a hidden one or none."""
+    try:
+        yield
+    except OSError as problem:
+        raise InputError(f"can't write {path} ({problem.strerror}); make room, or name another file") from None

@@ -12,23 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterconv.adapters.calls import (
-    Arguments,
-    caches_off,
-    call,
-    call_itself,
-    calls_answered,
-    named_arguments,
-    tensors_in,
-)
+from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, named_arguments
 from iterconv.adapters.drive import Driven
 from iterconv.adapters.find import FoundStage, find_stages, identity_shares, named_stages, run
-from iterconv.adapters.outputs import Output, is_causal, logits, next_token, rows_of, sequences, without_padding
 from iterconv.adapters.recording import Recording, outside_of
 from iterconv.adapters.streams import BlockCall
 from iterconv.errors import InputError
-from iterconv.paths import Outcome, Route, evaluate_bound, full_route
-from iterconv.stages import coupling_groups, rejections_in_a_line, untouched, verify
+from iterconv.paths.contract import coupling_groups
+from iterconv.paths.evaluate import Outcome, evaluate_bound, full_route, verify
+from iterconv.paths.families import Route
+from iterconv.paths.untouched import rejections_in_a_line, untouched
+from iterconv.tasks.nested import tensors_in
+from iterconv.tasks.outputs import Output, logits, without_padding
+from iterconv.tasks.tokens import is_causal, next_token, rows_of, sequences
 
 
 def adapt(model: Any, inputs: Any, *, stages: Any = None, output: Output | None = None) -> "AdaptedModel":

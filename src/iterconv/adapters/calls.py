@@ -1,22 +1,20 @@
-"""Calls of modules: their tensors by place, calls that are answered by somebody else, batches as arguments."""
+"""Calls of modules: calls that are answered by somebody else, batches as arguments."""
 
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iterconv.stages import HANDLER
+from iterconv.paths.untouched import HANDLER
+from iterconv.tasks.nested import Place, tensors_in, with_tensors
 
 CACHES = ("past_key_values", "past_key_value", "layer_past", "past_kv")
 """Arguments by which blocks of language models keep what they attended to; a repeated block would attend to itself."""
-
-Place = tuple[Any, ...]
-"""Where a tensor stands in a nested structure: indices, keys and field names from the outside in."""
 
 
 @dataclass(frozen=True)
@@ -40,69 +38,6 @@ class Arguments:
         if "use_cache" in self.kwargs:
             off["use_cache"] = False
         return Arguments(self.args, {**self.kwargs, **off})
-
-
-def tensors_in(value: Any) -> dict[Place, Tensor]:
-    """All tensors in tuples, lists, mappings and dataclasses, however nested, by place."""
-    return {place: leaf for place, leaf in leaves_in(value).items() if isinstance(leaf, Tensor)}
-
-
-def leaves_in(value: Any) -> dict[Place, Any]:
-    """Whatever is in tuples, lists, mappings and dataclasses, however nested, by place; what is None is left out."""
-    if value is None:
-        return {}
-    if not isinstance(value, (tuple, list, Mapping)) and not (is_dataclass(value) and not isinstance(value, type)):
-        return {(): value}
-    return {(key, *rest): leaf for key, part in _parts(value) for rest, leaf in leaves_in(part).items()}
-
-
-def with_tensors(value: Any, tensors: Mapping[Place, Any]) -> Any:
-    """A structure of the same form with something else at some places.
-
-    Args:
-        value: Tuples, lists, mappings and dataclasses, however nested.
-        tensors: What to put there by place.
-    """
-    if () in tensors:
-        return tensors[()]
-    changed: dict[Any, dict[Place, Any]] = {}
-    for (key, *rest), tensor in tensors.items():
-        changed.setdefault(key, {})[tuple(rest)] = tensor
-    if not changed:
-        return value
-    return _rebuild(value, {key: with_tensors(part, changed.get(key, {})) for key, part in _parts(value)})
-
-
-def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(value, (tuple, list)):
-        yield from enumerate(value)
-    elif isinstance(value, Mapping):
-        yield from value.items()
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from ((field.name, getattr(value, field.name)) for field in fields(value))
-
-
-def _rebuild(value: Any, parts: dict[Any, Any]) -> Any:
-    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
-        return type(value)(*parts.values())
-    if isinstance(value, (tuple, list)):
-        return type(value)(parts.values())
-    if isinstance(value, Mapping):
-        made = type(value)(value)  # type: ignore[call-arg]
-        for key, part in parts.items():  # outputs of transformers have no update
-            made[key] = part  # type: ignore[index]
-        return made
-    return replace(value, **parts)
-
-
-def clone(value: Any) -> Any:
-    """A structure of the same form with copies of its tensors, which in-place operations don't reach."""
-    return with_tensors(value, {place: tensor.clone() for place, tensor in tensors_in(value).items()})
-
-
-def first_tensor(value: Any) -> Any:
-    """The first tensor in a nested structure; None if there is none."""
-    return next(iter(tensors_in(value).values()), None)
 
 
 Handler = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]

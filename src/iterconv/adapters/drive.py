@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from iterconv.adapters.calls import Arguments, Place, call_itself, own_hooks_held
+from iterconv.adapters.calls import Arguments, call_itself, own_hooks_held
 from iterconv.adapters.find import FoundStage
 from iterconv.adapters.streams import BlockCall, Streams, Values, copies_of, misfit_of
 from iterconv.errors import InputError
-from iterconv.stages import Path
+from iterconv.paths.families import Path
+from iterconv.tasks.nested import Place
 
 MOST_CALLS = 1000
 """How often more than in an ordinary pass a loop over a block may call it before the pass is given up."""

@@ -14,7 +14,7 @@ from torch import nn
 from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, can_be_answered
 from iterconv.adapters.streams import BlockCall, Streams, identity_share
 from iterconv.errors import InputError
-from iterconv.stages import rejections_in_a_line, untouched
+from iterconv.paths.untouched import rejections_in_a_line, untouched
 
 StageNames = Sequence[Any]
 """``"blocks"`` (all children of a module), ``"layer1.1:"`` (those from number 1 on), ``"block*5"`` (one module that is

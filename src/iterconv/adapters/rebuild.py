@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from iterconv.adapters.adapt import AdaptedModel
 from iterconv.adapters.calls import caches_off, call
 from iterconv.adapters.configurations import configurations_of, tell_configurations
-from iterconv.adapters.outputs import is_causal
 from iterconv.errors import InputError
-from iterconv.paths import Path, Route, evaluate
-from iterconv.stages import untouched
+from iterconv.paths.evaluate import evaluate
+from iterconv.paths.families import Path, Route
+from iterconv.paths.untouched import untouched
+from iterconv.tasks.tokens import is_causal
 
 MOST_TOKENS = 8192
 """Sequences that are made longer than a sliding window have no more tokens than this."""

@@ -21,13 +21,14 @@ from iterconv.adapters.calls import (
     call_itself,
     calls_answered,
     can_be_answered,
-    clone,
 )
 from iterconv.adapters.drive import Driven, StagePass
-from iterconv.adapters.outputs import Output
 from iterconv.errors import InputError
-from iterconv.paths import Outcome, Route
-from iterconv.stages import Snapshot
+from iterconv.paths.evaluate import Outcome
+from iterconv.paths.families import Route
+from iterconv.paths.untouched import Snapshot
+from iterconv.tasks.nested import clone
+from iterconv.tasks.outputs import Output
 
 
 class Recording:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterconv.adapters.calls import Arguments, Place, call_itself, first_tensor, leaves_in, tensors_in, with_tensors
-from iterconv.stages import untouched
+from iterconv.adapters.calls import Arguments, call_itself
+from iterconv.paths.untouched import untouched
+from iterconv.tasks.nested import Place, first_tensor, leaves_in, tensors_in, with_tensors
 
 
 @dataclass(frozen=True)

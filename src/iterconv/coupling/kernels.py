@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from iterconv._typing import Float
 from iterconv.errors import check_choice, check_count, check_range
 from iterconv.options import Kernel
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from iterconv._typing import Float, Int, Shaped
 from iterconv.errors import check_count
-from iterconv.metrics import chance_level
+from iterconv.tasks.metrics import chance_level
 
 PADDING = 4
 """Pixels that the augmentation pads on each side before it crops."""

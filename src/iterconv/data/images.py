@@ -12,8 +12,8 @@ from torch import Tensor
 
 from iterconv.data.cache import cached, files_of, stamp
 from iterconv.data.decoding import Columns, decode
+from iterconv.data.hub import offline_if_unreachable
 from iterconv.errors import InputError, line_of, require
-from iterconv.hub import offline_if_unreachable
 from iterconv.memory import check_memory
 
 _SPLITS = {"test": {"test", "testing"}, "validation": {"validation", "valid", "val", "dev"}}

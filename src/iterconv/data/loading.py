@@ -3,8 +3,8 @@
 import os
 
 import torch
+from jaxtyping import Float
 
-from iterconv._typing import Float
 from iterconv.data.dataset import Data, Images, Split
 from iterconv.data.sources import Source, find
 from iterconv.data.splits import balanced, stratified

@@ -14,6 +14,7 @@ import torch
 from iterconv.data.cache import cached
 from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
+from iterconv.data.digitclutter import generate
 from iterconv.data.images import read_hub, read_path
 from iterconv.errors import InputError, require
 from iterconv.files import read_tensors
@@ -79,7 +80,6 @@ CLUTTER_SIZES = (100_000, 10_000)
 
 def _digitclutter(digits: int, _: Columns) -> Source:
     def make() -> dict[str, torch.Tensor]:
-        from iterconv.data.digitclutter import generate
 
         tensors = {"classes": torch.tensor(10)}
         for seed, (split, n) in enumerate(zip(("train", "test"), CLUTTER_SIZES, strict=True)):

@@ -1,9 +1,9 @@
 """Seeded splits that keep the classes' shares."""
 
 import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from iterconv._typing import Int, Shaped
 from iterconv.errors import OptionError
 
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.style import INDEX_NAMES, STAGE_COLOURS, dots, new_figure, paper_style, percent, wide_enough
-from iterconv.reports import Report
 
 FAMILIES = {
     "early read-out": ("Convergence", "evaluated blocks"),
@@ -28,17 +27,19 @@ _FURTHER = {
 }
 
 
-def draw_report(report: Report) -> Figure:
+def draw_report(curves: pd.DataFrame, indices: pd.DataFrame, options: dict[str, Any]) -> Figure:
     """One model: error along each family of perturbations, a line a stage, with intervals.
 
     Args:
-        report: From ``measure``.
+        curves: The curves of a report of ``iterconv.measure``.
+        indices: Its indices.
+        options: Its options, of which ``chance`` and ``reference`` are shown.
 
     Returns:
         The figure.
     """
     with paper_style():
-        errors = report.curves[report.curves.metric == "error"]
+        errors = curves[curves.metric == "error"]
         families = list(dict.fromkeys(errors.perturbation))
         figure = new_figure(9, 2.9 * -(-len(families) // 3))
         panels: list[Axes] = list(figure.subplots(-(-len(families) // 3), 3, sharey=True, squeeze=False).flat)
@@ -47,7 +48,7 @@ def draw_report(report: Report) -> Figure:
         for axes, family in zip(panels, families, strict=False):
             for stage, curve in errors[errors.perturbation == family].groupby("stage"):
                 colour = _stage_colour(stage)
-                label = _stage_label(stage, report.indices, family)
+                label = _stage_label(stage, indices, family)
                 if curve["position"].duplicated().any():  # several blocks are left out at once
                     axes.plot(
                         curve["position"], curve["value"], "o", color=colour, label=label, markersize=3, alpha=0.5
@@ -55,9 +56,9 @@ def draw_report(report: Report) -> Figure:
                     continue
                 axes.plot(curve["position"], curve["value"], color=colour, label=label)
                 axes.fill_between(curve["position"], curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
-            _finish(axes, family, report.options["chance"])
+            _finish(axes, family, options["chance"])
             axes.legend(loc="best")
-        what = "labels" if report.options["reference"] == "labels" else "own predictions"
+        what = "labels" if options["reference"] == "labels" else "own predictions"
         panels[0].set_ylabel(f"error against {what}")
     return figure
 

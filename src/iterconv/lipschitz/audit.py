@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iterconv import paths
-from iterconv.batches import moved, staged
+from iterconv.adapters.staged import as_staged
 from iterconv.errors import InputError, check_count
 from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.lipschitz.constraint import constant_of
-from iterconv.lipschitz.norms import operator_norms
-from iterconv.lipschitz.operators import converged, estimated
-from iterconv.metrics import check_inputs
-from iterconv.stages import untouched
+from iterconv.paths.untouched import untouched
+from iterconv.spectral.convolutions import operator_norms
+from iterconv.spectral.linear_maps import converged, estimated
+from iterconv.tasks.batches import moved
+from iterconv.tasks.metrics import check_inputs
 
 MARGIN = 1e-4
 """How far below 1 a bound has to be: iterated norms approach the true ones from below."""
@@ -59,7 +60,7 @@ def audit(
     """
     iterations = check_count("iterations", iterations, why="measures nothing")
     check_inputs(inputs, 0)
-    adapted, _ = staged(model, [(inputs, None)])
+    adapted, _ = as_staged(model, [(inputs, None)])
     rows: list[dict[str, Any]] = []
     total = sum(len(stage.blocks) for stage in adapted.stages)
     with untouched(adapted):

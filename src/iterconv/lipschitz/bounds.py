@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterconv.lipschitz.operators import Operator
+from iterconv.spectral.linear_maps import Operator
 
 Norm = Callable[[Operator], Any]
 """What gives an operator's norm: a number or a tensor."""

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from iterconv.errors import InputError
 from iterconv.lipschitz.bounds import NOTHING, Constant, Expression, Scale, State, Sum, Times
-from iterconv.lipschitz.layers import (
+from iterconv.lipschitz.rules import (
     AFFINE_FUNCTIONS,
     AFFINE_LAYERS,
     IDENTITIES,
@@ -28,7 +28,7 @@ from iterconv.lipschitz.layers import (
     slope,
     window_overlap,
 )
-from iterconv.lipschitz.operators import Operator
+from iterconv.spectral.linear_maps import Operator
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from iterconv import paths
-from iterconv.batches import moved
+from iterconv.adapters import AdaptedModel, adapt
 from iterconv.errors import InputError, check_range
 from iterconv.lipschitz.bounds import Constant, Expression, Scale, Sum, Times
 from iterconv.lipschitz.branches import Branch, find_branch
-from iterconv.lipschitz.norms import cast, random_start
-from iterconv.lipschitz.operators import LinearMap, Operator, converged, power_step, precision
-from iterconv.metrics import check_inputs
-from iterconv.stages import untouched
+from iterconv.paths.untouched import untouched
+from iterconv.spectral.convolutions import cast, random_start
+from iterconv.spectral.linear_maps import LinearMap, Operator, converged, power_step, precision
+from iterconv.tasks.batches import moved
+from iterconv.tasks.metrics import check_inputs
 
 STEPS_AT_FIRST = 20
 """Power iterations before training, which makes one a step."""
@@ -187,8 +188,6 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
             not end in a linear layer, convolution or batch norm with weights, or is constrained already, or if that
             layer is shared; then nothing has been changed.
     """
-    from iterconv.adapters import AdaptedModel, adapt
-
     if not isinstance(model, nn.Module):
         raise InputError(f"{type(model).__name__} is not a torch.nn.Module; pass the model itself")
     lipschitz = check_range("lipschitz", lipschitz, "(0, inf)", "the paper has 0.95")

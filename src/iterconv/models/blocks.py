@@ -4,12 +4,12 @@ Source: Lippl et al., Sec. A.3.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iterconv._typing import Float
-from iterconv.lipschitz.norms import power_iteration, random_maps
-from iterconv.stages import Stage
+from iterconv.paths.contract import Stage
+from iterconv.spectral.convolutions import power_iteration, random_maps
 
 Maps = Float[Tensor, "n channels height width"]
 

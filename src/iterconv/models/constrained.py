@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iterconv._typing import Float
-from iterconv.lipschitz.norms import ConvolutionNorms
 from iterconv.models.blocks import Maps, ResidualBlock, ResidualStage
+from iterconv.spectral.convolutions import ConvolutionNorms
 
 
 class ConstrainedStage(ResidualStage):

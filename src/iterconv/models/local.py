@@ -3,10 +3,10 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iterconv._typing import Float
 from iterconv.errors import InputError, check_count, shown
 from iterconv.memory import check_memory
 

@@ -7,7 +7,7 @@ from iterconv.memory import check_memory
 from iterconv.models.blocks import DownsamplingBlock, Head, ResidualBlock, ResidualStage
 from iterconv.models.constrained import ConstrainedStage
 from iterconv.options import Init, Residual
-from iterconv.stages import StagedModel
+from iterconv.paths.contract import StagedModel
 
 
 def resnet(

@@ -6,13 +6,13 @@ Forward model ``x = f(z) = (3/2 z1, 3/4 z2)``; wanted is z from x. Source: Lippl
 from typing import get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iterconv._typing import Float
 from iterconv.errors import InputError
 from iterconv.options import ToyKind
-from iterconv.stages import Stage, StagedModel
+from iterconv.paths.contract import Stage, StagedModel
 
 ALPHAS = (1.5, 0.75)
 RATES = (0.3, 0.8)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from iterconv.claims.verdicts import describe, judge_all, scale_of, verdict_table
 from iterconv.errors import InputError
 from iterconv.figures.style import save
 from iterconv.files import write_atomically
 from iterconv.report.sections import Section, make_section
 from iterconv.studies.catalogue import Scale, Study
 from iterconv.studies.tables import Tables, machine
-from iterconv.studies.verdicts import describe, judge_all, scale_of, verdict_table
 
 
 def render(studies: list[Study], scale: Scale, tables: Tables, root: Path) -> Path:

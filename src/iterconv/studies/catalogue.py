@@ -9,7 +9,7 @@ from typing import Any
 
 from iterconv.errors import InputError
 from iterconv.options import Init, Residual
-from iterconv.studies.inverse import ToyRun, toy_runs
+from iterconv.studies.toy import ToyRun, toy_runs
 from iterconv.training.config import RunConfig
 
 Condition = tuple[Init, float]

@@ -4,8 +4,13 @@ import time
 from dataclasses import dataclass
 from functools import cache
 
-from iterconv.studies.catalogue import Run
-from iterconv.studies.inverse import ToyRun
+import torch
+
+from iterconv.models import resnet
+from iterconv.studies.catalogue import (
+    Run,
+)
+from iterconv.studies.toy import ToyRun
 from iterconv.training.config import RunConfig
 
 TOY_SECONDS = 7.0
@@ -104,10 +109,6 @@ def estimated_gpu_seconds(config: Run) -> float:
 @cache
 def machine_factor() -> float:
     """How many times slower a core of this machine trains than the reference machine's, timed in about a second."""
-    import torch
-
-    from iterconv.models import resnet
-
     network = resnet(16, 4, 1, 3, 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = torch.randn(32, 3, 32, 32), torch.zeros(32, dtype=torch.long)
     times = []
@@ -125,3 +126,16 @@ def machine_factor() -> float:
 
 REFERENCE_STEP = 0.060
 """Seconds of that step on one core of the reference machine (AMD EPYC with AVX-512)."""
+
+
+def duration(runs: list[Run], workers: int) -> str:
+    """The estimated time of runs side by side on the reference machine, in words."""
+    return in_words(sum(estimated_seconds(run) for run in runs) / workers)
+
+
+def in_words(seconds: float) -> str:
+    """A time with its unit."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

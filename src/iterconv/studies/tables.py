@@ -15,9 +15,9 @@ import pandas as pd
 from iterconv.errors import InputError
 from iterconv.files import read, write_atomically
 from iterconv.indices import INDICES, undefined_reason
-from iterconv.reports import Report
+from iterconv.measuring.report import Report
 from iterconv.studies.catalogue import Run
-from iterconv.studies.inverse import ToyRun, toy_table
+from iterconv.studies.toy import ToyRun, toy_table
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 

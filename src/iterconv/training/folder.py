@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from iterconv import files
 from iterconv.errors import InputError
 from iterconv.training.config import RunConfig
@@ -139,8 +141,6 @@ class RunFolder:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write everything that is needed to go on."""
-        import torch
-
         buffer = io.BytesIO(_FIRST_LINE)
         buffer.seek(0, io.SEEK_END)
         torch.save({"run": self.config.hash, **state}, buffer)
@@ -152,8 +152,6 @@ class RunFolder:
         Raises:
             InputError: If the file can't be read, is damaged or of another run.
         """
-        import torch
-
         path = self.path / "checkpoint.pt"
         contents = files.read(path, "run the same command again to start anew")
         if contents is None:

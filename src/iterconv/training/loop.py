@@ -10,11 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 import torch
 
-from iterconv import data, metrics, models
+from iterconv import data, models
 from iterconv.coupling import couple
 from iterconv.errors import InputError, OptionError, require
 from iterconv.files import to_safetensors
-from iterconv.stages import StagedModel, untouched
+from iterconv.paths.contract import StagedModel
+from iterconv.paths.untouched import untouched
+from iterconv.tasks import metrics
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder, damaged_checkpoint
 from iterconv.training.progress import Progress

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from iterconv import metrics
-from iterconv.stages import StagedModel
+from iterconv.paths.contract import StagedModel
+from iterconv.tasks import metrics
 
 ROW = ("epoch", "lr", "train_loss", "train_error", "selection_loss", "selection_error")
 """The columns of the history."""

@@ -13,8 +13,8 @@ from iterconv import data
 from iterconv.coupling import effective_parameter_count
 from iterconv.errors import InputError
 from iterconv.files import read_tensors
-from iterconv.measurement import measure
-from iterconv.stages import StagedModel
+from iterconv.measuring.measurement import measure
+from iterconv.paths.contract import StagedModel
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 from iterconv.training.loop import (

@@ -1,0 +1,71 @@
+"""What commands share: the console, progress bars, tables."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+
+from iterconv.errors import require
+
+require("rich", "the command line")
+from rich.console import Console  # noqa: E402
+from rich.progress import (  # noqa: E402
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to ``cli.main``; rich itself would exit with 1."""
+        raise BrokenPipeError
+
+
+# No markup: paths and names are printed, which may hold brackets and colons.
+console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def show_indices(indices: pd.DataFrame) -> None:
+    """Print indices with intervals, stages as columns numbered from 1 as in the paper, and why some are undefined."""
+    shown = indices.assign(
+        text=[
+            f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.defined else "undefined"
+            for row in indices.itertuples()
+        ]
+    )
+    shown["stage"] = [f"stage {stage + 1}" if stage != "mean" else "mean" for stage in shown.stage]
+    wide = shown.pivot(index="index", columns="stage", values="text")
+    console.print(wide[list(dict.fromkeys(shown.stage))].rename_axis(None, axis=1).to_string())
+    for row in indices[(~indices.defined) & (indices.stage != "mean")].itertuples():
+        console.print(f"{row.index} index of stage {row.stage + 1} is undefined: {row.reason}")
+
+
+@contextmanager
+def bar(what: str, total: float | None) -> Iterator[Any]:
+    """A progress bar with the time left; yields a function that takes how much is done.
+
+    Args:
+        what: What is counted.
+        total: How many there are; where that is not known, it may be told with what is done.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        try:
+            yield lambda done, of=total: progress.update(task, completed=done, total=of)
+        except BaseException:  # what is said of it stands alone
+            progress.live.transient = True
+            progress.update(task, visible=False)
+            raise

@@ -1,0 +1,297 @@
+"""The command line: words to calls, nothing else. Everything heavy is imported when a command runs."""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tyro import conf
+
+from iterconv.cli.parsing import parse
+from iterconv.errors import InputError, OptionError
+from iterconv.options import Debris, Family, Reference, Saves
+from iterconv.training.config import RunConfig
+from iterconv.zoo.model_options import ModelOptions
+
+DEFAULT_ROOT = Path("runs")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one network and measure it; an interrupted run goes on when the same command is given again."""
+
+    run: conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+    out: Path | None = None
+    """The run's folder; runs/<name of the run> by default."""
+    device: str | None = None
+    """cpu, cuda, ...; the accelerator that is there by default."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.cli.runs import train
+
+        return train(self.run, self.out or DEFAULT_ROOT / self.run.name, self.device, stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Measure the indices of a model; prints a table, writes the report and a picture of it."""
+
+    model: conf.Positional[str]
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    out: Path | None = None
+    """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
+    reference: Reference | None = None
+    """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
+    extra_evaluations: int = 16
+    """How often the last block is evaluated again, at most."""
+    further: tuple[Family, ...] = ()
+    """Further ways to perturb the order in which blocks are executed."""
+    replicates: int = 1000
+    """Bootstrap resamples for the intervals; 0 for none."""
+    audit: bool = False
+    """Also bound and measure the Lipschitz constant of every block."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.cli.models import measure_model
+
+        options = {"extra_evaluations": self.extra_evaluations, "replicates": self.replicates, "further": self.further}
+        return measure_model(self.model, self.data_and_model, self.out, self.audit, self.reference, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Plan which blocks of a model to drop or share; prints the frontier, writes it and a picture of it.
+
+    Routes are searched on one half of the batches, and their errors reported on the other half.
+    """
+
+    model: conf.Positional[str]
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    out: Path | None = None
+    """Where the frontier goes (.csv); a picture of it is drawn beside it."""
+    reference: Reference | None = None
+    """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
+    budget: float | None = None
+    """Blocks to be left at least, as a number or a share below 1; a quarter by default."""
+    saves: Saves = "blocks"
+    """blocks are dropped, or weights are shared."""
+    beam: int = 2
+    """Routes that are kept at each step."""
+    keep: int | None = None
+    """Make a smaller model that keeps so many blocks, to be written to --save."""
+    save: Path | None = None
+    """Where the smaller model goes: a folder for transformers models, else a .safetensors file, which measure opens."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.cli.models import plan_model
+
+        share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
+        budget = self.budget if share or self.budget is None else int(self.budget)
+        options = {"budget": budget, "saves": self.saves, "beam": self.beam}
+        return plan_model(self.model, self.data_and_model, self.out, self.keep, self.save, self.reference, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Train what the paper's studies still lack, measure, draw the figures, write the report."""
+
+    studies: conf.Positional[tuple[str, ...]] = ()
+    """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
+    scale: str = "quick"
+    """quick (minutes), small (hours), desk (days) or paper (GPUs)."""
+    out: Path = DEFAULT_ROOT
+    """The folder of runs and reports."""
+    workers: int = field(default_factory=_cores)
+    """Runs side by side, one thread each; the machine's cores by default."""
+    list: bool = False
+    """Show studies, scales and what they cost, and stop."""
+    dry_run: bool = False
+    """Show every run with its cost on this machine and on a GPU, and stop."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.cli.studies import dry_run, list_studies, reproduce
+
+        if self.list and (self.studies or self.scale != "quick"):
+            raise InputError("--list shows all studies and scales; use --dry-run for some of them")
+        if self.list:
+            return list_studies(self.out, self.workers)
+        if self.dry_run:
+            return dry_run(self.studies, self.scale, self.out, self.workers)
+        return reproduce(self.studies, self.scale, self.out, self.workers, stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Draw the figures and write the report again from the runs that are finished."""
+
+    studies: conf.Positional[tuple[str, ...]] = ()
+    """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
+    scale: str = "quick"
+    """quick, small, desk or paper."""
+    out: Path = DEFAULT_ROOT
+    """The folder of runs and reports."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.cli.studies import write_report
+
+        return write_report(self.studies, self.scale, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Judge the paper's 17 claims: supported, contradicted or not testable with the runs that are finished."""
+
+    tables: conf.Positional[Path | None] = None
+    """A folder of tables, as results/small or runs/report-quick/tables; the finished runs of --scale by default."""
+    scale: str = "quick"
+    """quick, small, desk or paper."""
+    out: Path = DEFAULT_ROOT
+    """The folder of runs and reports."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.cli.studies import print_claims
+
+        if self.tables is not None and (self.scale, self.out) != ("quick", DEFAULT_ROOT):
+            raise InputError(f"{self.tables} is a folder of tables; --scale and --out are for finished runs")
+        return print_claims(self.tables, self.scale, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Load a data set and tell what is in it; or make Digitclutter images: iterconv data digitclutter --out FILE."""
+
+    name: conf.Positional[str]
+    """digits, mnist, cifar10, cifar100, digitclutter-5, a folder, a Parquet file, a hub name, a .safetensors file that
+    this command made; or digitclutter, to make one."""
+    digits: int = 5
+    """digitclutter: digits in each image."""
+    n: int = 100_000
+    """digitclutter: how many images."""
+    seed: int = 0
+    """digitclutter: equal seeds make equal images."""
+    debris: Debris | None = None
+    """digitclutter: crops of digits pasted over the images."""
+    font: Path | None = None
+    """digitclutter: a bold font's file; matplotlib's DejaVu Sans Bold by default."""
+    workers: int = field(default_factory=_cores)
+    """digitclutter: processes; the machine's cores by default."""
+    out: Path | None = None
+    """digitclutter: the .safetensors file to write, which train and data take."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Do it."""
+        from iterconv.cli.runs import describe_data, make_digitclutter
+
+        if self.name == "digitclutter":
+            font = str(self.font) if self.font else None
+            return make_digitclutter(self.out, self.n, self.digits, self.seed, self.debris, font, self.workers)
+        if self != Data(name=self.name):
+            raise InputError(f"--digits, --n, ... --out are for digitclutter; {self.name} is only loaded and described")
+        return describe_data(self.name)
+
+
+COMMANDS: dict[str, type] = {
+    "reproduce": Reproduce,
+    "train": Train,
+    "measure": Measure,
+    "plan": Plan,
+    "report": Report,
+    "claims": Claims,
+    "data": Data,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; the process's own by default.
+
+    Returns:
+        The exit code: 0, 1 if some runs failed, 2 for bad input, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: After help (0), and after tyro's complaints about words that can't be parsed (2).
+    """
+    command: Any = None
+    try:
+        command = parse(COMMANDS, list(sys.argv[1:] if arguments is None else arguments))
+        # Only training has state to save first; everything else stops at once.
+        saves = isinstance(command, Train | Reproduce)
+        with _interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
+            code = command(stop)
+            sys.stdout.flush()  # here, where a pipe that was closed is known how to deal with
+            return code
+    except InputError as problem:
+        words = problem.as_typed if isinstance(problem, OptionError) else str(problem)
+        print(f"iterconv: {' '.join(words.split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (MemoryError, RuntimeError) as problem:
+        if not _out_of_memory(problem):
+            raise
+        print("iterconv: out of memory; use a smaller --width, --batch-size or fewer --workers", file=sys.stderr)
+        return 2
+    except OSError as problem:
+        place = f" {problem.filename}" if problem.filename else ""
+        print(f"iterconv: {problem.strerror or problem}{place}; what was saved before is intact", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        goes_on = "; the same command goes on from here" if isinstance(command, Train | Reproduce) else ""
+        print(f"iterconv: stopped{goes_on}", file=sys.stderr)
+        return 130
+
+
+def _out_of_memory(problem: Exception) -> bool:
+    # torch has an error of its own for accelerators only; on the CPU it is a RuntimeError like any other.
+    return isinstance(problem, MemoryError) or re.search(r"allocate memory|out of memory", str(problem)) is not None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn Ctrl-C, SIGTERM and a lost terminal into an event, so that state can be saved first; a second acts at once.
+
+    What the process was told to ignore, as by ``nohup``, stays ignored.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+
+    def request(number: int, frame: object) -> None:
+        stop.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,170 @@
+"""The commands ``measure`` and ``plan``: what they do, and how they show it."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from iterconv import lipschitz
+from iterconv.cli.console import bar, console, show_indices
+from iterconv.errors import InputError, OptionError
+from iterconv.files import require_file, require_folder, write_atomically, writing
+from iterconv.measuring.measurement import measure
+from iterconv.measuring.planning import least_blocks, plan
+from iterconv.measuring.report import known_suffix
+from iterconv.options import Reference
+from iterconv.tasks.batches import first_rows, inputs_of
+from iterconv.zoo.hugging_face import save_beside
+from iterconv.zoo.model_options import ModelOptions
+from iterconv.zoo.open_model import open_model
+from iterconv.zoo.smaller import write
+
+AUDITED = 16
+"""Examples on which the command line measures local constants."""
+
+
+def measure_model(
+    name: str, options: ModelOptions, out: Path | None, audit: bool, reference: Reference | None, **settings: Any
+) -> int:
+    """Measure a trained run or a foreign model, with a bar for its examples; tells the indices, draws the curves.
+
+    Args:
+        name: As for ``iterconv.subjects.open_model``.
+        options: What to measure it on.
+        out: The report's file; ``report-<reference>.parquet`` in a run's folder, or a name of its own, by default.
+        audit: Whether to audit the Lipschitz constants too.
+        reference: What errors are taken against; labels where there are any by default.
+        settings: For ``iterconv.measure``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
+    """
+    opened = open_model(name, options)
+    against = reference or opened.reference
+    out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
+    known_suffix(out)
+    for path in (out, out.with_suffix(".png")):
+        require_file(path)
+    console.print(opened.note)
+    with bar("examples", opened.examples) as advance:
+        report = measure(opened.model, opened.batches, reference=against, progress=advance, **settings)
+    with writing(out):
+        report.save(out)
+    report.plot(out.with_suffix(".png"))
+    show_indices(report.indices)
+    console.print(
+        f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
+        f"{report.options['chance']:.2%} (n = {report.options['examples']})"
+    )
+    console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
+    if audit:
+        inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
+        with bar("blocks", None) as advance:
+            table = lipschitz.audit(opened.model, inputs, progress=advance)
+        table = table.assign(stage=table.stage + 1, block=table.block + 1)  # as everything that is printed
+        console.print(table.to_string(index=False, float_format="{:.3f}".format))
+    return 0
+
+
+def plan_model(
+    name: str,
+    options: ModelOptions,
+    out: Path | None,
+    keep: int | None,
+    save: Path | None,
+    reference: Reference | None,
+    **settings: Any,
+) -> int:
+    """Plan which blocks of a model to drop or share, with a bar for the steps; tells and draws the frontier.
+
+    Args:
+        name: As for ``iterconv.subjects.open_model``.
+        options: What to plan on.
+        out: The frontier's file, .csv; a picture is drawn beside it.
+        keep: A number of blocks on the frontier to make a smaller model of.
+        save: Where that model goes.
+        reference: What errors are taken against; labels where there are any by default.
+        settings: For ``iterconv.plan``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the model or data can't be opened, an option is out of range or a file can't be written.
+    """
+    if (keep is None) != (save is None):
+        raise InputError("--keep and --save belong together: how many blocks to keep, and where to save that model")
+    opened = open_model(name, options)
+    out = out or opened.place / f"{opened.file_stem}-plan-{settings['saves']}.csv".removeprefix("-")
+    _check_places(opened, out, keep, save, settings)
+    console.print(opened.note)
+    with bar("steps", None) as advance:
+        found = plan(
+            opened.model,
+            opened.batches,
+            reference=reference or opened.reference,
+            progress=advance,
+            **settings,
+        )
+    with writing(out):
+        write_atomically(out, found.frontier.to_csv(index=False).encode())
+    with writing(out.with_suffix(".png")):
+        found.plot().savefig(out.with_suffix(".png"))
+    shown = found.frontier.drop(columns="route")
+    console.print(shown.to_string(index=False, float_format="{:.3f}".format))
+    console.print("search_error is on the half of the batches that chose the routes, error on the other half")
+    console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
+    if keep is not None and save is not None:
+        with writing(save):
+            opening = _save(found, keep, save, opened, options)
+        words = shlex.join(["iterconv", "measure", *opening])
+        console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
+    return 0
+
+
+def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:
+    """Refuse before the search what would be refused after it."""
+    if out.suffix != ".csv":
+        raise InputError(f"--out {out} does not name a table; let it end in .csv")
+    for path in (out, out.with_suffix(".png")):
+        require_file(path)
+    if opened.batch_size and len(opened.batches) < 2:
+        problem = "makes one batch of all examples, which can't be halved to search and to report; use a smaller one"
+        raise OptionError("batch_size", opened.batch_size, problem)
+    if keep is None or save is None:
+        return
+    stages = opened.model.stages
+    total = sum(len(stage.blocks) for stage in stages)
+    least = least_blocks(settings["budget"], total)
+    least = least if settings["saves"] == "blocks" else max(least, len(stages))  # weights are shared within a stage
+    if not least <= keep <= total:
+        raise OptionError("keep", keep, f"is out of reach; use {least} to {total}, or another --budget")
+    if _saves_itself(opened.model):
+        require_folder(save, "--save")
+    elif save.suffix != ".safetensors":
+        raise InputError(f"--save {save} does not name a file of weights; let it end in .safetensors")
+    else:
+        require_file(save, "--save")
+
+
+def _saves_itself(model: Any) -> bool:
+    """Whether it is a transformers model, perhaps adapted."""
+    return hasattr(getattr(model, "model", model), "save_pretrained")
+
+
+def _save(found: Any, keep: int, path: Path, opened: Any, options: ModelOptions) -> list[str]:
+    """Write a smaller model; tells the words that measure it."""
+    smaller = found.apply(keep)
+    data = ["--data", options.data] if options.data else []
+    if _saves_itself(opened.model):
+        smaller.save_pretrained(path)
+        save_beside(str(opened.origin.model).removeprefix("hf:"), path)
+        return [f"hf:{path}", *data]
+
+    # Of a foreign model, the stages by name: with other weights, others might be found.
+    stages = [stage.name for stage in getattr(found.model, "found", ())]
+    write(path, smaller, opened.origin.further(stages, found.route(keep)))
+    code = opened.origin.code
+    return [code, "--weights", str(path), *data] if code else [str(path), *data]

@@ -1,0 +1,106 @@
+"""The commands ``train`` and ``data``: what they do, and how they show it."""
+
+import shlex
+import threading
+from pathlib import Path
+
+import torch
+
+from iterconv import data
+from iterconv.cli.console import bar, console, show_indices
+from iterconv.data.digitclutter import generate
+from iterconv.errors import InputError
+from iterconv.files import require_file, to_safetensors, write_atomically, writing
+from iterconv.measuring.report import Report
+from iterconv.options import Debris
+from iterconv.training.config import RunConfig
+from iterconv.training.folder import RunFolder
+from iterconv.training.run import complete
+
+
+def train(config: RunConfig, path: Path, device: str | None, stop: threading.Event) -> int:
+    """Train and measure one run with a bar for its epochs; tells the error and the indices.
+
+    Args:
+        config: The run.
+        path: Its folder.
+        device: A torch device, or None.
+        stop: Set when the user interrupts.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: As ``training.run.complete``.
+    """
+    run = config.resolved()
+    network = f"{run.stages} stage(s) of {run.blocks} blocks, width {run.width}"
+    console.print(f"{network}, on {run.data} for {run.epochs} epochs, in {path}")
+
+    if RunFolder(path, config).finished:
+        result = complete(config, path, device=device, stop=stop)
+        console.print("it was finished before: nothing was left to do")
+    else:
+        with bar("epochs", run.epochs) as advance:
+            result = complete(config, path, device=device, on_epoch=lambda row: advance(int(row["epoch"])), stop=stop)
+    report = Report.load(path / "report.parquet")
+    show_indices(report.indices)
+    console.print(f"test error {result['test_error']:.2%} (n = {result['test_examples']}), everything in {path}")
+    return 0
+
+
+def describe_data(name: str) -> int:
+    """Load a data set and tell its splits, classes and image size.
+
+    Args:
+        name: As for ``iterconv.data.load``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If it can't be loaded.
+    """
+    dataset = data.load(name)
+    height, width = dataset.image_size
+    console.print(
+        f"{name}: {len(dataset.train)} training, {len(dataset.validation)} validation and {len(dataset.test)} test "
+        f"images of {height} x {width} pixels, {dataset.in_channels} channel(s), {dataset.classes} classes, "
+        f"chance {dataset.chance:.1%}"
+    )
+    return 0
+
+
+def make_digitclutter(
+    out: Path | None, n: int, digits: int, seed: int, debris: Debris | None, font: str | None, workers: int
+) -> int:
+    """Make Digitclutter images with a bar, and write them to one file with its checksum.
+
+    Args:
+        out: The file; images, targets, digits, centres and visible shares as ``generate`` returns them.
+        n: How many images.
+        digits: In each image.
+        seed: Of the images.
+        debris: "light", "heavy" or None.
+        font: A font's file, or None.
+        workers: Processes.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If an option is out of range or the file can't be written.
+    """
+    if out is None:
+        raise InputError("--out is missing; name a file for the images that ends in .safetensors")
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out} does not name a file for the images; let it end in .safetensors")
+    require_file(out)
+    with bar("images", n) as advance:
+        made = generate(n, digits, seed=seed, debris=debris, font=font, workers=workers, masks=False, progress=advance)
+    arrays = {name: array for name, array in vars(made).items() if array is not None}
+    with writing(out):
+        write_atomically(out, to_safetensors({name: torch.from_numpy(array) for name, array in arrays.items()}))
+    console.print(f"{n} images of {digits} digits, {made.visible.mean():.0%} of them visible, in {out}")
+    console.print(f"to train on them: {shlex.join(['iterconv', 'train', '--data', str(out)])}")
+    return 0

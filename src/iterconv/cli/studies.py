@@ -1,0 +1,212 @@
+"""The commands ``reproduce``, ``report`` and ``claims``."""
+
+import threading
+import time
+from pathlib import Path
+
+from iterconv.claims.verdicts import describe, judge_all, scale_of
+from iterconv.cli.console import bar, console
+from iterconv.errors import InputError, OptionError
+from iterconv.files import require_folder
+from iterconv.report import render
+from iterconv.studies.catalogue import (
+    SCALES,
+    STUDIES,
+    Run,
+    Scale,
+    Study,
+    find_scale,
+    find_studies,
+    unique_runs,
+)
+from iterconv.studies.cost import duration, estimated_gpu_seconds, estimated_seconds, in_words, machine_factor
+from iterconv.studies.executors.local import run_all
+from iterconv.studies.runs import gather, unfinished
+from iterconv.studies.tables import Tables
+from iterconv.studies.toy import ToyRun
+from iterconv.training.folder import RunFolder
+
+
+def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int, stop: threading.Event) -> int:
+    """Bring studies to their end.
+
+    Args:
+        names: The studies; all of them if empty.
+        scale_name: quick, small, desk or paper.
+        root: The folder of runs and reports.
+        workers: Runs side by side.
+        stop: Set when the user interrupts.
+
+    Returns:
+        The exit code: 1 if runs failed, in which case the report is made from the others.
+
+    Raises:
+        InputError: If a name is unknown, the folder can't be written, the options don't fit, or no run succeeded.
+        KeyboardInterrupt: When interrupted, once all state is saved.
+    """
+    studies, scale = _find(names, scale_name, root, workers)
+    require_folder(root)
+    missing = unfinished(studies, scale, root)
+    if missing:
+        console.print(
+            f"{len(missing)} of {len(unique_runs(studies, scale))} runs to do, {workers} at a time; "
+            f"about {duration(missing, workers)} on cores like the reference machine's"
+        )
+    failed = _train(missing, scale, root, workers, stop) if missing else {}
+    for name, reason in failed.items():
+        console.print(f"failed: {name}: {reason}")
+    write_report(names, scale_name, root)
+    return 1 if failed else 0
+
+
+def _find(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> tuple[list[Study], Scale]:
+    _check_place(root, workers)
+    scale = find_scale(scale_name)
+    return find_studies(names, scale), scale
+
+
+def _check_place(root: Path, workers: int) -> None:
+    if workers < 1:
+        raise OptionError("workers", workers, "is too few; use 1 or more")
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--out {root} is no folder; name one for the runs")
+
+
+def _train(missing: list[Run], scale: Scale, root: Path, workers: int, stop: threading.Event) -> dict[str, str]:
+    # Epochs of big nets take longer: the bar counts estimated seconds, so that the time left is about right.
+    share = {run.name: estimated_seconds(run) / _epochs(run) for run in missing}
+    total = sum(estimated_seconds(run) for run in missing)
+    done, finished, started = 0.0, 0, time.monotonic()
+    with bar("estimated seconds", round(total)) as advance:
+
+        def on_epoch(run: Run) -> None:
+            nonlocal done
+            done += share[run.name]
+            advance(round(done))
+
+        def on_finished(run: Run) -> None:
+            nonlocal finished
+            finished += 1
+            if isinstance(run, ToyRun):
+                on_epoch(run)
+                outcome = "done"
+            else:
+                outcome = f"test error {RunFolder(root / run.name, run).result()['test_error']:.2%}"
+            console.print(f"{finished}/{len(missing)} {run.name}: {outcome}, {time.monotonic() - started:.0f} s")
+
+        # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
+        order = missing if scale.in_order else sorted(missing, key=estimated_seconds, reverse=True)
+        return run_all(order, root, workers=workers, on_epoch=on_epoch, on_finished=on_finished, stop=stop).failed
+
+
+def _epochs(run: Run) -> int:
+    return 1 if isinstance(run, ToyRun) else run.resolved().epochs or 1
+
+
+def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
+    """Draw the figures and write the report from the runs that are finished.
+
+    Args:
+        names: The studies; all of them if empty.
+        scale_name: quick, small, desk or paper.
+        root: The folder of runs and reports.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If a name is unknown, nothing is finished, or a file is damaged or can't be written.
+    """
+    scale = find_scale(scale_name)
+    studies = find_studies(names, scale)
+    path = render(studies, scale, gather(studies, scale, root), root)
+    console.print(f"report in {path}")
+    return 0
+
+
+def list_studies(root: Path, workers: int) -> int:
+    """Print studies and scales with the number of runs, how many are finished, and the estimated time.
+
+    Args:
+        root: The folder of runs.
+        workers: Runs side by side.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If there are no workers, or --out is a file.
+    """
+    _check_place(root, workers)
+    for scale in SCALES.values():
+        everything = list(STUDIES.values())
+        runs = unique_runs(everything, scale)
+        left = unfinished(everything, scale, root)
+        console.print(f"{scale.name}: {scale.summary}")
+        for study in everything:
+            own, lacking = unique_runs([study], scale), unfinished([study], scale, root)
+            counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
+            time_left = duration(lacking, workers)
+            console.print(f"  {study.name:6} {counts}, about {time_left} to go: {study.title}")
+        console.print(
+            f"  all    {len(runs):4} runs (shared ones once), {len(runs) - len(left)} finished, "
+            f"about {duration(left, workers)} to go with {workers} worker(s) on cores like the reference machine's"
+        )
+    return 0
+
+
+def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> int:
+    """Print every run that studies need and what it would cost, and train nothing.
+
+    Args:
+        names: The studies; all of them if empty.
+        scale_name: quick, small, desk or paper.
+        root: The folder of runs.
+        workers: Runs side by side.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If a name is unknown or the options don't fit.
+    """
+    studies, scale = _find(names, scale_name, root, workers)
+    factor = machine_factor()
+    left = unfinished(studies, scale, root)
+    names_left = {run.name for run in left}
+    for run in unique_runs(studies, scale):
+        state = "to do" if run.name in names_left else "finished"
+        here, gpu = in_words(estimated_seconds(run) * factor), in_words(estimated_gpu_seconds(run))
+        console.print(f"{state:8}  about {here} here, {gpu} on a GPU  {run.name}")
+    here = in_words(sum(map(estimated_seconds, left)) * factor / workers)
+    gpu = in_words(sum(map(estimated_gpu_seconds, left)))
+    console.print(
+        f"{len(left)} of {len(unique_runs(studies, scale))} runs to do; about {here} here with {workers} worker(s) "
+        f"(a core of this machine takes {factor:.1f} times the reference machine's time), "
+        f"about {gpu} on one GPU, run after run (assumed, not measured: see studies/cost.py)"
+    )
+    return 0
+
+
+def print_claims(folder: Path | None, scale_name: str, root: Path) -> int:
+    """Judge every claim and print what was found.
+
+    Args:
+        folder: Tables that ``iterconv reproduce`` wrote; None for the finished runs of a scale.
+        scale_name: quick, small or paper.
+        root: The folder of all runs.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If there are no tables or runs, or a file is damaged.
+    """
+    tables = Tables.load(folder) if folder else gather(list(STUDIES.values()), find_scale(scale_name), root)
+    console.print(f"from {scale_of(tables)}")
+    for judgement in judge_all(tables):
+        claim = judgement.claim
+        console.print(f"\n{claim.number}. {judgement.verdict.upper()}: {claim.statement} (Sec. {claim.section})")
+        for finding in judgement.findings:
+            console.print(f"   {finding.verdict}: {describe(finding)}")
+    return 0

@@ -1,0 +1,81 @@
+"""Bootstrap: means over resampled examples or sequences, and their intervals."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iterconv.errors import check_count, check_range
+
+_WEIGHTS_AT_ONCE = 2**24
+"""Bootstrap weights that are in memory together (64 MiB)."""
+
+
+def check_bootstrap(replicates: Any, confidence: Any, seed: Any) -> tuple[int, float, int]:
+    """The options of a bootstrap as plain numbers, or ``InputError``."""
+    replicates = check_count("replicates", replicates, 0)
+    confidence = check_range("confidence", confidence, "(0, 1)", "the default is 0.95")
+    return replicates, confidence, check_count("seed", seed, 0)
+
+
+def resampled_means(
+    rows: NDArray[np.float64], replicates: int, seed: int, units: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Means of each row over all examples (column 0) and over each resample with replacement.
+
+    All rows see the same resamples. Rows that are not finite get no replicates.
+
+    Args:
+        rows: One column an example.
+        replicates: How many resamples.
+        seed: Of the resamples.
+        units: Which unit each column belongs to, from 0, where columns are resampled together (tokens of one
+            sequence, which are not independent).
+    """
+    rng = np.random.default_rng(seed)
+    finite = np.isfinite(rows).all(1)
+    means = np.full((len(rows), 1 + replicates), np.nan)
+    means[:, 0] = rows.mean(1)
+    if units is None:
+        sums, sizes = rows[finite], np.ones(rows.shape[1], dtype=np.int64)
+    else:
+        _, units = np.unique(units, return_inverse=True)
+        order = np.argsort(units, kind="stable")
+        starts = np.flatnonzero(np.diff(units[order], prepend=-1))
+        sums, sizes = np.add.reduceat(rows[finite][:, order], starts, axis=1), np.bincount(units)
+    single, count = sums.astype(np.float32), len(sizes)
+    at_once = max(1, _WEIGHTS_AT_ONCE // count)
+    for first in range(1, 1 + replicates, at_once):
+        several = min(at_once, 1 + replicates - first)
+        drawn = np.array([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(several)])
+        means[finite, first : first + several] = single @ drawn.T.astype(np.float32) / (drawn @ sizes)
+    return means
+
+
+class Units:
+    """Which columns of a measurement belong together, collected batch by batch."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.int64]] = []
+        self._count = 0
+
+    def append(self, model: Any, inputs: Any) -> None:
+        """Note the units of a batch."""
+        found = getattr(model, "units", lambda inputs: None)(inputs)
+        if found is not None:
+            self._parts.append(found.cpu().numpy() + self._count)
+            self._count = int(self._parts[-1].max(initial=self._count - 1)) + 1
+
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """One number a column; None if each column is a unit of its own."""
+        return np.concatenate(self._parts) if self._parts else None
+
+
+def interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """The bootstrap interval of a row of ``resampled_means``; NaN without replicates."""
+    if len(means) == 1 or not np.isfinite(means).all():
+        return math.nan, math.nan
+    low, high = np.quantile(means[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

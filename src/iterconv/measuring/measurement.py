@@ -1,0 +1,267 @@
+"""``measure``: perturb each stage of a model, compare, and report curves and indices with intervals."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from iterconv import paths
+from iterconv.adapters.staged import as_staged
+from iterconv.errors import InputError, OptionError, check_choice, check_count, check_range
+from iterconv.indices import INDICES, undefined_reason
+from iterconv.measuring.bootstrap import Units, check_bootstrap, interval, resampled_means
+from iterconv.measuring.report import Report
+from iterconv.memory import check_memory
+from iterconv.options import Reference
+from iterconv.paths.untouched import untouched
+from iterconv.tasks import metrics
+from iterconv.tasks.batches import pairs
+
+Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
+"""Per-example values of each (stage, path, metric)."""
+
+
+def measure(
+    model: Any,
+    batches: Iterable[Any],
+    *,
+    reference: Reference = "labels",
+    extra_evaluations: int = 16,
+    further: Sequence[str] = (),
+    chance: float | None = None,
+    least_margin: float = 0.05,
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Measure how iterative and how convergent a model is.
+
+    Each stage in turn is read out early, loses one block, and has its last block evaluated again, while the
+    rest of the network stays intact. The model is evaluated in evaluation mode and left exactly as it was.
+
+    Source: Lippl et al., Sec. 3.3 (the indices) and App. B (predictions, cross-entropy, distance).
+
+    Args:
+        model: A model that satisfies the contract of ``iterconv.StagedModel``, with outputs (n, classes); any other
+            module is adapted as ``iterconv.adapt`` does by default.
+        batches: (inputs, targets) pairs; inputs are a tensor, a tuple of arguments or a dictionary of keywords;
+            targets are class numbers (n,) or rows of 0/1 labels (n, classes). A dictionary by itself has its targets
+            under ``labels``; for a causal language model they are its next tokens. Against predictions, batches may
+            be inputs alone; two parts are inputs and targets always, so inputs of two arguments go as ((a, b), None).
+        reference: What errors and cross-entropies are taken against: the ``"labels"``, or the unperturbed
+            model's own ``"predictions"``.
+        extra_evaluations: How often the last block is evaluated again, at most; at least 1.
+        further: Families of paths besides the paper's three, of ``iterconv.paths.FAMILIES``: ``"repetition"``,
+            ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``.
+        chance: The error of guessing, in (0, 1]; from the number of outputs and labels by default.
+        least_margin: An index whose reference error is not this far below chance is undefined.
+        replicates: Bootstrap resamples of the examples; 0 for no intervals.
+        confidence: Of the intervals, in (0, 1).
+        seed: Of the bootstrap.
+        progress: Called after each batch with the number of examples measured so far.
+
+    Returns:
+        The report: curves, indices, how they came about.
+
+    Raises:
+        InputError: If an argument is out of range, the model does not satisfy the contract, the batches are
+            empty, not finite or don't fit the model's outputs.
+    """
+    check_choice("reference", reference, Reference)
+    extra_evaluations = check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
+    if chance is not None:
+        chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
+    least_margin = check_range("least_margin", least_margin, "[0, 1)", "the default is 0.05")
+    replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
+    _check_families(further)
+    model, batches = as_staged(model, batches)
+    # Paths are held one by one, each as long as it is.
+    held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
+    check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
+    families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
+    with untouched(model):
+        values, chance_found, units = _values(model, batches, families, reference, chance, progress)
+    chance = chance_found if chance is None else chance
+    rows = np.stack(list(values.values()))
+    check_memory(8 * len(rows) * (1 + replicates), f"replicates={replicates} of {len(rows)} values", "use fewer")
+    means = dict(zip(values, resampled_means(rows, replicates, seed, units), strict=True))
+    options = {
+        "reference": reference,
+        "chance": chance,
+        "least_margin": least_margin,
+        "replicates": replicates,
+        "confidence": confidence,
+        "seed": seed,
+        "examples": rows.shape[1],
+        "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
+        "block_applications": paths.block_applications(_routes(paths.full_route(model.stages), families), model.stages),
+        "stages": [str(stage) for stage in model.stages] if hasattr(model, "bind") else [],
+    }
+    return Report(
+        _curve_table(families, means, confidence, rows.shape[1]),
+        _index_table(families, means, chance, least_margin, confidence),
+        options,
+    )
+
+
+def _check_families(further: Any) -> None:
+    known = list(paths.FAMILIES)[3:]
+    if not isinstance(further, (tuple, list)) or not all(family in known for family in further):
+        raise OptionError("further", further, f"is unknown; use a list of {', '.join(map(repr, known))}")
+
+
+def _families(num_blocks: int, extra: int, further: Sequence[str]) -> list[paths.Perturbation]:
+    return [
+        *paths.early_readouts(num_blocks),
+        *paths.dropouts(num_blocks),
+        *paths.extra_evaluations(num_blocks, extra),
+        *(perturbation for family in dict.fromkeys(further) for perturbation in paths.FAMILIES[family](num_blocks)),
+    ]
+
+
+def _routes(full: paths.Route, families: list[list[paths.Perturbation]]) -> list[paths.Route]:
+    """The ordinary pass first, then every route in which one stage leaves it."""
+    perturbed = (
+        (*full[:stage], perturbation.path, *full[stage + 1 :])
+        for stage, family in enumerate(families)
+        for perturbation in family
+    )
+    return list(dict.fromkeys(chain([full], perturbed)))
+
+
+def _values(
+    model: Any,
+    batches: Iterable[Any],
+    families: list[list[paths.Perturbation]],
+    reference: str,
+    given: float | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[Values, float, NDArray[np.int64] | None]:
+    routes = _routes(paths.full_route(model.stages), families)
+    columns: dict[tuple[int, paths.Path, str], list[NDArray[np.float64]]] = {}
+    chances: list[float] = []
+    units = Units()
+    examples = 0
+    for number, inputs, targets in pairs(batches, model, reference):
+        for key, column in _batch_values(model, routes, inputs, targets, reference, number, given, chances).items():
+            columns.setdefault(key, []).append(column)
+        examples += len(next(reversed(columns.values()))[-1])
+        units.append(model, inputs)
+        if progress:
+            progress(examples)
+    if not examples:
+        raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    values = {key: np.concatenate(parts) for key, parts in columns.items()}
+    values = {key: column for key, column in values.items() if len(column) == examples}
+    chance = float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
+    return values, chance, units.numbers
+
+
+def _batch_values(
+    model: Any,
+    routes: list[paths.Route],
+    inputs: Any,
+    targets: Any,
+    reference: str,
+    number: int,
+    given: float | None,
+    chances: list[float],
+) -> dict[tuple[int, paths.Path, str], NDArray[np.float64]]:
+    full = routes[0]
+    values: dict[tuple[int, paths.Path, str], NDArray[np.float64]] = {}
+    intact: tuple[Any, ...] = ()
+    predicted: Any = targets
+    rows = getattr(model, "rows", lambda z, count, inputs: z)
+    for route, outcome in paths.evaluate(model, routes, inputs):
+        if route == full:
+            targets = metrics.settled(targets, outcome.output, number)
+            chances.append(metrics.chance_level(targets, outcome.output.shape[1]) if given is None else given)
+            intact = outcome.stage_outputs
+            predicted = metrics.predict(outcome.output, targets)
+            if reference == "predictions":
+                targets = predicted
+        compared = {
+            "error": metrics.error(outcome.output, targets, chances[-1]),
+            "disagreement": metrics.error(outcome.output, predicted, chances[-1]),
+            "cross_entropy": metrics.cross_entropy(outcome.output, targets),
+        }
+        if targets.ndim == 2:
+            compared["exact_error"] = metrics.exact_error(outcome.output, targets, 1.0)
+        left = [stage for stage, path in enumerate(route) if path != full[stage]] or range(len(full))
+        for stage in left:
+            ends = [rows(z, len(outcome.output), inputs) for z in (outcome.stage_outputs[stage], intact[stage])]
+            measured = dict(compared)
+            if all(end is not None for end in ends):  # else their rows are neither examples nor tokens
+                measured["distance"] = metrics.distance(*ends)
+            for metric, column in measured.items():
+                values[stage, route[stage], metric] = column.cpu().double().numpy()
+    return values
+
+
+def _curve_table(
+    families: list[list[paths.Perturbation]], means: Values, confidence: float, examples: int
+) -> pd.DataFrame:
+    rows = []
+    for stage, family in enumerate(families):
+        for perturbation in family:
+            for metric in (m for m in metrics.METRICS if (stage, perturbation.path, m) in means):
+                estimates = means[stage, perturbation.path, metric]
+                low, high = interval(estimates, confidence)
+                rows.append(
+                    {
+                        "stage": stage,
+                        "perturbation": perturbation.family,
+                        "position": perturbation.position,
+                        "path": perturbation.path,
+                        "metric": metric,
+                        "value": float(estimates[0]),
+                        "low": low,
+                        "high": high,
+                        "n": examples,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _index_table(
+    families: list[list[paths.Perturbation]],
+    means: Values,
+    chance: float,
+    least_margin: float,
+    confidence: float,
+) -> pd.DataFrame:
+    rows = []
+    for index in INDICES:
+        per_stage, reasons = [], []
+        for stage, family in enumerate(families):
+            curve = np.stack([means[stage, p.path, "error"] for p in family if p.family == index.family])
+            reason = undefined_reason(index, curve, chance, least_margin, confidence)
+            estimates = np.asarray(index.compute(curve, chance))
+            rows.append(_index_row(stage, index.name, estimates, reason, confidence))
+            per_stage.append(estimates)
+            reasons += [f"stage {stage + 1}: {reason}"] if reason else []
+        with np.errstate(invalid="ignore"):  # infinities of both signs, where an index is undefined
+            mean = np.mean(per_stage, axis=0)
+        rows.append(_index_row("mean", index.name, mean, "; ".join(reasons), confidence))
+    table = pd.DataFrame(rows)
+    return table.astype({"stage": object})
+
+
+def _index_row(
+    stage: int | str, name: str, estimates: NDArray[np.float64], reason: str, confidence: float
+) -> dict[str, Any]:
+    low, high = interval(estimates, confidence) if not reason else (math.nan, math.nan)
+    return {
+        "stage": stage,
+        "index": name,
+        "value": float(estimates[0]) if not reason else math.nan,
+        "low": low,
+        "high": high,
+        "defined": not reason,
+        "reason": reason,
+    }

@@ -1,0 +1,251 @@
+"""``plan``: which blocks to drop or to replace by a neighbour, and at what cost."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import nn
+
+from iterconv import paths
+from iterconv.adapters.rebuild import rebuilt
+from iterconv.adapters.staged import as_staged
+from iterconv.errors import InputError, OptionError, check_choice, check_count, check_number, check_range, require
+from iterconv.measuring.bootstrap import Units, check_bootstrap, interval, resampled_means
+from iterconv.options import Reference, Saves
+from iterconv.paths.untouched import untouched
+from iterconv.tasks import metrics
+from iterconv.tasks.batches import pairs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The best routes found for every number of blocks."""
+
+    model: Any
+    """The staged model, or the adapter of a foreign one."""
+    frontier: pd.DataFrame
+    """One row a number of blocks, from all of them down: ``blocks`` (executed), ``distinct`` (different ones),
+    ``route``, ``search_error`` (on the half that chose the route), ``error`` with ``low`` and ``high`` (on the other
+    half), ``n``."""
+    options: dict[str, Any]
+
+    def route(self, blocks: int) -> paths.Route:
+        """The route with so many blocks: executed ones, or different ones where weights are saved.
+
+        Args:
+            blocks: A number on the frontier.
+
+        Returns:
+            A path for every stage.
+
+        Raises:
+            InputError: If the frontier does not reach it.
+        """
+        column = "blocks" if self.options["saves"] == "blocks" else "distinct"
+        blocks = check_count("blocks", blocks, 0)
+        rows = self.frontier[self.frontier[column] == blocks]
+        if rows.empty:
+            low, high = self.frontier[column].min(), self.frontier[column].max()
+            raise OptionError("blocks", blocks, f"is not on the frontier; use {low} to {high}")
+        return tuple(rows["route"].iloc[0])
+
+    def apply(self, blocks: int) -> nn.Module:
+        """A smaller, ordinary module that executes one route.
+
+        Args:
+            blocks: A number on the frontier.
+
+        Returns:
+            A copy of the model whose containers hold the route's blocks only, in evaluation mode if the model is. A
+            repeated block is one module that is there several times, except in language models, whose blocks are
+            copied as their caches need places of their own.
+
+        Raises:
+            InputError: If the number is not on the frontier, the blocks are not children of one container, or the copy
+                does not reproduce the route.
+        """
+        return rebuilt(self.model, self.route(blocks))
+
+    def coupling_groups(self, blocks: int) -> list[list[nn.Module]]:
+        """Suggested groups for ``iterconv.couple``: blocks that a route replaces, with what replaces them.
+
+        Args:
+            blocks: A number on the frontier of a plan that saves weights.
+
+        Returns:
+            Lists of two or more modules of the original model.
+
+        Raises:
+            InputError: If the number is not on the frontier.
+        """
+        groups = []
+        for stage, path in zip(self.model.stages, self.route(blocks), strict=True):
+            by_block: dict[int, list[nn.Module]] = {}
+            for place, block in enumerate(path):
+                by_block.setdefault(block, []).append(stage.blocks[place])
+            groups += [group for group in by_block.values() if len(group) > 1 and len(path) == len(stage.blocks)]
+        return groups
+
+    def plot(self) -> "Figure":
+        """Draw the frontier."""
+        require("matplotlib", "drawing")
+        from iterconv.figures.planning import draw_plan  # late, as matplotlib is optional
+
+        return draw_plan(self)
+
+
+def plan(
+    model: Any,
+    batches: Iterable[Any],
+    *,
+    budget: Any = None,
+    saves: Saves = "blocks",
+    beam: int = 2,
+    reference: Reference = "labels",
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Search for the routes that lose least when blocks are dropped, or when they borrow a neighbour's weights.
+
+    From the ordinary pass on, every route of the beam is shortened in every possible way (or has each of its blocks
+    replaced by the one before or behind it); the best ``beam`` of all are kept, and so on down to the budget. Routes
+    are chosen on the even-numbered batches and reported on the odd-numbered ones, so that having chosen the best does
+    not flatter it.
+
+    Args:
+        model: As for ``iterconv.measure``; it is left as it was.
+        batches: As for ``iterconv.measure``; two or more.
+        budget: How many blocks are to be left at least, as a number or a share of all; a quarter of them by default.
+        saves: ``"blocks"`` drops blocks, ``"weights"`` keeps their number and shares weights instead.
+        beam: Routes that are kept at each step.
+        reference: As for ``iterconv.measure``.
+        replicates: Bootstrap resamples for the intervals.
+        confidence: Of the intervals.
+        seed: Of the bootstrap.
+        progress: Called after each step with the steps done and all steps.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: If an option is out of range, there are fewer than two batches, or as for ``iterconv.measure``.
+    """
+    check_choice("saves", saves, Saves)
+    check_choice("reference", reference, Reference)
+    beam = check_count("beam", beam, why="keeps no route")
+    replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
+    model, batches = as_staged(model, batches)
+    kept = list(batches)
+    if len(kept) < 2:
+        raise InputError(
+            f"{len(kept)} batch(es) can't be halved, to search on one half and report on the other; use a smaller "
+            "batch size"
+        )
+    full = paths.full_route(model.stages)
+    total = sum(map(len, full))
+    least = least_blocks(budget, total)
+    search = _Errors(model, kept[0::2], reference)
+    chosen: list[tuple[paths.Route, float]] = [(full, float(search.of([full])[0].mean()))]
+    front, tried = [full], {full}
+    steps = total - least
+    for step in range(steps):
+        candidates = [route for route in dict.fromkeys(_shorter(front, saves)) if route not in tried]
+        if not candidates:
+            break
+        tried |= set(candidates)
+        errors = search.of(candidates).mean(1)
+        order = np.argsort(errors, kind="stable")
+        front = [candidates[place] for place in order[:beam]]
+        chosen.append((front[0], float(errors[order[0]])))
+        if progress:
+            progress(step + 1, steps)
+    held_out = _Errors(model, kept[1::2], reference)
+    report = held_out.of([route for route, _ in chosen])
+    means = resampled_means(report, replicates, seed, held_out.units.numbers)
+    rows = []
+    for (route, search_error), row in zip(chosen, means, strict=True):
+        low, high = interval(row, confidence)
+        rows.append(
+            {
+                "blocks": sum(map(len, route)),
+                "distinct": sum(len(set(path)) for path in route),
+                "route": route,
+                "search_error": search_error,
+                "error": float(row[0]),
+                "low": low,
+                "high": high,
+                "n": report.shape[1],
+            }
+        )
+    options = {"saves": saves, "beam": beam, "reference": reference, "seed": seed, "routes_tried": len(tried)}
+    return Plan(model, pd.DataFrame(rows), options)
+
+
+def least_blocks(budget: Any, total: int) -> int:
+    """How many of all blocks a budget leaves at least, or ``InputError`` for none."""
+    budget = check_number("budget", 0.25 if budget is None else budget)
+    if isinstance(budget, int):
+        return int(check_range("budget", budget, f"[0, {total}]", "use a number of blocks, or a share such as 0.5"))
+    return round(check_range("budget", budget, "[0, 1]", "use a share such as 0.5, or a number of blocks") * total)
+
+
+def _shorter(front: Sequence[paths.Route], saves: str) -> Iterable[paths.Route]:
+    for route in front:
+        for stage, path in enumerate(route):
+            for place in range(len(path)):
+                for other in _without(path, place) if saves == "blocks" else _borrowing(path, place):
+                    yield (*route[:stage], other, *route[stage + 1 :])
+
+
+def _without(path: paths.Path, place: int) -> list[paths.Path]:
+    return [path[:place] + path[place + 1 :]]
+
+
+def _borrowing(path: paths.Path, place: int) -> list[paths.Path]:
+    """The last place at which a block is used takes on the block of the place before, the first one that behind."""
+    found = []
+    for neighbour in (place - 1, place + 1):
+        if 0 <= neighbour < len(path) and path[neighbour] != path[place] and path.count(path[place]) == 1:
+            found.append((*path[:place], path[neighbour], *path[place + 1 :]))
+    # A block that several places use can't be saved by one of them alone: all of them change together.
+    if path.count(path[place]) > 1 and path.index(path[place]) == place:
+        others = {path[n] for n in (place - 1, place + path.count(path[place])) if 0 <= n < len(path)}
+        found += [tuple(other if block == path[place] else block for block in path) for other in others - {path[place]}]
+    return found
+
+
+class _Errors:
+    """Per-example errors of routes on a fixed set of batches."""
+
+    def __init__(self, model: Any, batches: Sequence[Any], reference: str) -> None:
+        self._model, self._batches, self._reference = model, batches, reference
+        self.units = Units()
+
+    def of(self, routes: Sequence[paths.Route]) -> NDArray[np.float64]:
+        """One row a route, one column an example."""
+        model = self._model
+        full = paths.full_route(model.stages)
+        columns: list[NDArray[np.float64]] = []
+        self.units = Units()
+        with untouched(model):
+            for number, inputs, targets in pairs(self._batches, model, self._reference):
+                found: dict[paths.Route, NDArray[np.float64]] = {}
+                chance = 1.0
+                for route, outcome in paths.evaluate(model, [full, *routes], inputs):
+                    if route == full:
+                        targets = metrics.settled(targets, outcome.output, number)
+                        chance = metrics.chance_level(targets, outcome.output.shape[1])
+                        if self._reference == "predictions":
+                            targets = metrics.predict(outcome.output, targets)
+                    found[route] = metrics.error(outcome.output, targets, chance).cpu().double().numpy()
+                columns.append(np.stack([found[route] for route in routes]))
+                self.units.append(model, inputs)
+        return np.concatenate(columns, axis=1)

@@ -1,0 +1,186 @@
+"""The report object that ``measure`` returns: two tables, a picture, a file."""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from iterconv.errors import InputError, require
+from iterconv.files import BLANK, SEAL, read, read_json, sealed, to_json, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FORMAT = "iterconv report 1"
+_KEY = b"iterconv"
+_AGAIN = "give the command that wrote it again"
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was measured on one model."""
+
+    curves: pd.DataFrame
+    """Columns stage, perturbation, position, path, metric, value, low, high, n: one row a point of a curve."""
+    indices: pd.DataFrame
+    """Columns stage (a number from 0, or "mean"), index, value, low, high, defined, reason."""
+    options: dict[str, Any]
+    """How it was measured: reference, chance, examples, bootstrap, block applications."""
+
+    @property
+    def intact_error(self) -> float:
+        """Of the unperturbed model."""
+        curves = self.curves[(self.curves.metric == "error") & (self.curves.perturbation == "extra evaluation")]
+        return float(curves[curves.position == 0].value.iloc[0])
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+        """Draw the error along each family of perturbations, one line a stage, with the indices.
+
+        Args:
+            path: Where to save the picture; the suffix (.png, .svg, .pdf) names the format.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            InputError: If matplotlib is missing, the suffix is no picture format, or the file can't be written.
+        """
+        require("matplotlib", "drawing")
+        from iterconv.figures.curves import draw_report  # late, as matplotlib is optional
+
+        figure = draw_report(self.curves, self.indices, self.options)
+        if path is not None:
+            try:
+                figure.savefig(path)
+            except ValueError as problem:
+                raise InputError(f"can't draw to {path}: {problem}; use .png, .svg or .pdf") from None
+            except OSError as problem:
+                raise InputError(
+                    f"can't draw to {path} ({problem.strerror}); name a file in a folder that is"
+                ) from None
+        return figure
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report to one file, whole or not at all.
+
+        Args:
+            path: A name that ends in .parquet (needs pyarrow) or .json.
+
+        Raises:
+            InputError: If the suffix is another one or pyarrow is missing.
+        """
+        path = Path(path)
+        contents = self._to_parquet() if known_suffix(path) == ".parquet" else self._to_json()
+        write_atomically(path, contents)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Report":
+        """Read a report that ``save`` wrote.
+
+        Args:
+            path: The file, .parquet or .json.
+
+        Returns:
+            The report.
+
+        Raises:
+            InputError: If the file is missing, truncated, or not a report.
+        """
+        path = Path(path)
+        missing = f"there is no report at {path}; `report.save` writes one"
+        try:
+            if known_suffix(path) == ".json":
+                return cls._from_dict(read_json(path, missing, _AGAIN))
+            contents = read(path, _AGAIN)
+            if contents is None:
+                raise InputError(missing)
+            return cls._from_parquet(contents)
+        except InputError:
+            raise
+        except Exception as problem:  # a foreign file, in which readers stumble in many ways
+            reason = " ".join(str(problem).split())[:200]
+            raise InputError(f"{path} is not a readable report ({reason}); delete it and {_AGAIN}") from None
+
+    def _to_json(self) -> bytes:
+        return to_json({**self._head(), "curves": _plain(self.curves)})
+
+    def _to_parquet(self) -> bytes:
+        arrow, parquet = _pyarrow()
+        curves = self.curves.assign(path=self.curves["path"].map(list))
+        table = arrow.Table.from_pandas(curves, preserve_index=False)
+        own = {_KEY: json.dumps(self._head()), SEAL: BLANK}
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
+        sink = arrow.BufferOutputStream()
+        parquet.write_table(table, sink)
+        return sealed(sink.getvalue().to_pybytes())
+
+    def _head(self) -> dict[str, Any]:
+        return {"format": _FORMAT, "options": self.options, "indices": _plain(self.indices)}
+
+    @classmethod
+    def _from_parquet(cls, contents: bytes) -> "Report":
+        arrow, parquet = _pyarrow()
+        table = parquet.read_table(arrow.BufferReader(contents))
+        head = json.loads((table.schema.metadata or {})[_KEY])
+        return cls._from_dict({**head, "curves": table.to_pandas()})
+
+    @classmethod
+    def _from_dict(cls, contents: dict[str, Any]) -> "Report":
+        if contents["format"] != _FORMAT:
+            raise ValueError(f"format {contents['format']!r}")
+        curves = _checked(pd.DataFrame(contents["curves"]), _CURVES)
+        indices = _checked(pd.DataFrame(contents["indices"]).astype({"stage": object}), _INDICES)
+        curves["path"] = [tuple(int(block) for block in path) for path in curves["path"]]
+        if not all(stage == "mean" or type(stage) is int for stage in indices["stage"]):
+            raise ValueError("a stage is neither a number nor mean")
+        if not isinstance(contents["options"], dict):
+            raise ValueError("its options are not an object")
+        return cls(curves, indices, contents["options"])
+
+
+_CURVES = {
+    **{"stage": "i", "perturbation": "text", "position": "i", "path": "any", "metric": "text"},
+    **{"value": "f", "low": "f", "high": "f", "n": "i"},
+}
+_INDICES = {"stage": "any", "index": "text", "value": "f", "low": "f", "high": "f", "defined": "b", "reason": "text"}
+"""Columns and what they hold: one of NumPy's kinds of numbers, text, or anything."""
+
+
+def _checked(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """The table with floats as numbers again; raises ``ValueError`` where it is not what was written."""
+    for column, kind in kinds.items():
+        if column not in table:
+            raise ValueError(f"no column {column!r}")
+        if kind == "f":
+            table[column] = table[column].astype(float)
+        fits = table[column].map(type).eq(str).all() if kind == "text" else table[column].dtype.kind == kind
+        if kind != "any" and not fits:
+            raise ValueError(f"column {column!r} holds something else")
+    return table
+
+
+def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns as lists that every reader of JSON takes: what is not a number is null, infinity is text."""
+    return {
+        name: [
+            value if not isinstance(value, float) or math.isfinite(value) else None if math.isnan(value) else str(value)
+            for value in column
+        ]
+        for name, column in table.to_dict("list").items()
+    }
+
+
+def known_suffix(path: Path) -> str:
+    """The suffix of a report's file, or ``InputError`` for one that no report is written in."""
+    if path.suffix not in (".parquet", ".json"):
+        raise InputError(f"{path} has no known format; end the name in .parquet or .json")
+    return path.suffix
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    purpose = "a report in Parquet (JSON does not)"
+    return require("pyarrow", purpose), require("pyarrow.parquet", purpose)

@@ -1,0 +1,76 @@
+"""How alike the blocks of a stage are: in their weights, and in what they add on data."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iterconv import paths
+from iterconv.adapters.staged import as_staged
+from iterconv.errors import InputError
+from iterconv.paths.untouched import untouched
+from iterconv.tasks.batches import inputs_of
+from iterconv.tasks.metrics import check_inputs
+
+
+def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
+    """Compare every two blocks of each stage.
+
+    Args:
+        model: As for ``iterconv.measure``; it is left exactly as it was.
+        batches: As for ``iterconv.measure``; targets are not looked at.
+
+    Returns:
+        One row a stage, kind and pair of blocks (from 0): ``value``, a cosine in [-1, 1]. Kinds: ``"weights"``, of all
+        parameters as one vector, NaN where blocks differ in structure; ``"updates"``, of what two blocks add to the
+        representation in the ordinary pass, the mean over the examples. Tied blocks have 1 in the first.
+
+    Raises:
+        InputError: If the model can't be adapted, there are no batches or one has NaN.
+    """
+    model, batches = as_staged(model, batches)
+    sums: list[Any] = [0.0] * len(model.stages)
+    examples = 0
+    without_padding = getattr(model, "without_padding", lambda z, inputs: z)
+    with untouched(model):
+        for position, batch in enumerate(batches):
+            inputs = inputs_of(batch, model)
+            check_inputs(inputs, position)
+            updates: list[list[Tensor]] = [[] for _ in model.stages]
+            for number, _, z, after, _ in paths.block_inputs(model, inputs):
+                updates[number].append(without_padding(after - z, inputs).flatten(1).float())
+            examples += len(updates[0][0])
+            for number, own in enumerate(updates):
+                directions = nn.functional.normalize(torch.stack(own), dim=2)
+                cosines = torch.einsum("ind,jnd->ij", directions, directions).cpu().double()
+                sums[number] = sums[number] + cosines / len(own[0]) * len(updates[0][0])
+    if not examples:
+        raise InputError("there are no batches to compare blocks on; pass an iterable of (inputs, targets)")
+    rows = []
+    for number, stage in enumerate(model.stages):
+        maps = {"weights": _weight_cosines(stage.blocks), "updates": sums[number] / examples}
+        rows += [
+            {"stage": number, "kind": kind, "block": a, "other": b, "value": float(values[a, b])}
+            for kind, values in maps.items()
+            for a in range(len(values))
+            for b in range(len(values))
+        ]
+    return pd.DataFrame(rows)
+
+
+def _weight_cosines(blocks: Iterable[nn.Module]) -> Float[Tensor, "blocks blocks"]:
+    states = [dict(block.named_parameters()) for block in blocks]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    vectors = [torch.cat([tensor.detach().cpu().flatten().double() for tensor in state.values()]) for state in states]
+    return torch.tensor(
+        [
+            [
+                float(nn.functional.cosine_similarity(a, b, dim=0)) if shapes[i] == shapes[j] else float("nan")
+                for j, b in enumerate(vectors)
+            ]
+            for i, a in enumerate(vectors)
+        ]
+    )

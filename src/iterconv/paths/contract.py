@@ -1,0 +1,163 @@
+"""The model contract: stem -> (stage -> transition)* -> head.
+
+A *stage* is a run of blocks that share one representational format, so that any block can be dropped,
+repeated or moved. Everything that perturbs a model does so through ``Stage.step``, or, for models of others, through
+what ``model.bind(inputs)`` returns: the model bound to one batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from iterconv.errors import InputError, check_number
+from iterconv.paths.families import Path
+
+CONTRACT = ("stem", "stages", "transitions", "head")
+"""What a staged model has."""
+
+
+class Stage(nn.Module):
+    """A run of blocks that share one representational format.
+
+    Subclasses override ``step`` where a block needs more than its running representation.
+
+    Args:
+        blocks: The blocks, in the order of the ordinary pass.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def full_path(self) -> Path:
+        """The ordinary pass: every block once, in order."""
+        return tuple(range(len(self)))
+
+    def step(self, index: int, z: Any, stage_input: Any) -> Any:
+        """Apply block ``index`` to the representation ``z``; ``stage_input`` is what entered the stage."""
+        return self.blocks[index](z)
+
+    def forward(self, x: Any) -> Any:
+        """The ordinary pass."""
+        z = x
+        for index in self.full_path:
+            z = self.step(index, z, x)
+        return z
+
+
+class StagedModel(nn.Module):
+    """A model that satisfies the contract ``stem -> (stage -> transition)* -> head``.
+
+    Args:
+        stem: From the model's input to the first stage's input.
+        stages: The stages, in order.
+        transitions: One fewer than stages; the one at position s leads from stage s to stage s + 1.
+        head: From the last stage's output to the model's output.
+
+    Raises:
+        InputError: If the number of transitions does not fit the number of stages.
+    """
+
+    # nn.ModuleList would lose the type of its members.
+    stages: Any
+    transitions: Any
+
+    def __init__(
+        self, stem: nn.Module, stages: Sequence[Stage], transitions: Sequence[nn.Module], head: nn.Module
+    ) -> None:
+        super().__init__()
+        if not stages or len(transitions) != len(stages) - 1:
+            raise InputError(
+                f"{len(stages)} stages need {max(len(stages) - 1, 0)} transitions between them, "
+                f"not {len(transitions)}; pass at least one stage and one transition fewer than stages"
+            )
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.transitions = nn.ModuleList(transitions)
+        self.head = head
+
+    def forward(self, inputs: Any) -> Any:
+        """The ordinary pass."""
+        z = self.stem(inputs)
+        for index, stage in enumerate(self.stages):
+            z = stage(z if index == 0 else self.transitions[index - 1](z))
+        return self.head(z)
+
+    def coupling_groups(self, first: int = 0) -> list[list[nn.Module]]:
+        """The blocks of each stage from number ``first`` on, as groups for ``iterconv.couple``.
+
+        Source: Lippl et al., Sec. 4.1; ``first=5`` is the late coupling of Sec. D.3.
+
+        Args:
+            first: The first coupled block of each stage, from 0.
+
+        Returns:
+            One list of blocks a stage.
+
+        Raises:
+            InputError: If fewer than two blocks of a stage would be coupled.
+        """
+        return coupling_groups(self.stages, first)
+
+
+def coupling_groups(stages: Iterable[Any], first: int = 0) -> list[list[nn.Module]]:
+    """The different blocks of each stage from number ``first`` on.
+
+    Args:
+        stages: Whatever has ``blocks``.
+        first: The first coupled block of each stage, from 0.
+
+    Returns:
+        One list of blocks a stage.
+
+    Raises:
+        InputError: If fewer than two different blocks of a stage would be coupled.
+    """
+    check_number("first", first, whole=True)
+    counts = [len(stage.blocks) for stage in stages]
+    groups = [list(dict.fromkeys(list(stage.blocks)[max(first, 0) :])) for stage in stages]
+    if first < 0 or any(len(group) < 2 for group in groups):
+        raise InputError(
+            f"first={first} leaves a stage with fewer than two blocks to couple; stages have {counts} blocks, of which "
+            "blocks that are one and the same module count once"
+        )
+    return groups
+
+
+def is_staged(model: object) -> bool:
+    """Whether a model satisfies the contract, or can be bound to a batch and then does."""
+    return hasattr(model, "bind") or all(hasattr(model, name) for name in CONTRACT)
+
+
+def require_staged(model: object) -> None:
+    """Raise ``InputError`` unless ``model`` satisfies the contract, or can be bound to a batch and then does.
+
+    Args:
+        model: Any object.
+
+    Raises:
+        InputError: If ``stem``, ``stages``, ``transitions`` or ``head`` is missing, or does not fit.
+    """
+    if hasattr(model, "bind"):
+        return
+    missing = [name for name in CONTRACT if not hasattr(model, name)]
+    if missing:
+        raise InputError(
+            f"{type(model).__name__} has no {', '.join(missing)}; "
+            "wrap it as iterconv.StagedModel(stem, stages, transitions, head), or use iterconv.adapt"
+        )
+    stages: Any = model.stages  # type: ignore[attr-defined]
+    if not stages or len(model.transitions) != len(stages) - 1:  # type: ignore[attr-defined]
+        raise InputError(
+            f"{type(model).__name__} has {len(stages)} stages; it needs one and a transition between each two"
+        )
+    for number, stage in enumerate(stages):
+        if not hasattr(stage, "step") or not len(getattr(stage, "blocks", ())):
+            raise InputError(
+                f"stage {number} of {type(model).__name__} needs `blocks` and `step(index, z, stage_input)`"
+            )

@@ -1,0 +1,259 @@
+"""The evaluator: it runs many routes through a staged model and computes once what they share."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iterconv.errors import InputError
+from iterconv.paths.contract import require_staged
+from iterconv.paths.families import Route
+from iterconv.paths.untouched import model_name, rejections_in_a_line, untouched
+
+_Step = tuple[int, int]  # (stage, block); block -1 enters the stage, stage = number of stages is the head
+
+
+def full_route(stages: Iterable[Any]) -> Route:
+    """The ordinary pass through the whole network."""
+    return tuple(tuple(range(len(stage.blocks))) for stage in stages)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one route leads to, for one batch."""
+
+    stage_outputs: tuple[Any, ...]
+    """The representation at the end of each stage."""
+    output: Any
+    """What the head made of the last one."""
+
+
+def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
+    """Run routes through a staged model, computing each shared beginning once.
+
+    The routes form a prefix tree over the network's steps, which is walked depth first: a block application
+    that many routes share is computed once, and what is kept is one activation for each level at which a
+    later route branches off. Nothing is stacked or fused, so that each result is bit-identical to running its
+    route alone. The first route given is evaluated first and the others by how long they stay with it, so
+    give the ordinary pass first and compare the others with it as they come.
+
+    Stages of foreign models whose beginnings can't be shared are run by one pass of the whole model for each route.
+
+    Args:
+        model: A model that satisfies the contract, in evaluation mode if nothing is to change.
+        routes: Paths for every stage; a path may be empty. Repeated routes are evaluated once.
+        inputs: A batch that the model takes.
+
+    Yields:
+        Each different route with its outcome, in the order of the walk.
+
+    Raises:
+        InputError: If a route has not one path a stage, names a block that is not there, or if a block
+            changes its input in place, or the model rejects the batch.
+    """
+    routes = list(routes)
+    for route in routes:
+        _steps(route, model.stages)
+    with rejections_in_a_line(model):
+        bound = model.bind(inputs) if hasattr(model, "bind") else model
+    return evaluate_bound(bound, routes, inputs)
+
+
+def evaluate_bound(model: Any, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
+    """As ``evaluate``, for a model that is bound to a batch already, or needs not be."""
+    alone = dict.fromkeys(route for route in routes if runs_alone(model.stages, route))
+    together = _walk(model, [route for route in routes if route not in alone], inputs)
+    apart = _whole_passes(model, list(alone))
+    return chain(apart, together) if routes and routes[0] in alone else chain(together, apart)
+
+
+def runs_alone(stages: Any, route: Route) -> bool:
+    """Whether a route takes a pass of the whole model, as it perturbs a stage whose beginnings can't be shared."""
+    return any(
+        not getattr(stage, "shared", True) and path != tuple(range(len(stage.blocks)))
+        for stage, path in zip(stages, route, strict=True)
+    )
+
+
+def _whole_passes(model: Any, routes: Sequence[Route]) -> Iterator[tuple[Route, Outcome]]:
+    for route in routes:
+        with rejections_in_a_line(model):
+            outcome = model.whole(route)
+        yield route, outcome
+
+
+def _walk(model: Any, routes: Sequence[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
+    if not routes:
+        return
+    stages = model.stages
+    order = _walk_order([_steps(route, stages) for route in routes])
+    ordinary, _ = _steps(full_route(stages), stages)
+    known = model.along() if hasattr(model, "along") else []  # what a bound model has recorded need not be computed
+    with rejections_in_a_line(model):
+        trunk: list[_State] = [_State(model.stem(inputs), None, ())]
+    for position, (steps, route) in enumerate(order):
+        following = order[position + 1][0] if position + 1 < len(order) else ()
+        kept = _common(steps, following)  # deeper states serve no later route
+        recorded = min(_common(steps, ordinary), len(known))
+        state = trunk[-1]
+        for depth in range(len(trunk) - 1, len(steps)):
+            z = known[depth] if depth < recorded else _advance(model, state, steps[depth])
+            state = _next(state, steps[depth], len(stages), z)
+            if depth < kept:
+                trunk.append(state)
+        yield route, Outcome(state.stage_outputs, state.z)
+        del state  # frees the activation before the next branch is computed
+        del trunk[kept + 1 :]
+
+
+def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, Any]]:
+    """Follow the ordinary pass block by block.
+
+    Args:
+        model: A model that satisfies the contract.
+        inputs: A batch that it takes.
+
+    Yields:
+        The number of the stage, the number of the block, what enters and what leaves the block, and the stage, which
+        for foreign models is bound to the batch.
+    """
+    with rejections_in_a_line(model):
+        bound = model.bind(inputs) if hasattr(model, "bind") else model
+    along = iter(bound.along()) if hasattr(bound, "along") else None
+    state = _State(None if along else bound.stem(inputs), None, ())
+    for stage, block in _steps(full_route(bound.stages), bound.stages)[0][:-1]:
+        entering = bound.entered(stage, block) if along and block >= 0 else state.z
+        z = next(along) if along else _advance(bound, state, (stage, block))
+        state = _next(state, (stage, block), len(bound.stages), z)
+        if block >= 0:
+            yield stage, block, entering, z, bound.stages[stage]
+
+
+def block_applications(routes: Iterable[Route], stages: Any = ()) -> int:
+    """Count the block applications that ``evaluate`` makes: the distinct beginnings that end in a block.
+
+    Args:
+        routes: Paths for every stage.
+        stages: The stages, if some of them are run by passes of the whole model, whose beginnings are not shared.
+
+    Returns:
+        The minimum for these routes; running each alone takes the sum of their paths' lengths.
+    """
+    routes = set(routes)
+    alone = {route for route in routes if stages and runs_alone(stages, route)}
+    beginnings = {
+        (route[:stage], route[stage][: length + 1])
+        for route in routes
+        if route not in alone
+        for stage in range(len(route))
+        for length in range(len(route[stage]))
+    }
+    return len(beginnings) + sum(len(path) for route in alone for path in route)
+
+
+@dataclass(frozen=True)
+class _State:
+    z: Any
+    stage_input: Any
+    stage_outputs: tuple[Any, ...]
+
+
+def _next(state: _State, step: _Step, stages: int, z: Any) -> _State:
+    """The state behind a step that made ``z``."""
+    stage, block = step
+    if block >= 0:
+        return _State(z, state.stage_input, state.stage_outputs)
+    outputs = (*state.stage_outputs, state.z) if stage > 0 else ()
+    return _State(z, z if stage < stages else None, outputs)
+
+
+def _advance(model: Any, state: _State, step: _Step) -> Any:
+    """What a step makes of the representation."""
+    stage, block = step
+    if block >= 0:
+        return _apply(model, step, state)
+    if stage == len(model.stages):
+        return model.head(state.z)
+    return state.z if stage == 0 else model.transitions[stage - 1](state.z)
+
+
+def _apply(model: Any, step: _Step, state: _State) -> Any:
+    stage, block = step
+    held = [tensor for tensor in (state.z, state.stage_input) if isinstance(tensor, Tensor)]
+    # Inference tensors carry no version; torch then refuses most in-place changes by itself.
+    versions = [None if tensor.is_inference() else tensor._version for tensor in held]
+    z = model.stages[stage].step(block, state.z, state.stage_input)
+    if any(v is not None and tensor._version != v for tensor, v in zip(held, versions, strict=True)):
+        raise InputError(
+            f"block {block + 1} of stage {stage + 1} ({type(model.stages[stage].blocks[block]).__name__}) changes its "
+            "input in place, which would spoil the paths that share it; let the block work on a copy"
+        )
+    return z
+
+
+def _steps(route: Route, stages: Any) -> tuple[tuple[_Step, ...], Route]:
+    if len(route) != len(stages):
+        raise InputError(f"route {route} has {len(route)} paths for {len(stages)} stages; give one a stage")
+    steps: list[_Step] = []
+    for number, (path, stage) in enumerate(zip(route, stages, strict=True)):
+        for block in path:
+            if not 0 <= block < len(stage.blocks):
+                raise InputError(f"path {path} names block {block}; stage {number} has 0..{len(stage.blocks) - 1}")
+        steps += [(number, -1), *((number, block) for block in path)]
+    return (*steps, (len(stages), -1)), route
+
+
+def _walk_order(
+    programs: Sequence[tuple[tuple[_Step, ...], Route]],
+) -> list[tuple[tuple[_Step, ...], Route]]:
+    """Depth first through the prefix tree, the first program's branch foremost and its leaf first."""
+    if not programs:
+        return []
+    first = programs[0][0]
+    unique = {steps: route for steps, route in programs}
+    order = sorted(unique, key=lambda steps: (-_common(steps, first), steps))
+    return [(steps, unique[steps]) for steps in order]
+
+
+def _common(a: Sequence[_Step], b: Sequence[_Step]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
+def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
+    """Check that the ordinary pass of a staged model, run block by block, reproduces the untouched reference.
+
+    Args:
+        model: A model that satisfies the contract.
+        reference: The model that it stands for (for the package's own networks, the network itself).
+        inputs: A batch that the reference accepts.
+
+    Raises:
+        InputError: If the contract is not met or the outputs differ in a single bit.
+    """
+    require_staged(model)
+    with untouched(reference):
+        expected = reference(inputs)
+    if bool(expected.isnan().any()):
+        raise InputError(f"{model_name(reference)} makes NaN of this batch; look for NaN in the batch and the weights")
+    with untouched(model):
+        [(_, outcome)] = evaluate(model, [full_route(model.stages)], inputs)
+    if outcome.output.shape != expected.shape or not torch.equal(outcome.output, expected):
+        raise InputError(
+            f"run block by block, {model_name(model)} does not reproduce {model_name(reference)}: "
+            f"outputs differ by up to {_largest_difference(outcome.output, expected)}; {_remedy(model)}"
+        )
+
+
+def _remedy(model: Any) -> str:
+    if hasattr(model, "bind"):
+        return "two passes of such a model have to be equal, so remove what makes them differ, such as a state it keeps"
+    return "check stem, transitions and head"
+
+
+def _largest_difference(a: Tensor, b: Tensor) -> str:
+    if a.shape != b.shape:
+        return f"their shapes {tuple(a.shape)} and {tuple(b.shape)}"
+    return f"{(a - b).abs().max().item():.3g}"

@@ -1,0 +1,153 @@
+"""Evaluation that leaves no trace in a model, and a model's refusal of a batch in one line."""
+
+import copy
+import random
+import sys
+from collections import deque
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from iterconv.errors import InputError
+
+
+class Snapshot:
+    """What evaluating a model may change: buffers, plain attributes of its modules (modes among them), random states.
+
+    Attributes that are tensors, lists, dictionaries or sets are restored with what was in them; whatever else changes
+    within itself, such as an object of the user's, is not seen.
+
+    Args:
+        model: Any module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        owners = [owner for module in model.modules() for owner in (module._buffers, module.__dict__)]
+        # Scripted modules keep theirs within torch.
+        self._owners = [(owner, len(owner), *_contents(owner)) for owner in owners if isinstance(owner, dict)]
+        kinds = {parameter.device.type for parameter in model.parameters()} - {"cpu", "meta"}
+        self._accelerators = [torch.get_device_module(kind) for kind in sorted(kinds)]
+        self._random = self._random_states()
+
+    def _random_states(self) -> tuple[Any, ...]:
+        accelerators = [module.get_rng_state() for module in self._accelerators if hasattr(module, "get_rng_state")]
+        return torch.get_rng_state(), random.getstate(), np.random.get_state(), accelerators
+
+    def restore(self) -> None:
+        """Put everything back as it was when the snapshot was taken."""
+        with torch.no_grad():
+            for owner, count, plain, changeable in self._owners:
+                for name, value, kept in changeable:
+                    _refill(value, kept)
+                    owner[name] = value
+                for name, value in plain:
+                    if owner.get(name, self) is not value:
+                        owner[name] = value
+                if len(owner) != count:
+                    known = {name for name, *_ in (*plain, *changeable)} | _MACHINERY
+                    for name in set(owner) - known:
+                        del owner[name]
+        torch.set_rng_state(self._random[0])
+        random.setstate(self._random[1])
+        np.random.set_state(self._random[2])
+        for module, state in zip(self._accelerators, self._random[3], strict=False):
+            module.set_rng_state(state)
+
+
+HANDLER = "_iterconv_handler"
+"""The attribute of a module whose calls somebody else answers for a moment."""
+_MACHINERY = (set(nn.Module().__dict__) - {"training"}) | {HANDLER}
+"""Attributes that torch's modules have for torch's own purposes."""
+
+
+def _contents(owner: dict[str, Any]) -> tuple[list[tuple[str, Any]], list[tuple[str, Any, Any]]]:
+    """Attributes that can only be replaced, and attributes that can change within themselves, with what is in them."""
+    named = [(name, value) for name, value in owner.items() if name not in _MACHINERY]
+    plain = [(name, value) for name, value in named if not isinstance(value, _CHANGEABLE)]
+    return plain, [(name, value, _kept(value)) for name, value in named if isinstance(value, _CHANGEABLE)]
+
+
+_CHANGEABLE = (Tensor, list, dict, set, deque)
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return None if value.is_meta else value.detach().clone()
+    return copy.copy(value)
+
+
+def _refill(value: Any, kept: Any) -> None:
+    """Give an attribute's tensor or container the contents that it had."""
+    if isinstance(value, Tensor) and kept is not None and not _same(value, kept):
+        value.data = kept.clone()
+    elif isinstance(value, dict) and not _alike([*value, *value.values()], [*kept, *kept.values()]):
+        value.clear()
+        value.update(kept)
+    elif isinstance(value, (list, deque)) and not _alike(value, kept):
+        value.clear()
+        value.extend(kept)
+    elif isinstance(value, set) and value != kept:
+        value.clear()
+        value.update(kept)
+
+
+def _alike(some: Collection[Any], others: Collection[Any]) -> bool:
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
+
+
+def _compiled_off() -> Any:
+    """Let compiled modules run as they were written, if there can be any: importing the compiler takes seconds."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluate ``model`` inside without leaving a trace.
+
+    Inside, the model is in evaluation mode, no gradients are recorded, compiled modules run as they were written, and
+    transformer layers of torch run module by module. Afterwards each module's mode, buffers and plain attributes and
+    the random states of torch, NumPy and Python are as they were, also when an error is raised.
+
+    Args:
+        model: Any module.
+    """
+    snapshot = Snapshot(model)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the layers' own modules
+        with _compiled_off(), torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        snapshot.restore()
+
+
+@contextmanager
+def rejections_in_a_line(model: Any) -> Iterator[None]:
+    """Turn whatever a model raises inside, for a batch that it can't take, into one ``InputError``."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as problem:
+        text = " ".join(str(problem).split())[:200]
+        if isinstance(problem, MemoryError) or "memory" in text:
+            raise
+        raise InputError(
+            f"{model_name(model)} rejects the batch ({type(problem).__name__}: {text}); check that model(batch) runs "
+            "by itself, and pass what it takes: a tensor, a tuple of arguments or a dictionary"
+        ) from problem
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.equal(a, b))
+
+
+def model_name(model: Any) -> str:
+    """Of a model's class, or of the foreign one that an adapter drives."""
+    return type(getattr(model, "model", model)).__name__

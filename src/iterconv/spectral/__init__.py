@@ -1,0 +1,1 @@
+"""Norms of linear operators, such as convolutions, for gradients too."""

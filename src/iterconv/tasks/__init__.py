@@ -1,0 +1,1 @@
+"""What an output means: targets, rows, units, errors, chance, loss."""

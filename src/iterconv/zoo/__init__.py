@@ -1,0 +1,1 @@
+"""Models by name, each with the batches that it is measured on."""

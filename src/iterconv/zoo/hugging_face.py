@@ -1,0 +1,145 @@
+"""``hf:PATH``: a model that transformers saved, with the texts or images that it takes."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iterconv.adapters.calls import call
+from iterconv.data.hub import offline_if_unreachable
+from iterconv.errors import InputError, line_of
+from iterconv.paths.untouched import untouched
+from iterconv.tasks.batches import inputs_of
+from iterconv.zoo import inputs as feeding
+from iterconv.zoo.common import Opened, images, judged, placed
+from iterconv.zoo.libraries import library
+from iterconv.zoo.model_options import ModelOptions
+
+LENGTH = 128
+"""Tokens of a text, at most."""
+NO_CODE = {"trust_remote_code": False}
+"""Without it, transformers asks the user whether to run code that comes with a model."""
+
+
+def open_hugging_face(path: str, options: ModelOptions) -> Opened:
+    """Load a folder or hub name, in the class that it was saved from.
+
+    Args:
+        path: As for ``from_pretrained``.
+        options: Data and sizes.
+
+    Returns:
+        Causal language models are judged by their next tokens, classifiers by labels where they have them, bare
+        encoders by whether a perturbed embedding is nearest to the unperturbed one of the same example.
+
+    Raises:
+        InputError: If the model or its data can't be loaded.
+    """
+    transformers = library("transformers")
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if options.weights not in ("pretrained", "none"):
+        raise InputError(f"--weights {options.weights} is not for hf:{path}, which has its own; use pretrained or none")
+    try:
+        with contextlib.nullcontext() if Path(path).exists() else offline_if_unreachable():
+            model = _model(transformers, path, options.weights == "none")
+    except Exception as problem:  # noqa: BLE001 - whatever transformers raises, the remedy is the same
+        raise InputError(f"can't load hf:{path} ({line_of(problem)}); pass what save_pretrained made") from None
+    config = model.config
+    kind = type(model).__name__
+    if getattr(model, "main_input_name", "") == "pixel_values":
+        batches, classes = _hugging_face_images(transformers, path, config, options)
+        if not kind.endswith("ForImageClassification"):
+            return _embedding_of(model, list(batches), f"{kind} on {options.data}", options)
+        return judged(model, batches, classes, config.num_labels, options)
+    if options.data is None:
+        raise InputError(f"hf:{path} ({kind}) needs texts; pass --data FILE, as a .txt with one text a line")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **NO_CODE)
+    except Exception as problem:  # noqa: BLE001
+        raise InputError(f"hf:{path} has no tokenizer ({line_of(problem)}); save one beside the model") from None
+    found, labels = feeding.texts(options.data, options.examples)
+    classified = kind.endswith("ForSequenceClassification")
+    if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < config.num_labels:
+        labels = None  # of other classes, or -1 as in GLUE's test splits
+    length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
+    batches = feeding.tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
+    note = f"{kind} on {len(found)} texts of {options.data}"
+    if kind.endswith(("ForCausalLM", "LMHeadModel")):
+        return model, batches, "labels", f"{note}, next-token error", None
+    if classified:
+        return model, batches, "predictions" if labels is None else "labels", note, None
+    return _embedding_of(model, batches, note, options)
+
+
+def _model(transformers: Any, path: str, random: bool) -> Any:
+    config = transformers.AutoConfig.from_pretrained(path, **NO_CODE)
+    kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModel)
+    if not random:
+        return kind.from_pretrained(path, **NO_CODE)
+    return kind(config) if kind is not transformers.AutoModel else kind.from_config(config, **NO_CODE)
+
+
+def _hugging_face_images(transformers: Any, path: str, config: Any, options: ModelOptions) -> Any:
+    side: Any = getattr(config, "image_size", 224)
+    mean: Any = (0.5,) * 3
+    std: Any = mean
+    if (Path(path) / "preprocessor_config.json").exists() or not Path(path).exists():
+        try:
+            processor = transformers.AutoImageProcessor.from_pretrained(path, **NO_CODE)
+        except Exception as problem:  # noqa: BLE001
+            raise InputError(f"hf:{path} has no image processor that can be read ({line_of(problem)})") from None
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        found = dict(processor.size)
+        side = found.get("shortest_edge") or (found["height"], found["width"])
+    size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
+    channels = getattr(config, "num_channels", 3)
+    return images(options, size, channels, mean[:channels], std[:channels], keyword="pixel_values")
+
+
+def _embedding_of(model: nn.Module, batches: list[Any], note: str, options: ModelOptions) -> Opened:
+    """An encoder without labels: its outputs are similarities to the unperturbed embeddings of all examples."""
+    model, numbered, count = placed(model, options), [], 0
+    with untouched(model):
+        parts = []
+        for batch in batches:
+            inputs = inputs_of(batch, model)
+            parts.append(embedding(call(model, inputs), inputs))
+            numbered.append((inputs, torch.arange(count, count + len(parts[-1]))))
+            count += len(parts[-1])
+    intact = torch.cat(parts)
+    note += "; right is who is nearest to the own, unperturbed embedding"
+    return model, numbered, "labels", note, lambda output, inputs: 20 * embedding(output, inputs) @ intact.T
+
+
+def embedding(output: Any, inputs: Any) -> Tensor:
+    """The normalised mean over an encoder's tokens, padding left out.
+
+    Args:
+        output: Of a transformers model, with ``last_hidden_state`` of shape (n, tokens, width).
+        inputs: The batch, with ``attention_mask`` where there is padding.
+
+    Returns:
+        A tensor of shape (n, width).
+    """
+    states = getattr(output, "last_hidden_state", None)
+    if not isinstance(states, Tensor) or states.ndim != 3:
+        raise InputError(f"a {type(output).__name__} has no tokens to average; measure it in Python with output=")
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    weights = torch.ones_like(states[..., :1]) if mask is None else mask[..., None].to(states)
+    return nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=1)
+
+
+def save_beside(source: str, path: Path) -> None:
+    """Save the tokenizer and image processor of a model beside a smaller one, so that it can be used like it.
+
+    Args:
+        source: The model's folder or hub name.
+        path: The smaller one's folder.
+    """
+    transformers = library("transformers")
+    for kind in ("AutoTokenizer", "AutoImageProcessor"):
+        with contextlib.suppress(Exception):  # models have the one or the other
+            getattr(transformers, kind).from_pretrained(source, **NO_CODE).save_pretrained(path)

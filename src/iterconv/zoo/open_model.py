@@ -1,0 +1,187 @@
+"""Models by name: a run's folder, ``timm:NAME``, ``hf:PATH``, ``module:function``."""
+
+import importlib
+import os
+import re
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from iterconv import data
+from iterconv.adapters.staged import adapted_to
+from iterconv.errors import InputError, OptionError, line_of
+from iterconv.options import Reference
+from iterconv.paths.contract import is_staged
+from iterconv.tasks.batches import inputs_of
+from iterconv.tasks.tokens import is_causal
+from iterconv.training.config import RunConfig
+from iterconv.training.loop import make_network
+from iterconv.training.run import load_data, open_run
+from iterconv.zoo import inputs as feeding
+from iterconv.zoo.common import Opened, judged, placed
+from iterconv.zoo.hugging_face import open_hugging_face
+from iterconv.zoo.model_options import ModelOptions
+from iterconv.zoo.smaller import Origin, origin_of, shrunk
+from iterconv.zoo.timm_models import open_timm
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """A model that can be measured, and what on."""
+
+    place: Path
+    """Where files about it go: a run's folder, or here."""
+    file_stem: str
+    """What they are called, outside of a run's folder."""
+    model: Any
+    """Satisfies the contract."""
+    batches: Any
+    reference: Reference
+    """``"labels"`` where there are labels that fit the model's outputs, else ``"predictions"``."""
+    examples: int | None
+    """How many there are, where that is known."""
+    note: str
+    """What a user should know of how the two were brought together."""
+    origin: Origin
+    """What opens it again."""
+    batch_size: int | None
+    """As the user chose it; None for batches that came with the model."""
+
+
+_KINDS = {"timm": open_timm, "hf": open_hugging_face}
+
+
+def open_model(name: str, options: ModelOptions) -> OpenedModel:
+    """Open a model and the data that it is to be measured on.
+
+    Args:
+        name: A run's folder, ``timm:NAME``, ``hf:PATH``, ``module:function`` (whose code is run), or what
+            ``iterconv plan --save`` wrote.
+        options: Data, weights, stages, sizes, precision and device.
+
+    Returns:
+        The opened.
+
+    Raises:
+        InputError: If there is no such model, weights, data or device, they don't fit, or a wish is out of range.
+    """
+    for field in ("examples", "batch_size"):
+        if getattr(options, field) < 1:
+            raise OptionError(field, getattr(options, field), "is too few; use 1 or more")
+    called, origin = name, origin_of(Path(name))
+    if origin and origin.code:
+        remedy = f"pass {shlex.join([origin.code, '--weights', name])}"
+        raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
+    if origin and isinstance(origin.model, str):
+        name, options = origin.model, replace(options, weights=name)
+    elif origin is None and name.endswith(".safetensors"):
+        raise InputError(f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself")
+    elif origin or ":" not in name or Path(name).exists():
+        return _run(Path(name), origin, options)
+    kind, rest = name.split(":", 1)
+    if kind in _KINDS:
+        model, batches, reference, note, output = _KINDS[kind](rest, options)
+    else:
+        origin = _smaller_of(name, options)
+        model, batches, reference, note, output = _function(name, options)
+    model = placed(model, options)
+    first = next(iter(batches), None)
+    if first is None:
+        raise InputError(f"{name} comes with no batches; pass --data, or return some")
+    if origin and origin.code:
+        model = placed(shrunk(model, inputs_of(first, model), origin, Path(options.weights)), options)
+    if is_staged(model):
+        if options.stages:
+            raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
+        staged = model
+    else:
+        staged = adapted_to(model, inputs_of(first, model), stages=list(options.stages) or None, output=output)
+        note = f"{note}\n{staged!r}"
+    own = kind not in _KINDS and options.data is None
+    size = None if own else options.batch_size
+    origin = origin_of(Path(options.weights)) or Origin(model=name)
+    return OpenedModel(Path(), _slug(called), staged, batches, reference, _count(batches), note, origin, size)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name.removeprefix("hf:").removesuffix(".safetensors")).strip("-.")
+
+
+def _smaller_of(name: str, options: ModelOptions) -> Origin | None:
+    """The smaller model of a user's own that its weights are of, as ``plan`` wrote it; None without weights."""
+    if options.weights == "pretrained":
+        return None
+    origin = origin_of(Path(options.weights))
+    if origin is None or origin.code != name:
+        raise InputError(
+            f"--weights {options.weights} is not for {name}: no smaller model of it is there; "
+            "let the function load its weights"
+        )
+    return origin
+
+
+def _run(path: Path, origin: Origin | None, options: ModelOptions) -> OpenedModel:
+    """A run of one's own in its folder, or a file with a smaller one."""
+    foreign = ("data", "weights", "stages", "precision", "examples")
+    given = [field for field in foreign if getattr(options, field) != getattr(ModelOptions(), field)]
+    if given:
+        raise InputError(f"--{given[0]} is for foreign models (timm:NAME, hf:PATH, module:function); {path} is a run")
+    if origin and isinstance(origin.model, dict):
+        config = RunConfig.from_dict(origin.model)
+        dataset = load_data(config, options.device)
+        network: Any = shrunk(make_network(config, dataset), None, origin, path).to(dataset.train.images.device)
+        place, stem = path.parent, path.stem
+    else:
+        network, dataset, folder = open_run(path, options.device)
+        origin, place, stem = Origin(model=folder.config.to_dict()), path, ""
+    batches = dataset.batches(dataset.test, options.batch_size)
+    note, count = f"{dataset.name}, test split", len(dataset.test)
+    return OpenedModel(place, stem, network, batches, "labels", count, note, origin, options.batch_size)
+
+
+def _function(name: str, options: ModelOptions) -> Opened:
+    module, function = name.rsplit(":", 1)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    known = "a folder of a run, timm:NAME, hf:PATH or module:function"
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        raise InputError(f"{name}: there is no module {problem.name!r}; pass {known}") from None
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
+        raise InputError(
+            f"{name}: importing {module!r} raised {type(problem).__name__}: {line_of(problem)}; pass {known}"
+        ) from None
+    made = getattr(imported, function, None)
+    if not callable(made):
+        raise InputError(f"{name}: the module {module!r} has no function {function!r}")
+    try:
+        made = made()
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code
+        raise InputError(f"{name}() raised {type(problem).__name__}: {line_of(problem)}") from None
+    model, batches = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{name}() returned {type(model).__name__}, no torch module; let it return one, or (module, batches)"
+        )
+    if options.data is None:
+        if batches is None:
+            raise InputError(f"{name}() returned a model alone; pass --data NAME, or let it return (model, batches)")
+        batches = batches if isinstance(batches, (list, feeding.ImageBatches)) else list(batches)
+        labelled = all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
+        labelled = labelled or all(isinstance(batch, dict) and "labels" in batch for batch in batches)
+        labelled = labelled or is_causal(model)  # whose labels are the next tokens
+        return model, batches, "labels" if labelled else "predictions", f"{type(model).__name__}, own batches", None
+    loaded = data.load(options.data, evaluation_samples=options.examples)
+    found = loaded.batches(loaded.test, options.batch_size)
+    return judged(model, found, loaded.classes, None, options)
+
+
+def _count(batches: Any) -> int | None:
+    if isinstance(batches, feeding.ImageBatches):
+        return len(batches.split)
+    return None

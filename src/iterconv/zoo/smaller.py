@@ -1,0 +1,141 @@
+"""Smaller models on disk: what ``iterconv plan --save`` writes, and how it is opened again.
+
+A file of weights, whose metadata say of which model and by which route. Nothing in it is executed: it names no code,
+and a model made by a user's function is only opened when the user names the function again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from iterconv import paths
+from iterconv.adapters import adapt
+from iterconv.adapters.rebuild import rebuilt
+from iterconv.errors import InputError, line_of, require
+from iterconv.files import read_tensors, to_safetensors, write_atomically
+from iterconv.paths.contract import is_staged
+
+FORMAT = "iterconv smaller model 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a smaller model was made of."""
+
+    model: str | dict[str, Any]
+    """``timm:NAME`` or ``module:function``, or the configuration of a run."""
+    steps: tuple[tuple[tuple[str, ...], paths.Route], ...] = ()
+    """From plan to plan, the stages as they were named (none where they were found) and the route that was kept."""
+
+    @property
+    def code(self) -> str:
+        """The user's function, for a model that is made by one."""
+        return self.model if isinstance(self.model, str) and not self.model.startswith("timm:") else ""
+
+    def further(self, stages: Sequence[str], route: paths.Route) -> "Origin":
+        """That of a smaller model of this one."""
+        return replace(self, steps=(*self.steps, (tuple(stages), route)))
+
+
+def write(path: Path, model: nn.Module, origin: Origin) -> None:
+    """Write a smaller model, whole or not at all.
+
+    Args:
+        path: The file.
+        model: The smaller model; tensors that it has under several names are written once.
+        origin: Where it comes from.
+
+    Raises:
+        OSError: If it can't be written.
+    """
+    tensors: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensors.setdefault(id(tensor), (name, tensor.detach().cpu().clone()))
+    head = json.dumps({"format": FORMAT, **vars(origin)})
+    write_atomically(path, to_safetensors(dict(tensors.values()), iterconv=head))
+
+
+def origin_of(path: Path) -> Origin | None:
+    """Where the smaller model in a file comes from; None for a file that ``write`` did not write.
+
+    Args:
+        path: Any file.
+
+    Raises:
+        InputError: If it says of itself that it is a smaller model, and can't be read.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    safetensors = require("safetensors", "opening weights")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            head = (file.metadata() or {}).get("iterconv")
+    except (OSError, safetensors.SafetensorError) as problem:
+        raise InputError(f"can't read weights from {path} ({line_of(problem)})") from None
+    if head is None:
+        return None
+    try:
+        contents = json.loads(head)
+        model = contents["model"]
+        if contents["format"] != FORMAT or not isinstance(model, (str, dict)):
+            raise ValueError("another format")
+        return Origin(model=model, steps=tuple((_words(stages), _route(route)) for stages, route in contents["steps"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise InputError(f"{path} is damaged ({line_of(problem)}); plan and save it again") from None
+
+
+def _words(stages: Any) -> tuple[str, ...]:
+    if not all(isinstance(word, str) for word in stages):
+        raise TypeError("stages without names")
+    return tuple(stages)
+
+
+def _route(found: Any) -> paths.Route:
+    route = tuple(tuple(path) for path in found)
+    if not all(type(block) is int for path in route for block in path):
+        raise TypeError("a route that is not of whole numbers")
+    return route
+
+
+def shrunk(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Module:
+    """Make a model smaller as the one in a file is, and give it the file's weights.
+
+    Args:
+        model: The full model, with any weights.
+        inputs: A batch's inputs; for a model that satisfies the contract they are not needed.
+        origin: From ``origin_of``.
+        path: The file.
+
+    Returns:
+        The smaller model.
+
+    Raises:
+        InputError: If the file is damaged, or of another model.
+    """
+    contract = is_staged(model)
+    for stages, route in origin.steps:
+        staged: Any = model if contract else adapt(model, inputs, stages=list(stages) or None)
+        sizes = [len(stage.blocks) for stage in staged.stages]
+        fits = len(sizes) == len(route)
+        if not fits or any(not 0 <= block < size for size, way in zip(sizes, route, strict=True) for block in way):
+            raise InputError(f"{path} holds a smaller model of another one: this one has stages of {sizes} blocks")
+        model = rebuilt(staged, route)
+    _load(model, read_tensors(path), path)
+    return model
+
+
+def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load a state dict in which a tensor of several names is there once."""
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as problem:
+        raise InputError(f"{path} holds weights of another model ({line_of(problem)})") from None
+    state = model.state_dict(keep_vars=True)
+    loaded = {id(state[name]) for name in tensors if name in state}
+    wrong = [*unexpected, *(name for name in missing if id(state[name]) not in loaded)]
+    if wrong:
+        raise InputError(f"{path} holds weights of another model: {wrong[0]} is in one of them only")
