@@ -5,7 +5,7 @@ proven at once that sharing the beginnings of paths gives the same bits (``recor
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,20 +22,25 @@ from iterconv.paths.contract import coupling_groups
 from iterconv.paths.evaluate import Outcome, evaluate_bound, full_route, verify
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import rejections_in_a_line, untouched
+from iterconv.tasks import Task, Tokens
+from iterconv.tasks.base import Output, logits
 from iterconv.tasks.nested import tensors_in
-from iterconv.tasks.outputs import Output, logits, without_padding
-from iterconv.tasks.tokens import is_causal, next_token, rows_of, sequences
+from iterconv.tasks.tokens import is_causal, next_token
 
 
-def adapt(model: Any, inputs: Any, *, stages: Any = None, output: Output | None = None) -> "AdaptedModel":
+def adapt(
+    model: Any, inputs: Any, *, stages: Any = None, output: Output | None = None, task: Task | None = None
+) -> "AdaptedModel":
     """Make a model measurable: find its residual stages, and prove on a batch how their paths can be run.
 
     Args:
         model: Any module; it is left as it is, and goes on to be usable by itself.
         inputs: A batch that it takes: a tensor, a tuple of arguments or a dictionary of keywords.
         stages: The runs of blocks, as ``["layer1.1:", "blocks"]`` or lists of modules; found by looking if left out.
-        output: From the model's output and the batch to what is measured, logits of shape (n, classes);
-            ``next_token`` for causal language models and ``logits`` for all others if left out.
+        output: A function of the model's output and the batch that returns what is measured, logits of shape
+            (rows, classes); the task's own by default.
+        task: The meaning of the model's outputs, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
+            language models, and for all others classes or label sets, as the targets tell later.
 
     Returns:
         A model that ``measure``, ``plan``, ``similarity`` and ``audit`` take. ``print`` it to see its stages and how
@@ -59,7 +64,10 @@ def adapt(model: Any, inputs: Any, *, stages: Any = None, output: Output | None 
     if any(bool(tensor.isnan().any()) for tensor in tensors_in(made).values()):
         raise InputError(f"{type(model).__name__} makes NaN of this batch; look for NaN in the batch and the weights")
     found = named_stages(model, stages) if stages is not None else find_stages(model, inputs)
-    return AdaptedModel(model, found, output or (next_token if is_causal(model) else logits), inputs, stages is None)
+    if task is None and (output is next_token or (output is None and is_causal(model))):
+        task = Tokens()
+    output = output or (logits if task is None else task.outputs)
+    return AdaptedModel(model, found, output, inputs, task, lenient=stages is None)
 
 
 @dataclass(eq=False)
@@ -101,8 +109,9 @@ class AdaptedModel(nn.Module):
     Args:
         model: The model.
         found: Its stages.
-        output: From the model's output and the batch to what is measured.
+        output: A function of the model's output and the batch that returns what is measured.
         probe: A batch that it takes.
+        task: The meaning of what is measured; None if the targets are to tell.
         lenient: Whether stages that can't be run are left out, with the reason in ``refused``; else they are an error.
 
     Raises:
@@ -112,10 +121,16 @@ class AdaptedModel(nn.Module):
     stages: Any
 
     def __init__(
-        self, model: nn.Module, found: Sequence[FoundStage], output: Output, probe: Any, lenient: bool = False
+        self,
+        model: nn.Module,
+        found: Sequence[FoundStage],
+        output: Output,
+        probe: Any,
+        task: Task | None = None,
+        lenient: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.output, self.probe = model, output, probe
+        self.model, self.output, self.probe, self.task = model, output, probe, task
         self._outside: list[nn.Module] | None = None
         self.refused: dict[str, str] = {}
         """Why some stages that were found can't be run, by their names."""
@@ -133,7 +148,7 @@ class AdaptedModel(nn.Module):
 
     def output_of(self, made: Any, inputs: Any) -> Tensor:
         """What is measured, among what the model, or one made from it, returns."""
-        found = self.output(made, inputs)
+        found = self.output(made, inputs if self.task is None else self.named(inputs))
         if not isinstance(found, Tensor):
             raise InputError(f"output= returned {type(found).__name__}, not a tensor of logits (n, classes)")
         return found
@@ -174,22 +189,10 @@ class AdaptedModel(nn.Module):
         """
         return coupling_groups(self.stages, first)
 
-    @property
-    def predicts_next_tokens(self) -> bool:
-        """Whether its rows are tokens, and its targets the ones behind them."""
-        return self.output is next_token
-
-    def rows(self, z: Any, count: int, inputs: Any) -> Tensor | None:
-        """A stage's output with a row for each of ``count`` rows of the model's output; None where none corresponds."""
-        return rows_of(z, count, named_arguments(self.model, inputs), self.predicts_next_tokens)
-
-    def without_padding(self, z: Tensor, inputs: Any) -> Tensor:
-        """A representation with 0 at positions that are padding."""
-        return without_padding(z, named_arguments(self.model, inputs))
-
-    def units(self, inputs: Any) -> Tensor | None:
-        """Which sequence of a batch each row of the output belongs to; None where rows are examples."""
-        return sequences(inputs).cpu() if self.predicts_next_tokens else None
+    def named(self, inputs: Any) -> Any:
+        """The batch by the names of the model's arguments if tokens or a mask are among them, else as it is."""
+        named = named_arguments(self.model, inputs)
+        return named if isinstance(named, Mapping) and {"input_ids", "attention_mask"} & set(named) else inputs
 
     def __repr__(self) -> str:
         """The stages, one a line, with how each is run; then those that can't be run."""
