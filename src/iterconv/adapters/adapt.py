@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, named_arguments
 from iterconv.adapters.drive import Driven
 from iterconv.adapters.find import FoundStage, find_stages, identity_shares, named_stages, run
+from iterconv.adapters.leaks import leaks_of
+from iterconv.adapters.prove import difference, disproved, joint_routes, probing_routes
 from iterconv.adapters.recording import Recording, outside_of
 from iterconv.adapters.streams import BlockCall
-from iterconv.errors import InputError
+from iterconv.errors import InputError, line_of
 from iterconv.paths.contract import coupling_groups
-from iterconv.paths.evaluate import Outcome, evaluate_bound, full_route, verify
-from iterconv.paths.families import Route
+from iterconv.paths.evaluate import verify
 from iterconv.paths.untouched import rejections_in_a_line, untouched
 from iterconv.tasks import Task, Tokens
 from iterconv.tasks.base import Output, logits
@@ -154,15 +155,26 @@ class AdaptedModel(nn.Module):
         return found
 
     def bind(self, inputs: Any) -> Recording:
-        """The model for one batch: satisfies the contract of ``iterconv.StagedModel``.
+        """Bind the model to one batch, so that it satisfies the contract of ``iterconv.StagedModel``.
+
+        What was proven on the probe is looked at again on this batch: with the first block of every shared stage left
+        out, a whole pass has to give the same bits. Stages that fail are run by whole passes from then on.
 
         Args:
             inputs: The batch.
 
         Returns:
-            What ``iterconv.paths.evaluate`` runs; it knows of no other batch.
+            An object that ``iterconv.paths.evaluate`` runs; it knows of no other batch.
+
+        Raises:
+            InputError: If the model can't be run on this batch as on the probe.
         """
-        return self._bound(inputs, [stage.shared for stage in self.stages])
+        shared = [number for number, stage in enumerate(self.stages) if stage.shared]
+        bound = self._bound(inputs, [stage.shared for stage in self.stages])
+        reasons = disproved(bound, shared)
+        for number, reason in reasons.items():
+            self.stages[number].whole = f"{reason} (on a later batch)"
+        return self._bound(inputs, [stage.shared for stage in self.stages]) if reasons else bound
 
     def _bound(self, inputs: Any, shared: list[bool]) -> Recording:
         if self._outside is None:
@@ -244,23 +256,25 @@ class AdaptedModel(nn.Module):
         """Find out for each stage which way of running its paths is right.
 
         The general way has to run at all: where a pass of the whole model with a block dropped or repeated fails, the
-        stage is refused. The shared way has to give the same bits on all these paths.
+        stage is refused. The shared way has to give the same bits on all these paths, and nothing of the stage may get
+        past the one tensor that it hands on.
         """
         sharing = self._bound(self.probe, [True] * len(self.stages))
         apart = "" if sharing.is_sequential else "its blocks take turns with those of another stage"
+        leaks = leaks_of(self.model, [stage.driven for stage in self.stages], self.output_of, self.probe)
         kept = []
-        for number, stage in enumerate(self.stages):
+        for number, (stage, leak) in enumerate(zip(self.stages, leaks, strict=True)):
             try:
-                expected = {route: sharing.whole(route) for route in _probing_routes(self.stages, number)}
+                expected = {route: sharing.whole(route) for route in probing_routes(self.stages, number)}
             except InputError as problem:
                 self._refuse(stage.found, problem, lenient)
             except Exception as problem:  # noqa: BLE001 - whatever a foreign model raises without one of its blocks
-                text = " ".join(str(problem).split())[:120]
-                reason = f"the model fails when its blocks are dropped or repeated ({type(problem).__name__}: {text})"
+                what = f"{type(problem).__name__}: {line_of(problem)}"
+                reason = f"the model fails when its blocks are dropped or repeated ({what})"
                 refusal = InputError(f"stage {stage.name!r} can't be measured: {reason}; name other runs")
                 self._refuse(stage.found, refusal, lenient)
             else:
-                stage.whole = apart or _difference(sharing, expected)
+                stage.whole = apart or leak or difference(sharing, expected)
                 kept.append(stage)
         if not kept:
             raise InputError("; ".join(self.refused.values()))
@@ -270,9 +284,8 @@ class AdaptedModel(nn.Module):
             return self._prove(lenient)
         several = [number for number, stage in enumerate(self.stages) if stage.shared]
         if len(several) > 1:
-            full = full_route(self.stages)
-            route = tuple(path[:-1] if number in several else path for number, path in enumerate(full))
-            if reason := _difference(sharing, {route: sharing.whole(route)}):
+            routes = joint_routes(self.stages, several)
+            if reason := difference(sharing, {route: sharing.whole(route) for route in routes}):
                 for number in several:
                     self.stages[number].whole = f"{reason}, when several stages are perturbed at once"
         return None
@@ -293,32 +306,3 @@ def _checked(stage: FoundStage, calls: dict[FoundStage, list[BlockCall]]) -> lis
         kind = type(made[-1].module).__name__
         raise InputError(f"a {kind} runs again after all blocks of stage {stage.name!r}; name other runs")
     return made
-
-
-def _probing_routes(stages: Sequence[AdaptedStage], number: int) -> list[Route]:
-    """One stage without its first block, its last one, or any; with the first one repeated; the last two exchanged."""
-    full = full_route(stages)
-    path = full[number]
-    others = (path[1:], path[:-1], (), (0, *path), (*path[:-2], path[-1], path[-2]))
-    return [(*full[:number], other, *full[number + 1 :]) for other in others]
-
-
-def _difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
-    """Why sharing beginnings does not give what whole passes gave; empty if it does, bit by bit."""
-    try:
-        for route, outcome in evaluate_bound(sharing, list(expected)):
-            whole = expected[route]
-            if not _same(outcome.output, whole.output):
-                return "more than the one tensor that is handed on depends on its blocks"
-            if not all(map(_same, outcome.stage_outputs, whole.stage_outputs)):
-                return "other stages depend on more than the one tensor that it hands on"
-    except Exception as problem:  # noqa: BLE001 - whatever a model raises when it is run in pieces
-        reason = " ".join(str(problem).split()).split(";")[0]
-        return f"its blocks can't be run by themselves ({reason[:160]})"
-    return ""
-
-
-def _same(a: Any, b: Any) -> bool:
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.shape != b.shape:
-        return False
-    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -30,9 +30,7 @@ def as_staged(model: Any, batches: Iterable[Any], task: Task | None = None) -> t
     if not isinstance(model, torch.nn.Module) or is_staged(model):
         require_staged(model)
         if task is not None and getattr(model, "task", task) != task:
-            raise InputError(
-                "the model is adapted already, with a task of its own; pass task= to iterconv.adapt"
-            )
+            raise InputError("the model is adapted already, with a task of its own; pass task= to iterconv.adapt")
         return model, batches
     iterator = iter(batches)
     first = next(iterator, None)

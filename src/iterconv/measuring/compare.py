@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,11 +17,10 @@ from iterconv.paths import Route, evaluate, full_route, untouched
 from iterconv.tasks import Task, task_of
 from iterconv.tasks.base import distance
 from iterconv.tasks.batches import check_inputs, check_targets, match_model, split_batch
+from iterconv.tasks.classes import WHOLE
 
 Columns = dict[tuple[Route, str, int], NDArray[np.float64]]
 """One value a row for each (route, metric, stage); metrics of outputs have stage -1, distances have their stage."""
-
-_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 OUTPUT = -1
 """The stage of metrics that are metrics of the model's output."""
@@ -92,8 +90,9 @@ def compare(
     with untouched(model):
         for batch in _read(model, batches, task, against):
             found = _Compared(model, batch, full, against, chance, metrics)
-            for key, column in found.columns([full, *routes]):
-                parts[key].append(column.cpu().double().numpy())
+            with untouched(model):  # each batch meets the model in the state in which it was given
+                for key, column in found.columns([full, *routes]):
+                    parts[key].append(column.cpu().double().numpy())
             chances.append(found.chance)
             sizes.append(found.size)
             units.append(found.units)
@@ -200,7 +199,7 @@ def _read(model: Any, batches: Iterable[Any], task: Task | None, against: str) -
                     f"batch {number} has targets of {targets.ndim} dimension(s), batch {first[0]} of {first[1]}; give "
                     "all batches class numbers (n,), or all of them 0/1 rows (n, classes)"
                 )
-        if targets is not None and targets.ndim == 1 and targets.dtype in _WHOLE:
+        if targets is not None and targets.ndim == 1 and targets.dtype in WHOLE:
             targets = targets.long()  # torch's losses index by it
         yield _Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
 

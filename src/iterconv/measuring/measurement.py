@@ -88,12 +88,13 @@ def measure(
     held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
     check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
     families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
+    kinds = sum(map(len, families)) * len(METRICS)
+    check_memory(8 * kinds * (1 + replicates), f"replicates={replicates} of up to {kinds} values", "use fewer")
     full = paths.full_route(model.stages)
     routes = _routes(full, families)
     compared = compare(model, batches, routes, task=task, against=reference, chance=chance, progress=progress)
     values, chance, units = _values(compared, full, families), compared.chance, compared.units
     rows = np.stack(list(values.values()))
-    check_memory(8 * len(rows) * (1 + replicates), f"replicates={replicates} of {len(rows)} values", "use fewer")
     means = dict(zip(values, resampled_means(rows, replicates, seed, units), strict=True))
     options = {
         "reference": reference,

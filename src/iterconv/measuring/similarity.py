@@ -40,8 +40,9 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
             check_inputs(inputs, position)
             updates: list[list[Tensor]] = [[] for _ in model.stages]
             named = model.named(inputs) if hasattr(model, "named") else inputs
-            for number, _, z, after, _ in paths.block_inputs(model, inputs):
-                updates[number].append(without_padding(after - z, named).flatten(1).float())
+            with untouched(model):  # each batch meets the model in the state in which it was given
+                for number, _, z, after, _ in paths.block_inputs(model, inputs):
+                    updates[number].append(without_padding(after - z, named).flatten(1).float())
             examples += len(updates[0][0])
             for number, own in enumerate(updates):
                 directions = nn.functional.normalize(torch.stack(own), dim=2)

@@ -221,7 +221,8 @@ def distance(perturbed: Tensor, intact: Tensor) -> Float[Tensor, " n"]:
 
     Source: Lippl et al., App. B.
     """
-    return (perturbed.float() - intact.float()).flatten(1).norm(dim=1)
+    wide = torch.promote_types(perturbed.dtype, torch.float32)
+    return (perturbed.to(wide) - intact.to(wide)).flatten(1).norm(dim=1)
 
 
 def unpadded(inputs: Any, shape: torch.Size) -> Tensor | None:

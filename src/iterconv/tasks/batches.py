@@ -11,23 +11,27 @@ from iterconv.tasks.nested import tensors_in
 
 
 def match_model(value: Any, model: Any) -> Any:
-    """Move a nested batch to a model's device, and its floating tensors to the model's precision.
+    """Copy a nested batch to a model's device, and its floating tensors to the model's precision.
+
+    It is a copy, so that a model that changes its input in place leaves the user's batch alone.
 
     Args:
         value: Tensors in tuples, lists or dictionaries.
-        model: A module, whose first floating parameter tells device and precision.
+        model: A module, whose first parameter tells the device. If all its floating parameters have one precision, the
+            batch gets it; if they differ, the batch keeps its own.
     """
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return _match(value, like)
+    device = next((p.device for p in model.parameters()), None)
+    precisions = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return _match(value, device, precisions.pop() if len(precisions) == 1 else None)
 
 
-def _match(value: Any, like: Tensor) -> Any:
+def _match(value: Any, device: torch.device | None, precision: torch.dtype | None) -> Any:
     if isinstance(value, Tensor):
-        return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+        return value.to(device, precision if value.is_floating_point() else None, copy=True)
     if isinstance(value, Mapping):
-        return {name: _match(part, like) for name, part in value.items()}
+        return {name: _match(part, device, precision) for name, part in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(_match(part, like) for part in value)
+        return tuple(_match(part, device, precision) for part in value)
     return value
 
 

@@ -10,13 +10,16 @@ from torch.nn import functional as F
 from iterconv.errors import InputError
 from iterconv.tasks.base import Task
 
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""The types of class numbers."""
+
 
 class Classes(Task):
     """Targets are class numbers of shape (rows,); a row is wrong if its highest output is another class."""
 
     def check_targets(self, targets: Tensor, classes: int) -> None:
         """Raise ``InputError`` unless the targets are class numbers below ``classes``."""
-        if targets.ndim != 1 or targets.is_floating_point() or targets.dtype == torch.bool:
+        if targets.ndim != 1 or targets.dtype not in WHOLE:
             raise InputError(
                 f"targets of shape {tuple(targets.shape)}, {targets.dtype}, are neither class numbers nor 0/1 rows"
             )
