@@ -226,3 +226,10 @@ def test_clutter_that_was_made_can_be_trained_on(capsys, tmp_path):
 
     save_file({"a": ones(1)}, out)
     assert "holds no images" in refused(capsys, "data", out)
+
+
+def test_an_empty_word_is_no_folder(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--out", ""]) == 2
+    assert capsys.readouterr().err == "iterconv: one of the words is empty; give it a value, or leave the option out\n"
+    assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
 def test_the_examples_for_any_model_run(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "any-model.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     monkeypatch.chdir(tmp_path)
     names = {}
     for example in examples:
@@ -62,7 +62,7 @@ def test_every_command_can_be_given(tmp_path, monkeypatch, capsys):
 
 def test_the_first_command_says_how_to_go_without_the_network(capsys, monkeypatch):
     zoo.timm_model("resnet18")  # skips where the extra is missing
-    [line] = [line for line in commands() if "timm:resnet50" in line]
+    line, *_ = [line for line in commands() if "timm:resnet50" in line]
     monkeypatch.setattr("iterconv.data.hub._reachable", lambda *_: False)
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     assert main(line) == 2

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, named_arguments
 from iterconv.adapters.drive import Driven
-from iterconv.adapters.find import FoundStage, find_stages, identity_shares, named_stages, run
+from iterconv.adapters.find import FoundStage, find_stages, identity_shares, run
 from iterconv.adapters.leaks import leaks_of
+from iterconv.adapters.named import named_stages
 from iterconv.adapters.prove import difference, disproved, joint_routes, probing_routes
 from iterconv.adapters.recording import Recording, outside_of
 from iterconv.adapters.streams import BlockCall
@@ -218,7 +219,7 @@ class AdaptedModel(nn.Module):
         stages: list[AdaptedStage] = []
         for candidate in found:
             try:
-                driven = Driven.of(candidate, _checked(candidate, calls))
+                driven = Driven.of(candidate, calls[candidate])
             except InputError as problem:
                 self._refuse(candidate, problem, lenient)
                 continue
@@ -289,20 +290,3 @@ class AdaptedModel(nn.Module):
                 for number in several:
                     self.stages[number].whole = f"{reason}, when several stages are perturbed at once"
         return None
-
-
-def _checked(stage: FoundStage, calls: dict[FoundStage, list[BlockCall]]) -> list[BlockCall]:
-    """The calls of a stage's blocks, if each was called once, in its turn."""
-    made = calls[stage]
-    for place, block in enumerate(stage.blocks):
-        if place >= len(made):
-            raise InputError(f"block {place} of stage {stage.name!r} is not executed; name other runs")
-        if made[place].module is not block:
-            raise InputError(
-                f"block {place} of stage {stage.name!r} is not executed in its turn; "
-                "name the runs in the order of execution"
-            )
-    if len(made) > len(stage.blocks):
-        kind = type(made[-1].module).__name__
-        raise InputError(f"a {kind} runs again after all blocks of stage {stage.name!r}; name other runs")
-    return made

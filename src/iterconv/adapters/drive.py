@@ -41,9 +41,18 @@ class Driven:
     def of(cls, found: FoundStage, calls: Sequence[BlockCall]) -> "Driven":
         """Prepare a stage from the calls of its blocks in one ordinary pass.
 
+        Args:
+            found: The stage.
+            calls: All calls of its blocks, in their order.
+
+        Returns:
+            The stage, ready to be driven.
+
         Raises:
-            InputError: If some block's input can't stand for its result.
+            InputError: If the blocks are not called once each in their turn, or some block's input can't stand for its
+                result.
         """
+        _check_turns(found, calls)
         streams = Streams.of(calls)
         for place, called in enumerate(calls):
             misfit = misfit_of(called) if streams is None else streams.misfit(called)
@@ -52,6 +61,21 @@ class Driven:
         assert streams is not None, "where nothing is handed on, some block makes no tensor of a shape that it gets"
         forms = tuple(streams.hollow(called.result) if streams.are_all_of(called) else ASK for called in calls)
         return cls(found, streams, forms, tuple(map(streams.in_place, calls)))
+
+
+def _check_turns(stage: FoundStage, made: Sequence[BlockCall]) -> None:
+    """Raise ``InputError`` unless each block was called once, in its turn."""
+    for place, block in enumerate(stage.blocks):
+        if place >= len(made):
+            raise InputError(f"block {place} of stage {stage.name!r} is not executed; name other runs")
+        if made[place].module is not block:
+            raise InputError(
+                f"block {place} of stage {stage.name!r} is not executed in its turn; "
+                "name the runs in the order of execution"
+            )
+    if len(made) > len(stage.blocks):
+        kind = type(made[-1].module).__name__
+        raise InputError(f"a {kind} runs again after all blocks of stage {stage.name!r}; name other runs")
 
 
 ASK = object()

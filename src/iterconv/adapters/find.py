@@ -1,8 +1,7 @@
 """Where a model's residual stages are: by looking at what its modules do to a probe batch, or by name."""
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -23,9 +22,6 @@ executed five times), or a list of modules."""
 LEAST_IDENTITY_SHARE = 0.25
 """Choice: runs of modules that pass on less of a change than this are no residual blocks, and are not taken by
 themselves. Blocks of trained and untrained residual networks have 0.45 and more, bare convolutions 0.05 at most."""
-
-MOST_BLOCKS = 10_000
-"""Blocks of a stage; more can't be meant."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +79,9 @@ def find_stages(model: nn.Module, inputs: Any) -> list[FoundStage]:
 def _nothing_found(model: nn.Module, stages: list[FoundStage], shares: dict[FoundStage, float]) -> str:
     text = f"{type(model).__name__} has no run of two or more residual blocks of equal class that hand on to each other"
     if stages:
-        best = max(stages, key=lambda stage: shares[stage] if shares[stage] == shares[stage] else -math.inf)
-        text += f" ({best} passes on {shares[best]:.2f} of its input, residual blocks {LEAST_IDENTITY_SHARE} or more)"
+        best = max(stages, key=lambda stage: -math.inf if math.isnan(shares[stage]) else shares[stage])
+        share = "an unknown part" if math.isnan(shares[best]) else f"{shares[best]:.2f}"
+        text += f" ({best} passes on {share} of its input, residual blocks {LEAST_IDENTITY_SHARE} or more)"
     if not all(map(can_be_answered, model.modules())):
         text += ", and scripted modules can't be driven"
     return f'{text}; name the runs, as stages=["layer1.1:", "blocks"], or pass lists of modules'
@@ -236,68 +233,3 @@ def _name(parent: str, members: list[tuple[str, nn.Module]], module: nn.Module) 
 
 def _join(parent: str, name: str) -> str:
     return f"{parent}.{name}" if parent else name
-
-
-def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
-    """The stages that a user names.
-
-    Args:
-        model: The model.
-        stages: Names, or lists of modules.
-
-    Returns:
-        The stages in the order given.
-
-    Raises:
-        InputError: If a name leads nowhere, or to fewer than two blocks or more than ``MOST_BLOCKS``, or a block is in
-            two stages.
-    """
-    if isinstance(stages, str) or not isinstance(stages, Iterable):
-        raise InputError(
-            f"stages={stages!r:.60} is not a list; pass names or lists of modules, as ['layer1.1:', 'blocks']"
-        )
-    found = [_named_stage(model, number, stage) for number, stage in enumerate(stages)]
-    if not found:
-        raise InputError("stages=[] names no stage; leave it out to have them found")
-    owners: dict[nn.Module, FoundStage] = {}
-    for stage in found:
-        for block in stage.blocks:
-            if owners.setdefault(block, stage) is not stage:
-                raise InputError(f"a block ({type(block).__name__}) is in two stages; name it in one")
-    return found
-
-
-def _named_stage(model: nn.Module, number: int, stage: Any) -> FoundStage:
-    if isinstance(stage, str):
-        found = FoundStage(stage, _named_blocks(model, stage))
-    elif isinstance(stage, (Sequence, nn.ModuleList, nn.Sequential)) and all(
-        isinstance(block, nn.Module) for block in stage
-    ):
-        found = FoundStage(f"stage {number}", tuple(stage))
-    else:
-        raise InputError(f"stages[{number}] is {stage!r:.60}; use a name such as 'layer1.1:' or a list of modules")
-    if not 2 <= len(found.blocks) <= MOST_BLOCKS:
-        raise InputError(
-            f"stage {found.name!r} has {len(found.blocks)} block(s); a stage needs 2 or more and takes {MOST_BLOCKS}"
-        )
-    if scripted := [block for block in found.blocks if not can_be_answered(block)]:
-        raise InputError(
-            f"a block of stage {found.name!r} ({type(scripted[0]).__name__}) is a script, which can't be driven; pass "
-            "the model that it was made of"
-        )
-    return found
-
-
-def _named_blocks(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
-    match = re.fullmatch(r"(.*?)(?:\.?(\d*):(\d*)|\*(\d+))?", name)
-    assert match is not None
-    path, first, last, times = match.groups()
-    try:
-        parent = model.get_submodule(path)
-    except AttributeError:
-        known = ", ".join(sorted(n for n, _ in model.named_children()))
-        raise InputError(f"{type(model).__name__} has no module {path!r}; at the top there are {known}") from None
-    if times:
-        return (parent,) * min(int(times), MOST_BLOCKS + 1)
-    children = [child for child in parent._modules.values() if child is not None]  # the same one may be there twice
-    return tuple(children[int(first) if first else None : int(last) if last else None])

@@ -50,6 +50,8 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
     if arguments == ["--version"]:
         print(f"iterconv {version('iterconv')}")
         raise SystemExit(0)
+    if "" in arguments:  # as --out "$FOLDER" of a variable that is not set, which would mean the current folder
+        raise InputError("one of the words is empty; give it a value, or leave the option out")
     first = arguments[0] if arguments else ""
     if first not in commands and not first.startswith("-"):
         [near] = difflib.get_close_matches(first, commands, n=1) or [""]

@@ -40,10 +40,14 @@ def require_images(options: ModelOptions) -> str:
     return options.data
 
 
-def images(
+def load_images(
     options: ModelOptions, size: tuple[int, ...], channels: int, mean: Any, std: Any, keyword: str | None = None
 ) -> Any:
-    """A data set's test images as a vision model takes them, and how many classes there are."""
+    """Load a data set's test images as a vision model takes them.
+
+    Returns:
+        The batches, and the number of classes.
+    """
     return feeding.images(
         require_images(options),
         options.examples,

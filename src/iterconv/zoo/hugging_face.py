@@ -14,7 +14,7 @@ from iterconv.paths.untouched import untouched
 from iterconv.tasks.batches import inputs_of
 from iterconv.tasks.embeddings import Embeddings, embedding
 from iterconv.zoo import inputs as feeding
-from iterconv.zoo.common import Opened, images, to_device, with_reference
+from iterconv.zoo.common import Opened, load_images, to_device, with_reference
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 
@@ -97,7 +97,7 @@ def _hugging_face_images(transformers: Any, path: str, config: Any, options: Mod
         side = found.get("shortest_edge") or (found["height"], found["width"])
     size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
     channels = getattr(config, "num_channels", 3)
-    return images(options, size, channels, mean[:channels], std[:channels], keyword="pixel_values")
+    return load_images(options, size, channels, mean[:channels], std[:channels], keyword="pixel_values")
 
 
 def _against_embeddings(model: nn.Module, batches: list[Any], note: str, options: ModelOptions) -> Opened:

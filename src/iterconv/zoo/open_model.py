@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,23 @@ class OpenedModel:
     """As the user chose it; None for batches that came with the model."""
 
 
-_KINDS = {"timm": open_timm, "hf": open_hugging_face}
+KINDS: dict[str, Callable[[str, ModelOptions], Opened]] = {"timm": open_timm, "hf": open_hugging_face}
+"""How models are opened by name: ``KIND:NAME`` calls the function of ``KIND`` with the name and the user's options."""
+
+
+def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
+    """Let the command line open models as ``KIND:NAME``.
+
+    Args:
+        kind: The word before the colon.
+        opener: A function of the name and the options that returns the model and its batches.
+
+    Raises:
+        InputError: If there is such a kind already.
+    """
+    if kind in KINDS:
+        raise InputError(f"models of the kind {kind!r} can be opened already; choose another word")
+    KINDS[kind] = opener
 
 
 def open_model(name: str, options: ModelOptions) -> OpenedModel:
@@ -83,8 +100,8 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     elif origin or ":" not in name or Path(name).exists():
         return _run(Path(name), origin, options)
     kind, rest = name.split(":", 1)
-    if kind in _KINDS:
-        found = _KINDS[kind](rest, options)
+    if kind in KINDS:
+        found = KINDS[kind](rest, options)
     else:
         origin = _smaller_of(name, options)
         found = _function(name, options)
@@ -101,7 +118,7 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     else:
         staged = adapt_on_few(model, inputs_of(first, model), stages=list(options.stages) or None, task=found.task)
         note = f"{note}\n{staged!r}"
-    own = kind not in _KINDS and options.data is None
+    own = kind not in KINDS and options.data is None
     size = None if own else options.batch_size
     origin = origin_of(Path(options.weights)) or Origin(model=name)
     count = _count(found.batches)

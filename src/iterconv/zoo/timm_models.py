@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iterconv.data.hub import offline_if_unreachable
 from iterconv.errors import InputError, line_of, require
-from iterconv.zoo.common import Opened, images, require_images, with_reference
+from iterconv.zoo.common import Opened, load_images, require_images, with_reference
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.smaller import origin_of, shrunk
@@ -40,7 +40,7 @@ def open_timm(name: str, options: ModelOptions) -> Opened:
         values[:channels] if len(values) >= channels > 1 else (sum(values) / len(values),) * channels
         for values in (expected["mean"], expected["std"])
     )
-    batches, classes = images(options, tuple(expected["input_size"][1:]), channels, mean, std)
+    batches, classes = load_images(options, tuple(expected["input_size"][1:]), channels, mean, std)
     return with_reference(model, batches, classes, model.num_classes, options)
 
 
