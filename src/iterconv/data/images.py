@@ -13,6 +13,7 @@ from torch import Tensor
 from iterconv.data.cache import cached, files_of, stamp
 from iterconv.data.decoding import Columns, decode
 from iterconv.data.hub import offline_if_unreachable
+from iterconv.data.known import KNOWN
 from iterconv.errors import InputError, line_of, require
 from iterconv.memory import check_memory
 
@@ -52,7 +53,8 @@ def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
     Raises:
         InputError: If the hub is out of reach or has no such data set, or the data don't fit.
     """
-    remedy = "pass a folder instead, or set ITERCONV_DATA to a folder that holds mnist/, cifar10/, cifar100/"
+    folders = ", ".join(f"{known}/" for known, about in KNOWN.items() if about.hub)
+    remedy = f"pass a folder instead, or set ITERCONV_DATA to a folder that holds {folders}"
     with quiet_datasets() as datasets, offline_if_unreachable():
         try:
             splits = datasets.load_dataset(name)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 
 from iterconv.data.dataset import Data, Images, Split
+from iterconv.data.known import VALIDATION_SHARE
 from iterconv.data.sources import Source, find
 from iterconv.data.splits import balanced, stratified
 from iterconv.errors import InputError, check_count, check_range, shown
@@ -21,7 +22,7 @@ def load(
     *,
     samples: int | None = None,
     evaluation_samples: int | None = None,
-    validation: float = 0.1,
+    validation: float = VALIDATION_SHARE,
     split_seed: int = 0,
     device: str | torch.device = "cpu",
     image_column: str | None = None,
@@ -37,12 +38,12 @@ def load(
     ``split_seed`` alone, so that all networks see the same.
 
     Args:
-        name: ``"digits"`` (UCI digits, inside scikit-learn); ``"digitclutter-3"``, ``-4``, ``-5`` (made on first
-            use, in a minute); ``"mnist"``, ``"cifar10"``, ``"cifar100"``, from
-            ``$ITERCONV_DATA/<name>`` where that is a folder, else from the Hugging Face hub; a folder (in the
-            hub's Parquet layout, or images in one folder per class, below train/ and test/ if need be); a
-            Parquet file; a file that ``iterconv data digitclutter`` wrote; or a hub name ``owner/name``. Parquet files
-            may name local files and addresses of the web as images, which are then opened.
+        name: A name of ``iterconv.data.known.KNOWN`` (``"digits"`` is inside scikit-learn, Digitclutter is made on
+            first use, in a minute, the others come from ``$ITERCONV_DATA/<name>`` where that is a folder, else from
+            the Hugging Face hub); a folder (in the hub's Parquet layout, or images in one folder per class, below
+            train/ and test/ if need be); a Parquet file; a file that ``iterconv data digitclutter`` wrote; or a hub
+            name ``owner/name``. Parquet files may name local files and addresses of the web as images, which are
+            then opened.
         samples: Train on this many images only, equally many of each class.
         evaluation_samples: Validate and test on this many images each, at most, with the classes' shares kept.
         validation: Share of the training images, in [0, 1).

@@ -16,6 +16,7 @@ from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
 from iterconv.data.digitclutter import generate
 from iterconv.data.images import read_hub, read_path
+from iterconv.data.known import KNOWN, KnownData
 from iterconv.errors import InputError, require
 from iterconv.files import read_tensors
 
@@ -74,21 +75,18 @@ def _benchmark(name: str, hub_name: str, columns: Columns) -> Source:
     return _as_source(read_path(folder, columns) if local else read_hub(hub_name, columns))
 
 
-CLUTTER_SIZES = (100_000, 10_000)
-"""Training (validation included) and test images of Digitclutter; Source: Lippl et al., Sec. F."""
+def _digitclutter(digits: int, sizes: tuple[int, int], _: Columns) -> Source:
+    """Digitclutter with so many training images (those for validation included) and test images."""
 
-
-def _digitclutter(digits: int, _: Columns) -> Source:
     def make() -> dict[str, torch.Tensor]:
-
         tensors = {"classes": torch.tensor(10)}
-        for seed, (split, n) in enumerate(zip(("train", "test"), CLUTTER_SIZES, strict=True)):
+        for seed, (split, n) in enumerate(zip(("train", "test"), sizes, strict=True)):
             made = generate(n, digits, seed=seed, masks=False)
             tensors[f"{split}_images"] = torch.from_numpy(made.images)[:, None]
             tensors[f"{split}_targets"] = torch.from_numpy(made.targets).float()
         return tensors
 
-    return _as_source(cached(["digitclutter", digits, CLUTTER_SIZES], make))
+    return _as_source(cached(["digitclutter", digits, sizes], make))
 
 
 def _made_digitclutter(path: Path) -> Source:
@@ -99,11 +97,13 @@ def _made_digitclutter(path: Path) -> Source:
     return Source(Split(tensors["images"][:, None], tensors["targets"].float()), None, tensors["targets"].shape[1])
 
 
-SOURCES: dict[str, Callable[[Columns], Source]] = {
-    "digits": _digits,
-    "mnist": partial(_benchmark, "mnist", "ylecun/mnist"),
-    "cifar10": partial(_benchmark, "cifar10", "uoft-cs/cifar10"),
-    "cifar100": partial(_benchmark, "cifar100", "uoft-cs/cifar100"),
-    **{f"digitclutter-{digits}": partial(_digitclutter, digits) for digits in (3, 4, 5)},
-}
-"""What makes the data of each name: a new source is a new line here."""
+def _loader(name: str, known: KnownData) -> Callable[[Columns], Source]:
+    if known.hub:
+        return partial(_benchmark, name, known.hub)
+    if known.clutter:
+        return partial(_digitclutter, known.clutter, (known.training_images, known.test_images))
+    return _digits
+
+
+SOURCES = {name: _loader(name, known) for name, known in KNOWN.items()}
+"""The functions that load the data of each name."""
