@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,13 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
         where safetensors is missing.
     """
     name = hashlib.sha256(json.dumps([_VERSION, key]).encode()).hexdigest()[:16]
-    try:
-        path = cache_folder() / f"{name}.safetensors"
-    except RuntimeError:  # there is no home, as in some containers
-        return decode()
+    path = cache_folder() / f"{name}.safetensors"
     try:
         return read_tensors(path)
     except InputError:
         tensors = decode()
-    try:
+    with suppress(OSError, InputError):
         write_atomically(path, to_safetensors(tensors))
-    except (OSError, InputError):
-        pass
     return tensors
 
 

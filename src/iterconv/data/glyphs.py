@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iterconv.errors import InputError, require
+from iterconv.errors import InputError, line_of, require
 
 HEIGHT, ADVANCE, OUTLINE = 275, 214, 20
 """Pixels of a digit's height, advance width and outline: Arial Bold at 384 px (Spoerer et al., 2017)."""
@@ -56,7 +56,7 @@ def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
     except (OSError, RuntimeError, ValueError) as problem:
         if isinstance(problem, InputError):
             raise
-        raise InputError(f"can't read font {font} ({problem}); pass a TrueType or OpenType file") from None
+        raise InputError(f"can't read font {font} ({line_of(problem)}); pass a TrueType or OpenType file") from None
     face.set_size(1000, 72)
     advance = face.load_char(ord("0"), flags=LoadFlags.NO_HINTING).linearHoriAdvance / 65536
     scale = (ADVANCE / advance, HEIGHT / outlines[1].get_extents().height)

@@ -216,5 +216,5 @@ def read_config(path: Path) -> RunConfig:
     values = files.read_json(path, f"there is no {path}; name the folder of a run")
     try:
         return RunConfig.from_dict(values)
-    except (TypeError, InputError) as problem:
+    except InputError as problem:
         raise InputError(f"{path} is not a run's configuration: {problem}") from None

@@ -18,7 +18,6 @@ from iterconv.paths.contract import StagedModel
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 from iterconv.training.loop import (
-    TRAINING_COPIES,
     OnEpoch,
     Stop,
     check_network,
@@ -57,7 +56,7 @@ def complete(
         if folder.finished:
             return folder.result()
         dataset = load_data(config, device)
-        check_network(config, dataset, TRAINING_COPIES if dataset.train.images.device.type == "cpu" else 1)
+        check_network(config, dataset)
         selection_split(config, dataset)
         folder.write_json("config.json", config.to_dict())  # now that the options are known to fit the data
         started = time.monotonic()
