@@ -263,8 +263,8 @@ def test_damaged_or_missing_files_of_a_run(tmp_path):
     complete(replace(TINY, epochs=1), tmp_path / "run")
     assert best.read_bytes() == whole  # deleting what is damaged and giving the command again repairs the run
     open_run(tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text('{"width": "wide"}')
-    with pytest.raises(InputError, match="not a run's configuration"):
+    (tmp_path / "run" / "config.json").write_text('{"width": 0}')
+    with pytest.raises(InputError, match="is not a run's configuration: width=0 is not in"):
         open_run(tmp_path / "run")
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from iterconv.errors import InputError, require
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import Tensor
 
 LARGEST_JSON = 64 * 2**20
@@ -164,6 +165,25 @@ def to_safetensors(tensors: "Mapping[str, Tensor]", **metadata: str) -> bytes:
     save = require("safetensors.torch", "writing tensors").save
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return sealed(save(contiguous, metadata={**metadata, SEAL: BLANK}))
+
+
+def to_parquet(table: "DataFrame", purpose: str = "writing tables", **metadata: str) -> bytes:
+    """Turn a table into the contents of a .parquet file, sealed.
+
+    Args:
+        table: The table; its index is left out.
+        purpose: What needs pyarrow, as the subject of a sentence.
+        metadata: Texts that the file holds beside its columns.
+
+    Returns:
+        The bytes.
+    """
+    arrow, parquet = require("pyarrow", purpose), require("pyarrow.parquet", purpose)
+    columns = arrow.Table.from_pandas(table, preserve_index=False)
+    columns = columns.replace_schema_metadata({**(columns.schema.metadata or {}), **metadata, SEAL: BLANK})
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(columns, sink)
+    return sealed(sink.getvalue().to_pybytes())
 
 
 def read_tensors(path: Path, missing: str | None = None, again: str = "make it again") -> "dict[str, Tensor]":
