@@ -226,8 +226,8 @@ def test_a_checkpoint_never_executes_code(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    with RunFolder(tmp_path / "run", TINY).claimed():
-        with pytest.raises(InputError, match="another process"), RunFolder(tmp_path / "run", TINY).claimed():
+    with RunFolder(tmp_path / "run", TINY).claim():
+        with pytest.raises(InputError, match="another process"), RunFolder(tmp_path / "run", TINY).claim():
             pass
 
 
@@ -288,7 +288,7 @@ def test_training_in_another_thread_works(tmp_path):
 def test_without_a_validation_split_the_epoch_cannot_be_chosen(tmp_path):
     few = replace(data.load("digits"), validation=data.load("digits").validation[:0])
     folder = RunFolder(tmp_path / "run", TINY)
-    with folder.claimed(), pytest.raises(InputError, match="too few images for a validation split"):
+    with folder.claim(), pytest.raises(InputError, match="too few images for a validation split"):
         loop.train(TINY, folder, few)
 
 

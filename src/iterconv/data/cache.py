@@ -27,11 +27,11 @@ def cache_folder() -> Path:
         return Path(os.devnull)
 
 
-def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors that ``decode`` makes, from the cache where they are.
+def from_cache(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Read the tensors that ``decode`` makes from the cache, or make them and put them there.
 
     Args:
-        key: Whatever the tensors depend on; goes through JSON.
+        key: Everything that the tensors depend on, as JSON takes it.
         decode: Makes the tensors.
 
     Returns:
@@ -50,7 +50,7 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
 
 
 def stamp(source: Path) -> list[Any]:
-    """What changes when a file, or any file in a folder, changes: names, sizes, times.
+    """List names, sizes and times, which change when a file, or any file in a folder, changes.
 
     Raises:
         InputError: If there are pipes or devices among them, whose reading may never end.
@@ -61,7 +61,7 @@ def stamp(source: Path) -> list[Any]:
 
 
 def files_of(source: Path) -> list[Path]:
-    """A file itself, or all files below a folder, sorted; raises as ``stamp`` does."""
+    """List a file itself, or all files below a folder, sorted; raises as ``stamp`` does."""
 
     def refuse(problem: OSError) -> None:
         raise problem

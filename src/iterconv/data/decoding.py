@@ -28,7 +28,7 @@ def decode(name: str, splits: Mapping[str, Any], columns: Columns) -> dict[str, 
     Choice: the validation split of a source without a test split is its test split; that of any other is unused.
 
     Args:
-        name: What error messages call the data.
+        name: The name of the data in error messages.
         splits: ``datasets`` data sets by split.
         columns: Names of the image and label columns.
 

@@ -72,14 +72,14 @@ def generate(
     box; crops lie wholly inside a digit's bounding box and the canvas, 6 to 9 image pixels wide.
 
     Args:
-        n: How many images; the first k of n are those of ``generate(k, ...)``.
-        digits: How many digits an image, 1 to 10.
+        n: The number of images; the first k of n are those of ``generate(k, ...)``.
+        digits: The number of digits in each image, 1 to 10.
         seed: Equal seeds give equal bytes, for any number of workers.
         debris: ``"light"`` (10 crops an image), ``"heavy"`` (50) or None.
         font: A bold font's file; matplotlib's DejaVu Sans Bold by default.
-        masks: Whether to make occlusion masks, which take most of the time.
-        workers: Processes.
-        progress: Called with the number of images made so far.
+        masks: True to make occlusion masks too, which take most of the time.
+        workers: The number of processes.
+        progress: Receives the number of images made so far.
 
     Returns:
         The images and the truth about them.
@@ -130,7 +130,7 @@ def generate(
 
 
 def _draw_parameters(n: int, digits: int, crops: int, seed: int) -> NDArray[np.float64]:
-    """Every random number, one row an image: 10 for the order, 2 a digit, 6 a crop."""
+    """Draw every random number, one row for each image: 10 for the order, 2 for each digit, 6 for each crop."""
     return np.random.default_rng(seed).random((n, 10 + 2 * digits + 6 * crops))
 
 
@@ -143,7 +143,7 @@ def _centres(draws: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
 
 
 def _render(draws: NDArray[np.float64], digits: int, font: str | None, masks: bool) -> Part:
-    """Images, visible shares and masks of one chunk."""
+    """Draw the images, visible shares and masks of one chunk."""
     glyphs = digit_glyphs(font)
     order, centres = _order(draws, digits), _centres(draws, digits)
     crops = draws[:, 10 + 2 * digits :].reshape(len(draws), -1, 6)
@@ -176,20 +176,20 @@ def _corner(glyph: Glyph, centre: NDArray[np.float64]) -> tuple[int, int]:
 def _paste(
     canvas: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int, left: int, layer: int
 ) -> tuple[slice, slice]:
-    """Cover what is there; a canvas pixel is 4 * (layer + 1) + FACE or EDGE, or 0 where nothing was pasted."""
+    """Paste pixels over the canvas: a pixel is 4 * (layer + 1) + FACE or EDGE, or 0 where nothing was pasted."""
     place = (slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1]))
     np.copyto(canvas[place], pixels + np.uint8(4 * (layer + 1)), where=pixels != BLANK)
     return place
 
 
 def _grey(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey levels of a canvas; arithmetic, because a look-up table takes four times as long."""
+    """Turn a canvas into grey levels, by arithmetic, as a look-up table takes four times as long."""
     edge = (canvas & EDGE) >> 1
     return edge * np.uint8(WHITE) + (canvas == BLANK) * np.uint8(GREY)
 
 
 def _crop(glyphs: tuple[Glyph, ...], draw: NDArray[np.float64]) -> tuple[NDArray[np.uint8], int, int]:
-    """A square cut from a digit, and where to paste it."""
+    """Cut a square from a digit; return it with the place to paste it."""
     pixels = glyphs[int(draw[0] * 10)].pixels
     side = BLOCK * int(CROP[0] + draw[1] * (CROP[1] - CROP[0] + 1))
     side = min(side, *pixels.shape)
@@ -199,7 +199,7 @@ def _crop(glyphs: tuple[Glyph, ...], draw: NDArray[np.float64]) -> tuple[NDArray
 
 
 def _average(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Area average to the image's size, rounded half up."""
+    """Average areas down to the image's size, rounded half up."""
     # Summing rows first keeps the wide additions contiguous, which is several times faster than a mean over axes.
     rows = canvas.reshape(SIZE, BLOCK, CANVAS).sum(1, dtype=np.uint16)
     sums = rows.reshape(SIZE, SIZE, BLOCK).sum(2, dtype=np.uint32)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iterconv.data.cache import cached
+from iterconv.data.cache import from_cache
 from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
 from iterconv.data.digitclutter import generate
@@ -23,7 +23,7 @@ from iterconv.files import read_tensors
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as it comes: training images, and test images where there are any."""
+    """A data set before it is split: training images, and test images if the source has them."""
 
     train: Split
     test: Split | None
@@ -31,10 +31,10 @@ class Source:
 
 
 def find(name: str, columns: Columns) -> Source:
-    """The source that a name, a path or a hub name means.
+    """Find and decode the data that a name, a path or a hub name means.
 
     Args:
-        name: As for ``load``.
+        name: The name, as ``load`` takes it.
         columns: Names of the image and label columns, None for the usual ones.
 
     Returns:
@@ -69,14 +69,14 @@ def _digits(_: Columns) -> Source:
 
 
 def _benchmark(name: str, hub_name: str, columns: Columns) -> Source:
-    """A well-known data set from ``$ITERCONV_DATA``, else from the hub."""
+    """Read a data set of the hub from ``$ITERCONV_DATA``, if that has a folder of its name, else from the hub."""
     folder = Path(os.environ.get("ITERCONV_DATA", "")) / name
     local = "ITERCONV_DATA" in os.environ and folder.is_dir()
     return _as_source(read_path(folder, columns) if local else read_hub(hub_name, columns))
 
 
 def _digitclutter(digits: int, sizes: tuple[int, int], _: Columns) -> Source:
-    """Digitclutter with so many training images (those for validation included) and test images."""
+    """Make so many training images (those for validation included) and test images, or find them in the cache."""
 
     def make() -> dict[str, torch.Tensor]:
         tensors = {"classes": torch.tensor(10)}
@@ -86,11 +86,11 @@ def _digitclutter(digits: int, sizes: tuple[int, int], _: Columns) -> Source:
             tensors[f"{split}_targets"] = torch.from_numpy(made.targets).float()
         return tensors
 
-    return _as_source(cached(["digitclutter", digits, sizes], make))
+    return _as_source(from_cache(["digitclutter", digits, sizes], make))
 
 
 def _made_digitclutter(path: Path) -> Source:
-    """What ``iterconv data digitclutter`` wrote."""
+    """Read the images that ``iterconv data digitclutter`` wrote."""
     tensors = read_tensors(path)
     if not {"images", "targets", "visible"} <= set(tensors):
         raise InputError(f"{path} holds no images; pass what `iterconv data digitclutter --out` wrote")

@@ -117,19 +117,19 @@ def _measured_passes(blocks: int, stages: int) -> float:
 
 
 def estimated_seconds(config: Run) -> float:
-    """The rough time of a run on one core of the reference machine."""
+    """Estimate the time of a run on one core of the reference machine, roughly."""
     return TOY_SECONDS if isinstance(config, ToyRun) else cost(config).seconds(CORE)
 
 
 def estimated_gpu_seconds(config: Run) -> float:
-    """A guess at the time of a run alone on a data-centre GPU."""
+    """Guess the time of a run alone on a data-centre GPU."""
     # The layers of toy networks have 16 units: all launching, no computing.
     return 2 * TOY_SECONDS if isinstance(config, ToyRun) else cost(config).seconds(GPU)
 
 
 @cache
 def machine_factor() -> float:
-    """How many times slower a core of this machine trains than the reference machine's, timed in about a second."""
+    """Time a core of this machine, in about a second; return how many times slower it trains than the reference's."""
     network = resnet(16, 4, 1, 3, 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = torch.randn(32, 3, 32, 32), torch.zeros(32, dtype=torch.long)
     times = []
@@ -150,12 +150,12 @@ REFERENCE_STEP = 0.060
 
 
 def duration(runs: list[Run], workers: int) -> str:
-    """The estimated time of runs side by side on the reference machine, in words."""
+    """Estimate the time of runs side by side on the reference machine, in words."""
     return in_words(sum(estimated_seconds(run) for run in runs) / workers)
 
 
 def in_words(seconds: float) -> str:
-    """A time with its unit."""
+    """Write a time with its unit."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

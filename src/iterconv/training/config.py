@@ -52,7 +52,7 @@ class RunConfig:
     coupling: Annotated[float, "[0, 1]"] = 0.0
     """Strength of the soft gradient coupling, 0 (ordinary) to 1 (weights tied)."""
     kernel: Kernel = "uniform"
-    """How coupling falls off with the distance between blocks."""
+    """The fall of the coupling with the distance between blocks."""
     first_coupled: Annotated[int, "[0, 10000]"] = 0
     """The first coupled block of each stage; the paper's late coupling is 5."""
     epochs: Annotated[int | None, "[1, 1e6]"] = None
@@ -93,24 +93,24 @@ class RunConfig:
 
     @property
     def tieable(self) -> bool:
-        """Whether stages have blocks, from the first coupled one on, that could share their weights."""
+        """True if every stage has two blocks or more, from the first coupled one on, that can share their weights."""
         return self.blocks - self.first_coupled >= 2
 
     def resolved(self) -> "RunConfig":
-        """The same run with the recipe's values where fields are None."""
+        """Return the same run with the recipe's values where fields are None."""
         recipe = asdict(recipe_of(self.data))
         recipe["init"] = "recurrent" if self.coupling > 0 else "independent"
         return replace(self, **{name: value for name, value in recipe.items() if getattr(self, name) is None})
 
     def learning_rate(self, epoch: int) -> float:
-        """The learning rate in an epoch, from 0, of the resolved run."""
+        """Return the learning rate of an epoch; the first one has number 0."""
         run = self.resolved()
         assert run.lr is not None and run.lr_divisor is not None and run.epochs is not None
         passed = sum(epoch >= run.epochs * part for part in (0.5, 0.75))
         return float(run.lr / run.lr_divisor**passed)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields of the resolved run.
+        """Return all fields of the resolved run.
 
         One thread, which was the only number at first, is left out, so that hashes stay what they were.
         """
@@ -121,10 +121,10 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """A run from ``to_dict``.
+        """Make a run from what ``to_dict`` returned.
 
         Args:
-            values: Fields by name.
+            values: The fields by name.
 
         Returns:
             The run.
