@@ -12,10 +12,9 @@ from iterconv.data.known import KNOWN
 
 
 def test_the_table_tells_the_sizes_of_what_is_loaded():
-    known, loaded = KNOWN["digits"], data.load("digits")
-    assert len(loaded.train) + len(loaded.validation) == known.training_images
-    assert len(loaded.test) == known.test_images
-    assert loaded.image_size == (known.image_size,) * 2
+    known, loaded = KNOWN["digits"].images, data.load("digits")
+    assert len(loaded.train) + len(loaded.validation) == known.training and len(loaded.test) == known.test
+    assert loaded.image_size == (known.size, known.size)
     assert (loaded.in_channels, loaded.classes) == (known.channels, known.classes)
 
 

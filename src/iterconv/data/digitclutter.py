@@ -3,8 +3,9 @@
 Source: Spoerer, McClure & Kriegeskorte (2017), as Lippl et al., Sec. 5 and A.4 use it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -87,34 +88,22 @@ def generate(
     Raises:
         InputError: If an option is out of range or the font can't be used.
     """
-    n, seed, workers = (
-        check_count("n", n, why="makes no image"),
-        check_count("seed", seed, 0),
-        check_count("workers", workers),
-    )
+    n, seed = check_count("n", n, why="makes no image"), check_count("seed", seed, 0)
+    workers = check_count("workers", workers)
     digits = int(check_range("digits", check_count("digits", digits), "[1, 10]", "an image holds up to 10 digits"))
     if debris is not None:
         check_choice("debris", debris, Debris)
     crops = DEBRIS[debris] if debris else 0
     check_memory(n * (SIZE**2 * (1 + digits * masks) + 8 * (10 + 2 * digits + 6 * crops)), f"n={n} images", "use fewer")
+    digit_glyphs(font)  # a font that can't be read is told here, not by a worker
     draws = _draw_parameters(n, digits, crops, seed)
-    render = partial(_render, digits=digits, font=font, masks=masks)
-    parts = []
     chunks = [draws[start : start + CHUNK] for start in range(0, n, CHUNK)]
-    if workers == 1:
-        made: Iterator[Part] = map(render, chunks)
-    else:
-        digit_glyphs(font)  # a font that can't be read is told here, not by a worker
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-        made = pool.map(render, chunks)
-    try:
+    parts = []
+    with closing(_map(partial(_render, digits=digits, font=font, masks=masks), chunks, workers)) as made:
         for part in made:
             parts.append(part)
             if progress:
                 progress(sum(len(images) for images, *_ in parts))
-    finally:
-        if workers > 1:
-            pool.shutdown(cancel_futures=True)
     images, visible, drawn = (np.concatenate([part[i] for part in parts]) for i in range(3))
     order, centres = _order(draws, digits), _centres(draws, digits)
     targets = np.zeros((n, 10), dtype=np.uint8)
@@ -127,6 +116,18 @@ def generate(
         visible=visible,
         masks=drawn if masks else None,
     )
+
+
+def _map(render: Callable[..., Part], chunks: list[NDArray[np.float64]], workers: int) -> Generator[Part, None, None]:
+    """Render the chunks in order, in so many processes; no chunk is begun any more once this is closed."""
+    if workers == 1:
+        yield from map(render, chunks)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(render, chunks)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _draw_parameters(n: int, digits: int, crops: int, seed: int) -> NDArray[np.float64]:

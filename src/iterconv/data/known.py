@@ -22,17 +22,24 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Images:
+    """The numbers and the size of images."""
+
+    training: int
+    """Images that are not for testing, those for validation included."""
+    test: int
+    size: int
+    """Height and width in pixels."""
+    channels: int = 1
+    classes: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnownData:
     """One data set: where it comes from, how large it is, and its recipe."""
 
     recipe: Recipe
-    training_images: int
-    """Images that are not for testing, those for validation included."""
-    test_images: int
-    image_size: int
-    """Height and width in pixels."""
-    channels: int
-    classes: int = 10
+    images: Images
     hub: str | None = None
     """The name on the Hugging Face hub, if it is there."""
     clutter: int | None = None
@@ -41,50 +48,34 @@ class KnownData:
     @property
     def epoch_cost(self) -> float:
         """The cost of a training epoch of the same network, as a multiple of that for the digits."""
-        digits = KNOWN["digits"]
-        return self.training_images * self.image_size**2 / (digits.training_images * digits.image_size**2)
+        digits = KNOWN["digits"].images
+        return self.images.training * self.images.size**2 / (digits.training * digits.size**2)
 
 
 KNOWN = {
     "digits": KnownData(
         recipe=Recipe(stages=1, epochs=30, lr=0.1, lr_divisor=10.0, batch_size=32),
-        training_images=1438,
-        test_images=359,
-        image_size=8,
-        channels=1,
+        images=Images(training=1438, test=359, size=8),
     ),
     "mnist": KnownData(
         recipe=Recipe(stages=1, epochs=400, lr=0.025, lr_divisor=2.5),
-        training_images=60_000,
-        test_images=10_000,
-        image_size=28,
-        channels=1,
+        images=Images(training=60_000, test=10_000, size=28),
         hub="ylecun/mnist",
     ),
     "cifar10": KnownData(
         recipe=Recipe(stages=3, epochs=400, lr=0.1, lr_divisor=10.0, augment=True),
-        training_images=50_000,
-        test_images=10_000,
-        image_size=32,
-        channels=3,
+        images=Images(training=50_000, test=10_000, size=32, channels=3),
         hub="uoft-cs/cifar10",
     ),
     "cifar100": KnownData(
         recipe=Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10.0, augment=True),
-        training_images=50_000,
-        test_images=10_000,
-        image_size=32,
-        channels=3,
-        classes=100,
+        images=Images(training=50_000, test=10_000, size=32, channels=3, classes=100),
         hub="uoft-cs/cifar100",
     ),
     **{
         f"digitclutter-{digits}": KnownData(
             recipe=Recipe(stages=3, epochs=400, lr=0.05, lr_divisor=5.0),
-            training_images=100_000,
-            test_images=10_000,
-            image_size=32,
-            channels=1,
+            images=Images(training=100_000, test=10_000, size=32),
             clutter=digits,
         )
         for digits in (3, 4, 5)

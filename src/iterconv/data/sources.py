@@ -101,7 +101,7 @@ def _loader(name: str, known: KnownData) -> Callable[[Columns], Source]:
     if known.hub:
         return partial(_benchmark, name, known.hub)
     if known.clutter:
-        return partial(_digitclutter, known.clutter, (known.training_images, known.test_images))
+        return partial(_digitclutter, known.clutter, (known.images.training, known.images.test))
     return _digits
 
 

@@ -74,16 +74,16 @@ def cost(config: RunConfig) -> Cost:
     """
     run = config.resolved()
     assert run.stages is not None and run.epochs is not None and run.batch_size is not None
-    known = KNOWN.get(run.data, KNOWN["cifar10"])
-    validation = round(VALIDATION_SHARE * known.training_images)
-    train = min(known.training_images - validation, run.samples or known.training_images)
-    validation, test = (min(n, run.evaluation_samples or n) for n in (validation, known.test_images))
+    images = KNOWN.get(run.data, KNOWN["cifar10"]).images
+    validation = round(VALIDATION_SHARE * images.training)
+    train = min(images.training - validation, run.samples or images.training)
+    validation, test = (min(n, run.evaluation_samples or n) for n in (validation, images.test))
     training = 3 * train * (1.0 if run.residual == "ordinary" else CONSTRAINT)
-    images = run.epochs * (training + validation) + test * _measured_passes(run.blocks, run.stages)
-    layers = _layers(run.width, run.stages, known.image_size, known.channels, known.classes)
+    passes = run.epochs * (training + validation) + test * _measured_passes(run.blocks, run.stages)
+    layers = _layers(run.width, run.stages, images.size, images.channels, images.classes)
     flops: dict[int, float] = {}
     for channels, count, in_block in layers:
-        flops[channels] = flops.get(channels, 0.0) + images * count * (run.blocks if in_block else 1)
+        flops[channels] = flops.get(channels, 0.0) + passes * count * (run.blocks if in_block else 1)
     launches = sum(run.blocks if in_block else 1 for *_, in_block in layers)
     return Cost(flops, run.epochs * -(-train // run.batch_size) * launches)
 

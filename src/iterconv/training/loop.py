@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,18 +112,15 @@ def train(
             be written.
         KeyboardInterrupt: If it was asked to stop; the state is saved by then.
     """
-    require("safetensors", "training")  # which is not used before the end
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None
-    fabric = _fabric(dataset.train.images.device)
-    network, optimizer, coupling = _prepare(run, dataset)
+    fabric, network, optimizer, coupling = _prepare(run, dataset)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     progress = Progress()
-    checkpoint = _Checkpoint(folder, network, optimizer, coupling, progress)
+    checkpoint = _Checkpoint(folder, network=network, optimizer=optimizer, coupling=coupling, progress=progress)
     checkpoint.restore(run.epochs)
     while progress.epoch < run.epochs:
-        for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate(progress.epoch)
+        optimizer.param_groups[0]["lr"] = run.learning_rate(progress.epoch)
         wrapped.train()
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + progress.epoch)
         batches = dataset.training_batches(run.batch_size, generator, run.augment)
@@ -155,38 +151,31 @@ def train(
     return network
 
 
-def _fabric(device: torch.device) -> Any:
+def _prepare(run: RunConfig, dataset: data.Data) -> tuple[Any, StagedModel, torch.optim.SGD, Coupling]:
+    require("safetensors", "training")  # which is not used before the end
+    device = dataset.train.images.device
     devices = [device.index or 0] if device.type == "cuda" else 1
-    return require("lightning_fabric", "training").Fabric(accelerator=device.type, devices=devices)
-
-
-def _prepare(run: RunConfig, dataset: data.Data) -> tuple[StagedModel, torch.optim.SGD, Coupling]:
+    fabric = require("lightning_fabric", "training").Fabric(accelerator=device.type, devices=devices)
     network = make_network(run, dataset)
     # Channels last is the order in which CPUs and GPUs convolve fastest; the numbers' meaning is the same.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=run.momentum, weight_decay=run.weight_decay)
     groups = network.coupling_groups(run.first_coupled) if run.coupling else []
-    return network, optimizer, couple(optimizer, groups, run.coupling, run.kernel)
+    return fabric, network, optimizer, couple(optimizer, groups, run.coupling, run.kernel)
 
 
-@dataclass
 class _Checkpoint:
     """The parts of a run that are saved together, and the time of the last save."""
 
-    folder: RunFolder
-    network: StagedModel
-    optimizer: torch.optim.SGD
-    coupling: Coupling
-    progress: Progress
-    saved: float = field(default_factory=lambda: time.monotonic())
+    def __init__(self, folder: RunFolder, **parts: Any) -> None:
+        self.folder, self.parts, self.saved = folder, parts, time.monotonic()
 
     def age(self) -> float:
         """Seconds since the last save, or since the start."""
         return time.monotonic() - self.saved
 
     def save(self) -> None:
-        parts = ("network", "optimizer", "coupling", "progress")
-        self.folder.save_checkpoint({part: getattr(self, part).state_dict() for part in parts})
+        self.folder.save_checkpoint({name: part.state_dict() for name, part in self.parts.items()})
         self.saved = time.monotonic()
 
     def restore(self, epochs: int) -> None:
@@ -195,11 +184,10 @@ class _Checkpoint:
         if state is None:
             return
         try:
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            _check_momenta(self.optimizer)
-            self.coupling.load_state_dict(state["coupling"])
-            self.progress.load_state_dict(state["progress"], epochs, self.network)
+            for name in ("network", "optimizer", "coupling"):
+                self.parts[name].load_state_dict(state[name])
+            _check_momenta(self.parts["optimizer"])
+            self.parts["progress"].load_state_dict(state["progress"], epochs, self.parts["network"])
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError):
             raise damaged_checkpoint(self.folder) from None
 
