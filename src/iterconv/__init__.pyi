@@ -4,6 +4,7 @@ from . import indices as indices
 from . import lipschitz as lipschitz
 from . import models as models
 from . import paths as paths
+from . import tasks as tasks
 from .adapters.adapt import adapt as adapt
 from .coupling import Coupling as Coupling
 from .coupling import couple as couple

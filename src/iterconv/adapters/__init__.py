@@ -2,7 +2,7 @@
 
 from iterconv.adapters.adapt import AdaptedModel, AdaptedStage, adapt
 from iterconv.adapters.find import find_stages
-from iterconv.tasks.outputs import logits
+from iterconv.tasks.base import logits
 from iterconv.tasks.tokens import next_token, next_tokens
 
 __all__ = ["AdaptedModel", "AdaptedStage", "adapt", "find_stages", "logits", "next_token", "next_tokens"]

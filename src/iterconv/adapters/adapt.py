@@ -5,7 +5,7 @@ proven at once that sharing the beginnings of paths gives the same bits (``recor
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,27 +15,33 @@ from torch import Tensor, nn
 from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, named_arguments
 from iterconv.adapters.drive import Driven
 from iterconv.adapters.find import FoundStage, find_stages, identity_shares, named_stages, run
+from iterconv.adapters.leaks import leaks_of
+from iterconv.adapters.prove import difference, disproved, joint_routes, probing_routes
 from iterconv.adapters.recording import Recording, outside_of
 from iterconv.adapters.streams import BlockCall
-from iterconv.errors import InputError
+from iterconv.errors import InputError, line_of
 from iterconv.paths.contract import coupling_groups
-from iterconv.paths.evaluate import Outcome, evaluate_bound, full_route, verify
-from iterconv.paths.families import Route
+from iterconv.paths.evaluate import verify
 from iterconv.paths.untouched import rejections_in_a_line, untouched
+from iterconv.tasks import Task, Tokens
+from iterconv.tasks.base import Output, logits
 from iterconv.tasks.nested import tensors_in
-from iterconv.tasks.outputs import Output, logits, without_padding
-from iterconv.tasks.tokens import is_causal, next_token, rows_of, sequences
+from iterconv.tasks.tokens import is_causal, next_token
 
 
-def adapt(model: Any, inputs: Any, *, stages: Any = None, output: Output | None = None) -> "AdaptedModel":
+def adapt(
+    model: Any, inputs: Any, *, stages: Any = None, output: Output | None = None, task: Task | None = None
+) -> "AdaptedModel":
     """Make a model measurable: find its residual stages, and prove on a batch how their paths can be run.
 
     Args:
         model: Any module; it is left as it is, and goes on to be usable by itself.
         inputs: A batch that it takes: a tensor, a tuple of arguments or a dictionary of keywords.
         stages: The runs of blocks, as ``["layer1.1:", "blocks"]`` or lists of modules; found by looking if left out.
-        output: From the model's output and the batch to what is measured, logits of shape (n, classes);
-            ``next_token`` for causal language models and ``logits`` for all others if left out.
+        output: A function of the model's output and the batch that returns what is measured, logits of shape
+            (rows, classes); the task's own by default.
+        task: The meaning of the model's outputs, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
+            language models, and for all others classes or label sets, as the targets tell later.
 
     Returns:
         A model that ``measure``, ``plan``, ``similarity`` and ``audit`` take. ``print`` it to see its stages and how
@@ -59,7 +65,10 @@ def adapt(model: Any, inputs: Any, *, stages: Any = None, output: Output | None 
     if any(bool(tensor.isnan().any()) for tensor in tensors_in(made).values()):
         raise InputError(f"{type(model).__name__} makes NaN of this batch; look for NaN in the batch and the weights")
     found = named_stages(model, stages) if stages is not None else find_stages(model, inputs)
-    return AdaptedModel(model, found, output or (next_token if is_causal(model) else logits), inputs, stages is None)
+    if task is None and (output is next_token or (output is None and is_causal(model))):
+        task = Tokens()
+    output = output or (logits if task is None else task.outputs)
+    return AdaptedModel(model, found, output, inputs, task, lenient=stages is None)
 
 
 @dataclass(eq=False)
@@ -101,8 +110,9 @@ class AdaptedModel(nn.Module):
     Args:
         model: The model.
         found: Its stages.
-        output: From the model's output and the batch to what is measured.
+        output: A function of the model's output and the batch that returns what is measured.
         probe: A batch that it takes.
+        task: The meaning of what is measured; None if the targets are to tell.
         lenient: Whether stages that can't be run are left out, with the reason in ``refused``; else they are an error.
 
     Raises:
@@ -112,10 +122,16 @@ class AdaptedModel(nn.Module):
     stages: Any
 
     def __init__(
-        self, model: nn.Module, found: Sequence[FoundStage], output: Output, probe: Any, lenient: bool = False
+        self,
+        model: nn.Module,
+        found: Sequence[FoundStage],
+        output: Output,
+        probe: Any,
+        task: Task | None = None,
+        lenient: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.output, self.probe = model, output, probe
+        self.model, self.output, self.probe, self.task = model, output, probe, task
         self._outside: list[nn.Module] | None = None
         self.refused: dict[str, str] = {}
         """Why some stages that were found can't be run, by their names."""
@@ -133,21 +149,32 @@ class AdaptedModel(nn.Module):
 
     def output_of(self, made: Any, inputs: Any) -> Tensor:
         """What is measured, among what the model, or one made from it, returns."""
-        found = self.output(made, inputs)
+        found = self.output(made, inputs if self.task is None else self.named(inputs))
         if not isinstance(found, Tensor):
             raise InputError(f"output= returned {type(found).__name__}, not a tensor of logits (n, classes)")
         return found
 
     def bind(self, inputs: Any) -> Recording:
-        """The model for one batch: satisfies the contract of ``iterconv.StagedModel``.
+        """Bind the model to one batch, so that it satisfies the contract of ``iterconv.StagedModel``.
+
+        What was proven on the probe is looked at again on this batch: with the first block of every shared stage left
+        out, a whole pass has to give the same bits. Stages that fail are run by whole passes from then on.
 
         Args:
             inputs: The batch.
 
         Returns:
-            What ``iterconv.paths.evaluate`` runs; it knows of no other batch.
+            An object that ``iterconv.paths.evaluate`` runs; it knows of no other batch.
+
+        Raises:
+            InputError: If the model can't be run on this batch as on the probe.
         """
-        return self._bound(inputs, [stage.shared for stage in self.stages])
+        shared = [number for number, stage in enumerate(self.stages) if stage.shared]
+        bound = self._bound(inputs, [stage.shared for stage in self.stages])
+        reasons = disproved(bound, shared)
+        for number, reason in reasons.items():
+            self.stages[number].whole = f"{reason} (on a later batch)"
+        return self._bound(inputs, [stage.shared for stage in self.stages]) if reasons else bound
 
     def _bound(self, inputs: Any, shared: list[bool]) -> Recording:
         if self._outside is None:
@@ -174,22 +201,10 @@ class AdaptedModel(nn.Module):
         """
         return coupling_groups(self.stages, first)
 
-    @property
-    def predicts_next_tokens(self) -> bool:
-        """Whether its rows are tokens, and its targets the ones behind them."""
-        return self.output is next_token
-
-    def rows(self, z: Any, count: int, inputs: Any) -> Tensor | None:
-        """A stage's output with a row for each of ``count`` rows of the model's output; None where none corresponds."""
-        return rows_of(z, count, named_arguments(self.model, inputs), self.predicts_next_tokens)
-
-    def without_padding(self, z: Tensor, inputs: Any) -> Tensor:
-        """A representation with 0 at positions that are padding."""
-        return without_padding(z, named_arguments(self.model, inputs))
-
-    def units(self, inputs: Any) -> Tensor | None:
-        """Which sequence of a batch each row of the output belongs to; None where rows are examples."""
-        return sequences(inputs).cpu() if self.predicts_next_tokens else None
+    def named(self, inputs: Any) -> Any:
+        """The batch by the names of the model's arguments if tokens or a mask are among them, else as it is."""
+        named = named_arguments(self.model, inputs)
+        return named if isinstance(named, Mapping) and {"input_ids", "attention_mask"} & set(named) else inputs
 
     def __repr__(self) -> str:
         """The stages, one a line, with how each is run; then those that can't be run."""
@@ -241,23 +256,25 @@ class AdaptedModel(nn.Module):
         """Find out for each stage which way of running its paths is right.
 
         The general way has to run at all: where a pass of the whole model with a block dropped or repeated fails, the
-        stage is refused. The shared way has to give the same bits on all these paths.
+        stage is refused. The shared way has to give the same bits on all these paths, and nothing of the stage may get
+        past the one tensor that it hands on.
         """
         sharing = self._bound(self.probe, [True] * len(self.stages))
         apart = "" if sharing.is_sequential else "its blocks take turns with those of another stage"
+        leaks = leaks_of(self.model, [stage.driven for stage in self.stages], self.output_of, self.probe)
         kept = []
-        for number, stage in enumerate(self.stages):
+        for number, (stage, leak) in enumerate(zip(self.stages, leaks, strict=True)):
             try:
-                expected = {route: sharing.whole(route) for route in _probing_routes(self.stages, number)}
+                expected = {route: sharing.whole(route) for route in probing_routes(self.stages, number)}
             except InputError as problem:
                 self._refuse(stage.found, problem, lenient)
             except Exception as problem:  # noqa: BLE001 - whatever a foreign model raises without one of its blocks
-                text = " ".join(str(problem).split())[:120]
-                reason = f"the model fails when its blocks are dropped or repeated ({type(problem).__name__}: {text})"
+                what = f"{type(problem).__name__}: {line_of(problem)}"
+                reason = f"the model fails when its blocks are dropped or repeated ({what})"
                 refusal = InputError(f"stage {stage.name!r} can't be measured: {reason}; name other runs")
                 self._refuse(stage.found, refusal, lenient)
             else:
-                stage.whole = apart or _difference(sharing, expected)
+                stage.whole = apart or leak or difference(sharing, expected)
                 kept.append(stage)
         if not kept:
             raise InputError("; ".join(self.refused.values()))
@@ -267,9 +284,8 @@ class AdaptedModel(nn.Module):
             return self._prove(lenient)
         several = [number for number, stage in enumerate(self.stages) if stage.shared]
         if len(several) > 1:
-            full = full_route(self.stages)
-            route = tuple(path[:-1] if number in several else path for number, path in enumerate(full))
-            if reason := _difference(sharing, {route: sharing.whole(route)}):
+            routes = joint_routes(self.stages, several)
+            if reason := difference(sharing, {route: sharing.whole(route) for route in routes}):
                 for number in several:
                     self.stages[number].whole = f"{reason}, when several stages are perturbed at once"
         return None
@@ -290,32 +306,3 @@ def _checked(stage: FoundStage, calls: dict[FoundStage, list[BlockCall]]) -> lis
         kind = type(made[-1].module).__name__
         raise InputError(f"a {kind} runs again after all blocks of stage {stage.name!r}; name other runs")
     return made
-
-
-def _probing_routes(stages: Sequence[AdaptedStage], number: int) -> list[Route]:
-    """One stage without its first block, its last one, or any; with the first one repeated; the last two exchanged."""
-    full = full_route(stages)
-    path = full[number]
-    others = (path[1:], path[:-1], (), (0, *path), (*path[:-2], path[-1], path[-2]))
-    return [(*full[:number], other, *full[number + 1 :]) for other in others]
-
-
-def _difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
-    """Why sharing beginnings does not give what whole passes gave; empty if it does, bit by bit."""
-    try:
-        for route, outcome in evaluate_bound(sharing, list(expected)):
-            whole = expected[route]
-            if not _same(outcome.output, whole.output):
-                return "more than the one tensor that is handed on depends on its blocks"
-            if not all(map(_same, outcome.stage_outputs, whole.stage_outputs)):
-                return "other stages depend on more than the one tensor that it hands on"
-    except Exception as problem:  # noqa: BLE001 - whatever a model raises when it is run in pieces
-        reason = " ".join(str(problem).split()).split(";")[0]
-        return f"its blocks can't be run by themselves ({reason[:160]})"
-    return ""
-
-
-def _same(a: Any, b: Any) -> bool:
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.shape != b.shape:
-        return False
-    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from iterconv.paths.untouched import HANDLER
-from iterconv.tasks.nested import Place, tensors_in, with_tensors
+from iterconv.tasks.nested import Place, clone, tensors_in, with_tensors
 
 CACHES = ("past_key_values", "past_key_value", "layer_past", "past_kv")
 """Arguments by which blocks of language models keep what they attended to; a repeated block would attend to itself."""
@@ -135,7 +135,11 @@ def can_be_answered(module: nn.Module) -> bool:
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Call a model with a batch: a tensor, a tuple of arguments, or a dictionary of keywords."""
+    """Call a model with a batch: a tensor, a tuple of arguments, or a dictionary of keywords.
+
+    The model gets a copy, so that one that changes its input in place does not spoil the batch for the next pass.
+    """
+    inputs = clone(inputs)
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (tuple, list)):

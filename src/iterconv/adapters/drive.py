@@ -118,9 +118,11 @@ class StagePass:
     def _check(self, module: nn.Module, place: int) -> None:
         blocks = self.stage.found.blocks
         if place < len(blocks) and blocks[place] is not module:
+            ordinary = self.path == tuple(range(len(blocks)))
+            when = "on this batch" if ordinary else "with some of them left out or repeated"
             raise InputError(
-                f"with some blocks of stage {self.stage.found.name!r} left out or repeated, the model calls the others "
-                "in another order; name other runs"
+                f"{when}, the model calls the blocks of stage {self.stage.found.name!r} in another order than on the "
+                "batch that it was adapted on; name other runs"
             )
         if place >= len(blocks) + MOST_CALLS:
             raise InputError(f"the loop over stage {self.stage.found.name!r} does not end; name other runs")

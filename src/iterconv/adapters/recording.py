@@ -27,8 +27,8 @@ from iterconv.errors import InputError
 from iterconv.paths.evaluate import Outcome
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import Snapshot
+from iterconv.tasks.base import Output
 from iterconv.tasks.nested import clone
-from iterconv.tasks.outputs import Output
 
 
 class Recording:

@@ -7,14 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterconv.adapters import adapt
+from iterconv.adapters.adapt import adapt
 from iterconv.errors import InputError
 from iterconv.paths.contract import is_staged, require_staged
+from iterconv.tasks import Task
 from iterconv.tasks.batches import first_rows, inputs_of
 
 
-def as_staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
-    """The model itself if it satisfies the contract, else adapted to the first batch; and all the batches.
+def as_staged(model: Any, batches: Iterable[Any], task: Task | None = None) -> tuple[Any, Iterable[Any]]:
+    """Return the model itself if it satisfies the contract, else adapted to the first batch; and all the batches.
+
+    Args:
+        model: Any module.
+        batches: Batches as for ``iterconv.measure``.
+        task: The meaning of the model's outputs; the model's own by default.
 
     Raises:
         InputError: If there are no batches, or the model can't be adapted.
@@ -23,25 +29,30 @@ def as_staged(model: Any, batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
         raise InputError(f"batches is a {type(batches).__name__}; pass an iterable of (inputs, targets), as [(x, y)]")
     if not isinstance(model, torch.nn.Module) or is_staged(model):
         require_staged(model)
+        if task is not None and getattr(model, "task", task) != task:
+            raise InputError("the model is adapted already, with a task of its own; pass task= to iterconv.adapt")
         return model, batches
     iterator = iter(batches)
     first = next(iterator, None)
     if first is None:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
-    return _adapted(model, first), chain([first], iterator)
+    return _adapt_to_batch(model, first, task), chain([first], iterator)
 
 
 PROBED = 4
 """Examples that a model is adapted on: finding and proving takes some forty passes."""
 
 
-def adapted_to(model: Any, inputs: Any, **options: Any) -> Any:
-    """A model adapted on the first examples of a batch, or on all of it where the model doesn't take the first alone.
+def adapt_on_few(model: Any, inputs: Any, **options: Any) -> Any:
+    """Adapt a model on the first examples of a batch, or on all of it if the model does not take the first alone.
 
     Args:
         model: The model.
         inputs: The inputs of a batch.
-        options: For ``iterconv.adapt``.
+        options: Options of ``iterconv.adapt``.
+
+    Returns:
+        The adapted model.
     """
     try:
         return adapt(model, first_rows(inputs, PROBED), **options)
@@ -49,9 +60,9 @@ def adapted_to(model: Any, inputs: Any, **options: Any) -> Any:
         return adapt(model, inputs, **options)
 
 
-def _adapted(model: Any, first: Any) -> Any:
+def _adapt_to_batch(model: Any, first: Any, task: Task | None) -> Any:
     try:
-        return adapted_to(model, inputs_of(first, model))
+        return adapt_on_few(model, inputs_of(first, model), task=task)
     except InputError as problem:
         if not isinstance(first, (tuple, list)) or len(first) != 2 or " rejects the batch" not in str(problem):
             raise

@@ -1,5 +1,6 @@
 """What the blocks of a stage hand on to each other, and how a block that is left out hands on its input."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -175,10 +176,33 @@ def _one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
 
 
 def _of_its_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]:
-    """The first argument in no stream that has the shape of the first result, and what is always the same tensor."""
+    """The argument in no stream that has the shape of the first result, and what is always the same tensor.
+
+    Where several arguments have that shape, as a memory and the representation, the block is asked which of them it
+    passes on.
+    """
     made, arguments = first_tensor(calls[0].result), [call.arguments.tensors() for call in calls]
     free = [into for into in arguments[0] if into not in taken and arguments[0][into].shape == made.shape]
-    return [into for into in free if all(same_tensor(each.get(free[0]), each.get(into)) for each in arguments)]
+    kinds: list[list[Place]] = []
+    for into in free:
+        alike = (kind for kind in kinds if all(same_tensor(each.get(kind[0]), each.get(into)) for each in arguments))
+        kind = next(alike, None)
+        if kind is None:
+            kinds.append([into])
+        else:
+            kind.append(into)
+    return max(kinds, key=lambda kind: _passed_on(calls[0], kind), default=[]) if len(kinds) > 1 else [*free]
+
+
+def _passed_on(call: BlockCall, places: list[Place]) -> float:
+    """The identity share of a block, if its representation entered at some places; -1 if that can't be measured."""
+    first = next(iter(tensors_in(call.result)))
+    try:
+        streams = Streams(((first, tuple(places)),))
+        share = identity_share(streams, call.module, call.arguments, torch.Generator().manual_seed(0))
+    except Exception:  # noqa: BLE001 - whatever a block raises when another argument is changed
+        return -1.0
+    return -1.0 if math.isnan(share) else share
 
 
 def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, generator: torch.Generator) -> float:

@@ -47,11 +47,14 @@ def show_indices(indices: pd.DataFrame) -> None:
 
 @contextmanager
 def bar(what: str, total: float | None) -> Iterator[Any]:
-    """A progress bar with the time left; yields a function that takes how much is done.
+    """Show a progress bar with the time left while something is done.
 
     Args:
-        what: What is counted.
-        total: How many there are; where that is not known, it may be told with what is done.
+        what: The noun of what is counted.
+        total: The total; pass None if it is unknown, and then give it with each call of the yielded function.
+
+    Yields:
+        A function of how much is done, and optionally of the total.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -64,7 +67,7 @@ def bar(what: str, total: float | None) -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
         try:
-            yield lambda done, of=total: progress.update(task, completed=done, total=of)
+            yield lambda done, of=None: progress.update(task, completed=done, total=total if of is None else of)
         except BaseException:  # what is said of it stands alone
             progress.live.transient = True
             progress.update(task, visible=False)

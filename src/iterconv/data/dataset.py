@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iterconv.errors import check_count
-from iterconv.tasks.metrics import chance_level
+from iterconv.tasks import Task, task_of
 
 PADDING = 4
 """Pixels that the augmentation pads on each side before it crops."""
@@ -68,9 +68,14 @@ class Data:
         return int(self.train.images.shape[2]), int(self.train.images.shape[3])
 
     @property
+    def task(self) -> Task:
+        """The meaning of a network's outputs for these targets: classes, or label sets."""
+        return task_of(self.train.targets)
+
+    @property
     def chance(self) -> float:
         """The error of guessing: 1 - 1/classes, or 1 - labels/classes where an image has several labels."""
-        return chance_level(self.train.targets, self.classes)
+        return self.task.chance(self.train.targets, self.classes)
 
     def normalise(self, images: Images) -> Inputs:
         """Standardise uint8 images to float32 ones."""

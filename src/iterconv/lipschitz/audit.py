@@ -17,8 +17,7 @@ from iterconv.lipschitz.constraint import constant_of
 from iterconv.paths.untouched import untouched
 from iterconv.spectral.convolutions import operator_norms
 from iterconv.spectral.linear_maps import converged, estimated
-from iterconv.tasks.batches import moved
-from iterconv.tasks.metrics import check_inputs
+from iterconv.tasks.batches import check_inputs, match_model
 
 MARGIN = 1e-4
 """How far below 1 a bound has to be: iterated norms approach the true ones from below."""
@@ -64,7 +63,7 @@ def audit(
     rows: list[dict[str, Any]] = []
     total = sum(len(stage.blocks) for stage in adapted.stages)
     with untouched(adapted):
-        for number, block, z, _, stage in paths.block_inputs(adapted, moved(inputs, model)):
+        for number, block, z, _, stage in paths.block_inputs(adapted, match_model(inputs, model)):
             row = _paper_row if hasattr(stage, "operators") else _foreign_row
             rows.append({"stage": number, "block": block, **row(stage, block, z, iterations)})
             if progress:

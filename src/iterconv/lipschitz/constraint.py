@@ -20,8 +20,7 @@ from iterconv.lipschitz.branches import Branch, find_branch
 from iterconv.paths.untouched import untouched
 from iterconv.spectral.convolutions import cast, random_start
 from iterconv.spectral.linear_maps import LinearMap, Operator, converged, power_step, precision
-from iterconv.tasks.batches import moved
-from iterconv.tasks.metrics import check_inputs
+from iterconv.tasks.batches import check_inputs, match_model
 
 STEPS_AT_FIRST = 20
 """Power iterations before training, which makes one a step."""
@@ -195,7 +194,7 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
     if any(hasattr(stage, "lipschitz") for stage in getattr(model, "stages", ())):
         raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
     found: dict[tuple[int, int], Branch] = {}
-    inputs = moved(inputs, model)
+    inputs = match_model(inputs, model)
     adapted = model if isinstance(model, AdaptedModel) else adapt(model, inputs, stages=stages)
     if adapted is model and stages is not None:
         raise InputError("the model is adapted already, with stages of its own; pass adapted.model to name others")

@@ -53,26 +53,6 @@ def resampled_means(
     return means
 
 
-class Units:
-    """Which columns of a measurement belong together, collected batch by batch."""
-
-    def __init__(self) -> None:
-        self._parts: list[NDArray[np.int64]] = []
-        self._count = 0
-
-    def append(self, model: Any, inputs: Any) -> None:
-        """Note the units of a batch."""
-        found = getattr(model, "units", lambda inputs: None)(inputs)
-        if found is not None:
-            self._parts.append(found.cpu().numpy() + self._count)
-            self._count = int(self._parts[-1].max(initial=self._count - 1)) + 1
-
-    @property
-    def numbers(self) -> NDArray[np.int64] | None:
-        """One number a column; None if each column is a unit of its own."""
-        return np.concatenate(self._parts) if self._parts else None
-
-
 def interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     """The bootstrap interval of a row of ``resampled_means``; NaN without replicates."""
     if len(means) == 1 or not np.isfinite(means).all():

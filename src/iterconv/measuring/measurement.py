@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from iterconv import paths
 from iterconv.adapters.staged import as_staged
-from iterconv.errors import InputError, OptionError, check_choice, check_count, check_range
+from iterconv.errors import OptionError, check_choice, check_count, check_range
 from iterconv.indices import INDICES, undefined_reason
-from iterconv.measuring.bootstrap import Units, check_bootstrap, interval, resampled_means
+from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
+from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.report import Report
 from iterconv.memory import check_memory
 from iterconv.options import Reference
-from iterconv.paths.untouched import untouched
-from iterconv.tasks import metrics
-from iterconv.tasks.batches import pairs
+from iterconv.tasks import Task
+from iterconv.tasks.base import METRICS
 
 Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 """Per-example values of each (stage, path, metric)."""
@@ -30,6 +30,7 @@ def measure(
     batches: Iterable[Any],
     *,
     reference: Reference = "labels",
+    task: Task | None = None,
     extra_evaluations: int = 16,
     further: Sequence[str] = (),
     chance: float | None = None,
@@ -37,7 +38,7 @@ def measure(
     replicates: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Measure how iterative and how convergent a model is.
 
@@ -55,6 +56,8 @@ def measure(
             be inputs alone; two parts are inputs and targets always, so inputs of two arguments go as ((a, b), None).
         reference: What errors and cross-entropies are taken against: the ``"labels"``, or the unperturbed
             model's own ``"predictions"``.
+        task: The meaning of outputs and targets, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
+            language models, else classes or label sets, as the targets tell.
         extra_evaluations: How often the last block is evaluated again, at most; at least 1.
         further: Families of paths besides the paper's three, of ``iterconv.paths.FAMILIES``: ``"repetition"``,
             ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``.
@@ -63,7 +66,8 @@ def measure(
         replicates: Bootstrap resamples of the examples; 0 for no intervals.
         confidence: Of the intervals, in (0, 1).
         seed: Of the bootstrap.
-        progress: Called after each batch with the number of examples measured so far.
+        progress: Called after each batch with the number of rows measured so far, and None, as the total of batches
+            that come one by one is not known.
 
     Returns:
         The report: curves, indices, how they came about.
@@ -79,16 +83,18 @@ def measure(
     least_margin = check_range("least_margin", least_margin, "[0, 1)", "the default is 0.05")
     replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
     _check_families(further)
-    model, batches = as_staged(model, batches)
+    model, batches = as_staged(model, batches, task)
     # Paths are held one by one, each as long as it is.
     held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
     check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
     families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
-    with untouched(model):
-        values, chance_found, units = _values(model, batches, families, reference, chance, progress)
-    chance = chance_found if chance is None else chance
+    kinds = sum(map(len, families)) * len(METRICS)
+    check_memory(8 * kinds * (1 + replicates), f"replicates={replicates} of up to {kinds} values", "use fewer")
+    full = paths.full_route(model.stages)
+    routes = _routes(full, families)
+    compared = compare(model, batches, routes, task=task, against=reference, chance=chance, progress=progress)
+    values, chance, units = _values(compared, full, families), compared.chance, compared.units
     rows = np.stack(list(values.values()))
-    check_memory(8 * len(rows) * (1 + replicates), f"replicates={replicates} of {len(rows)} values", "use fewer")
     means = dict(zip(values, resampled_means(rows, replicates, seed, units), strict=True))
     options = {
         "reference": reference,
@@ -99,7 +105,7 @@ def measure(
         "seed": seed,
         "examples": rows.shape[1],
         "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
-        "block_applications": paths.block_applications(_routes(paths.full_route(model.stages), families), model.stages),
+        "block_applications": paths.block_applications(routes, model.stages),
         "stages": [str(stage) for stage in model.stages] if hasattr(model, "bind") else [],
     }
     return Report(
@@ -134,73 +140,17 @@ def _routes(full: paths.Route, families: list[list[paths.Perturbation]]) -> list
     return list(dict.fromkeys(chain([full], perturbed)))
 
 
-def _values(
-    model: Any,
-    batches: Iterable[Any],
-    families: list[list[paths.Perturbation]],
-    reference: str,
-    given: float | None,
-    progress: Callable[[int], None] | None,
-) -> tuple[Values, float, NDArray[np.int64] | None]:
-    routes = _routes(paths.full_route(model.stages), families)
-    columns: dict[tuple[int, paths.Path, str], list[NDArray[np.float64]]] = {}
-    chances: list[float] = []
-    units = Units()
-    examples = 0
-    for number, inputs, targets in pairs(batches, model, reference):
-        for key, column in _batch_values(model, routes, inputs, targets, reference, number, given, chances).items():
-            columns.setdefault(key, []).append(column)
-        examples += len(next(reversed(columns.values()))[-1])
-        units.append(model, inputs)
-        if progress:
-            progress(examples)
-    if not examples:
-        raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
-    values = {key: np.concatenate(parts) for key, parts in columns.items()}
-    values = {key: column for key, column in values.items() if len(column) == examples}
-    chance = float(np.average(chances, weights=[len(part) for part in next(iter(columns.values()))]))
-    return values, chance, units.numbers
-
-
-def _batch_values(
-    model: Any,
-    routes: list[paths.Route],
-    inputs: Any,
-    targets: Any,
-    reference: str,
-    number: int,
-    given: float | None,
-    chances: list[float],
-) -> dict[tuple[int, paths.Path, str], NDArray[np.float64]]:
-    full = routes[0]
-    values: dict[tuple[int, paths.Path, str], NDArray[np.float64]] = {}
-    intact: tuple[Any, ...] = ()
-    predicted: Any = targets
-    rows = getattr(model, "rows", lambda z, count, inputs: z)
-    for route, outcome in paths.evaluate(model, routes, inputs):
-        if route == full:
-            targets = metrics.settled(targets, outcome.output, number)
-            chances.append(metrics.chance_level(targets, outcome.output.shape[1]) if given is None else given)
-            intact = outcome.stage_outputs
-            predicted = metrics.predict(outcome.output, targets)
-            if reference == "predictions":
-                targets = predicted
-        compared = {
-            "error": metrics.error(outcome.output, targets, chances[-1]),
-            "disagreement": metrics.error(outcome.output, predicted, chances[-1]),
-            "cross_entropy": metrics.cross_entropy(outcome.output, targets),
-        }
-        if targets.ndim == 2:
-            compared["exact_error"] = metrics.exact_error(outcome.output, targets, 1.0)
-        left = [stage for stage, path in enumerate(route) if path != full[stage]] or range(len(full))
-        for stage in left:
-            ends = [rows(z, len(outcome.output), inputs) for z in (outcome.stage_outputs[stage], intact[stage])]
-            measured = dict(compared)
-            if all(end is not None for end in ends):  # else their rows are neither examples nor tokens
-                measured["distance"] = metrics.distance(*ends)
-            for metric, column in measured.items():
-                values[stage, route[stage], metric] = column.cpu().double().numpy()
-    return values
+def _values(compared: Comparison, full: paths.Route, families: list[list[paths.Perturbation]]) -> Values:
+    """Sort what was compared by stage, path and metric."""
+    found = {}
+    for stage, family in enumerate(families):
+        for path in dict.fromkeys(perturbation.path for perturbation in family):
+            route = (*full[:stage], path, *full[stage + 1 :])
+            for metric in METRICS:
+                key = (route, metric, stage if metric == "distance" else OUTPUT)
+                if key in compared.columns:
+                    found[stage, path, metric] = compared.columns[key]
+    return found
 
 
 def _curve_table(
@@ -209,7 +159,7 @@ def _curve_table(
     rows = []
     for stage, family in enumerate(families):
         for perturbation in family:
-            for metric in (m for m in metrics.METRICS if (stage, perturbation.path, m) in means):
+            for metric in (m for m in METRICS if (stage, perturbation.path, m) in means):
                 estimates = means[stage, perturbation.path, metric]
                 low, high = interval(estimates, confidence)
                 rows.append(

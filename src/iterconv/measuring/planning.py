@@ -13,11 +13,10 @@ from iterconv import paths
 from iterconv.adapters.rebuild import rebuilt
 from iterconv.adapters.staged import as_staged
 from iterconv.errors import InputError, OptionError, check_choice, check_count, check_number, check_range, require
-from iterconv.measuring.bootstrap import Units, check_bootstrap, interval, resampled_means
+from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
+from iterconv.measuring.compare import compare
 from iterconv.options import Reference, Saves
-from iterconv.paths.untouched import untouched
-from iterconv.tasks import metrics
-from iterconv.tasks.batches import pairs
+from iterconv.tasks import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,6 +107,7 @@ def plan(
     saves: Saves = "blocks",
     beam: int = 2,
     reference: Reference = "labels",
+    task: Task | None = None,
     replicates: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -126,7 +126,8 @@ def plan(
         budget: How many blocks are to be left at least, as a number or a share of all; a quarter of them by default.
         saves: ``"blocks"`` drops blocks, ``"weights"`` keeps their number and shares weights instead.
         beam: Routes that are kept at each step.
-        reference: As for ``iterconv.measure``.
+        reference: The same as for ``iterconv.measure``.
+        task: The same as for ``iterconv.measure``.
         replicates: Bootstrap resamples for the intervals.
         confidence: Of the intervals.
         seed: Of the bootstrap.
@@ -142,7 +143,7 @@ def plan(
     check_choice("reference", reference, Reference)
     beam = check_count("beam", beam, why="keeps no route")
     replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
-    model, batches = as_staged(model, batches)
+    model, batches = as_staged(model, batches, task)
     kept = list(batches)
     if len(kept) < 2:
         raise InputError(
@@ -152,8 +153,13 @@ def plan(
     full = paths.full_route(model.stages)
     total = sum(map(len, full))
     least = least_blocks(budget, total)
-    search = _Errors(model, kept[0::2], reference)
-    chosen: list[tuple[paths.Route, float]] = [(full, float(search.of([full])[0].mean()))]
+
+    def errors_of(routes: Sequence[paths.Route], batches: list[Any]) -> tuple[NDArray[np.float64], Any]:
+        found = compare(model, batches, routes, task=task, against=reference, metrics=["error"])
+        return np.stack([found.of(route, "error") for route in routes]), found.units
+
+    search, held_out = kept[0::2], kept[1::2]
+    chosen: list[tuple[paths.Route, float]] = [(full, float(errors_of([full], search)[0].mean()))]
     front, tried = [full], {full}
     steps = total - least
     for step in range(steps):
@@ -161,15 +167,14 @@ def plan(
         if not candidates:
             break
         tried |= set(candidates)
-        errors = search.of(candidates).mean(1)
+        errors = errors_of(candidates, search)[0].mean(1)
         order = np.argsort(errors, kind="stable")
         front = [candidates[place] for place in order[:beam]]
         chosen.append((front[0], float(errors[order[0]])))
         if progress:
             progress(step + 1, steps)
-    held_out = _Errors(model, kept[1::2], reference)
-    report = held_out.of([route for route, _ in chosen])
-    means = resampled_means(report, replicates, seed, held_out.units.numbers)
+    report, units = errors_of([route for route, _ in chosen], held_out)
+    means = resampled_means(report, replicates, seed, units)
     rows = []
     for (route, search_error), row in zip(chosen, means, strict=True):
         low, high = interval(row, confidence)
@@ -220,32 +225,3 @@ def _borrowing(path: paths.Path, place: int) -> list[paths.Path]:
         others = {path[n] for n in (place - 1, place + path.count(path[place])) if 0 <= n < len(path)}
         found += [tuple(other if block == path[place] else block for block in path) for other in others - {path[place]}]
     return found
-
-
-class _Errors:
-    """Per-example errors of routes on a fixed set of batches."""
-
-    def __init__(self, model: Any, batches: Sequence[Any], reference: str) -> None:
-        self._model, self._batches, self._reference = model, batches, reference
-        self.units = Units()
-
-    def of(self, routes: Sequence[paths.Route]) -> NDArray[np.float64]:
-        """One row a route, one column an example."""
-        model = self._model
-        full = paths.full_route(model.stages)
-        columns: list[NDArray[np.float64]] = []
-        self.units = Units()
-        with untouched(model):
-            for number, inputs, targets in pairs(self._batches, model, self._reference):
-                found: dict[paths.Route, NDArray[np.float64]] = {}
-                chance = 1.0
-                for route, outcome in paths.evaluate(model, [full, *routes], inputs):
-                    if route == full:
-                        targets = metrics.settled(targets, outcome.output, number)
-                        chance = metrics.chance_level(targets, outcome.output.shape[1])
-                        if self._reference == "predictions":
-                            targets = metrics.predict(outcome.output, targets)
-                    found[route] = metrics.error(outcome.output, targets, chance).cpu().double().numpy()
-                columns.append(np.stack([found[route] for route in routes]))
-                self.units.append(model, inputs)
-        return np.concatenate(columns, axis=1)

@@ -12,8 +12,8 @@ from iterconv import paths
 from iterconv.adapters.staged import as_staged
 from iterconv.errors import InputError
 from iterconv.paths.untouched import untouched
-from iterconv.tasks.batches import inputs_of
-from iterconv.tasks.metrics import check_inputs
+from iterconv.tasks.base import without_padding
+from iterconv.tasks.batches import check_inputs, inputs_of
 
 
 def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
@@ -34,14 +34,15 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
     model, batches = as_staged(model, batches)
     sums: list[Any] = [0.0] * len(model.stages)
     examples = 0
-    without_padding = getattr(model, "without_padding", lambda z, inputs: z)
     with untouched(model):
         for position, batch in enumerate(batches):
             inputs = inputs_of(batch, model)
             check_inputs(inputs, position)
             updates: list[list[Tensor]] = [[] for _ in model.stages]
-            for number, _, z, after, _ in paths.block_inputs(model, inputs):
-                updates[number].append(without_padding(after - z, inputs).flatten(1).float())
+            named = model.named(inputs) if hasattr(model, "named") else inputs
+            with untouched(model):  # each batch meets the model in the state in which it was given
+                for number, _, z, after, _ in paths.block_inputs(model, inputs):
+                    updates[number].append(without_padding(after - z, named).flatten(1).float())
             examples += len(updates[0][0])
             for number, own in enumerate(updates):
                 directions = nn.functional.normalize(torch.stack(own), dim=2)

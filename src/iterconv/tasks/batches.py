@@ -1,39 +1,42 @@
-"""Batches as users have them: pairs, dictionaries, inputs alone; as the model takes them."""
+"""Batches as users have them (pairs, dictionaries, inputs alone), and as the model takes them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from iterconv.errors import InputError
-from iterconv.tasks import metrics
-from iterconv.tasks.tokens import next_tokens
+from iterconv.tasks.nested import tensors_in
 
 
-def moved(value: Any, model: Any) -> Any:
-    """A nested batch as a model takes it: on its device, floating tensors in its precision.
+def match_model(value: Any, model: Any) -> Any:
+    """Copy a nested batch to a model's device, and its floating tensors to the model's precision.
+
+    It is a copy, so that a model that changes its input in place leaves the user's batch alone.
 
     Args:
         value: Tensors in tuples, lists or dictionaries.
-        model: The device and precision of its first floating parameter count.
+        model: A module, whose first parameter tells the device. If all its floating parameters have one precision, the
+            batch gets it; if they differ, the batch keeps its own.
     """
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return _moved(value, like)
+    device = next((p.device for p in model.parameters()), None)
+    precisions = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return _match(value, device, precisions.pop() if len(precisions) == 1 else None)
 
 
-def _moved(value: Any, like: Tensor) -> Any:
+def _match(value: Any, device: torch.device | None, precision: torch.dtype | None) -> Any:
     if isinstance(value, Tensor):
-        return value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+        return value.to(device, precision if value.is_floating_point() else None, copy=True)
     if isinstance(value, Mapping):
-        return {name: _moved(part, like) for name, part in value.items()}
+        return {name: _match(part, device, precision) for name, part in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(_moved(part, like) for part in value)
+        return tuple(_match(part, device, precision) for part in value)
     return value
 
 
 def first_rows(value: Any, count: int) -> Any:
-    """The first examples of a nested batch."""
+    """Take the first ``count`` examples of a nested batch."""
     if isinstance(value, Tensor):
         return value[:count]
     if isinstance(value, Mapping):
@@ -43,8 +46,8 @@ def first_rows(value: Any, count: int) -> Any:
     return value
 
 
-def _split(batch: Any) -> tuple[Any, Any]:
-    """Inputs and targets of a batch; None for targets that are not there.
+def split_batch(batch: Any) -> tuple[Any, Any]:
+    """Split a batch into its inputs and its targets; targets are None where there are none.
 
     Choice: two parts are inputs and targets always. That two arguments of a model look the same is not guessed at.
     """
@@ -56,56 +59,36 @@ def _split(batch: Any) -> tuple[Any, Any]:
 
 
 def inputs_of(batch: Any, model: Any) -> Any:
-    """The inputs of a batch alone, as the model takes them."""
-    return moved(_split(batch)[0], model)
+    """Take the inputs of a batch alone, on the model's device and in its precision."""
+    return match_model(split_batch(batch)[0], model)
 
 
-def pair(batch: Any, number: int, model: Any, reference: str) -> tuple[Any, Any]:
-    """Inputs and targets of a batch as measuring takes them.
+def check_inputs(inputs: Any, number: int) -> None:
+    """Raise ``InputError`` for inputs that are empty or have NaN. Masks among several inputs may be infinite.
 
     Args:
-        batch: A pair, a dictionary with ``labels``, or inputs alone.
-        number: The batch's number from 0, for messages.
-        model: What it is for; causal language models get their next tokens as targets.
-        reference: ``"labels"``, or ``"predictions"`` where targets may be missing.
-
-    Returns:
-        The inputs, and the targets or None.
-
-    Raises:
-        InputError: If targets are missing or don't fit, or inputs are not finite.
+        inputs: The model's input; tensors are checked, anything else is left to the model.
+        number: The batch's number from 0, for the message.
     """
-    inputs, targets = _split(batch)
-    if getattr(model, "predicts_next_tokens", False) and (targets is None or getattr(targets, "ndim", 0) == 2):
-        targets = next_tokens(inputs)
-    if targets is None and reference == "predictions":
-        metrics.check_inputs(inputs, number)
-        return inputs, None
-    if targets is None:
-        raise InputError(
-            f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets), or measure with "
-            "reference='predictions'"
-        )
-    metrics.check_batch(inputs, targets, number)
-    if targets.ndim == 1 and not targets.is_floating_point() and targets.dtype != torch.bool:
-        targets = targets.long()  # what torch's losses index by
-    return inputs, targets
+    tensors = [tensor for tensor in tensors_in(inputs).values() if tensor.is_floating_point()]
+    bad = [torch.isfinite(tensor).logical_not() if tensor is inputs else tensor.isnan() for tensor in tensors]
+    if any(bool(found.any()) for found in bad):
+        raise InputError(f"batch {number} has NaN or infinite inputs; clean the data before measuring")
+    if isinstance(inputs, Tensor) and (inputs.ndim == 0 or len(inputs) == 0):
+        raise InputError(f"batch {number} is empty or a single number; pass batches of at least one example")
 
 
-def pairs(batches: Iterable[Any], model: Any, reference: str) -> Iterator[tuple[int, Any, Any]]:
-    """All batches by number, as ``pair`` has them, in the model's place and precision.
+def check_targets(inputs: Any, targets: Any, number: int) -> None:
+    """Raise ``InputError`` for targets that are not a tensor, are empty, or are not as many as the inputs.
 
-    Raises:
-        InputError: If one does not fit, or some have class numbers and others rows of labels.
+    Args:
+        inputs: The model's input.
+        targets: What came with it.
+        number: The batch's number from 0, for the message.
     """
-    kinds: dict[int, int] = {}
-    for number, batch in enumerate(batches):
-        inputs, targets = pair(batch, number, model, reference)
-        if targets is not None:
-            kinds.setdefault(targets.ndim, number)
-        if len(kinds) > 1:
-            raise InputError(
-                f"batch {number} has targets of {targets.ndim} dimension(s), batch 0 of {next(iter(kinds))}; give all "
-                "batches class numbers (n,), or all of them 0/1 rows (n, classes)"
-            )
-        yield number, moved(inputs, model), moved(targets, model)
+    if not isinstance(targets, Tensor):
+        raise InputError(f"batch {number} has targets of type {type(targets).__name__}; pass (inputs, targets) tensors")
+    if targets.ndim == 0 or len(targets) == 0:
+        raise InputError(f"batch {number} is empty or a single number; pass batches of at least one example")
+    if isinstance(inputs, Tensor) and len(inputs) and len(inputs) != len(targets):
+        raise InputError(f"batch {number} has {len(inputs)} inputs and {len(targets)} targets; they must pair up")

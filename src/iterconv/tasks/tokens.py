@@ -1,4 +1,4 @@
-"""Next tokens: what the outputs of a causal language model mean."""
+"""``Tokens``: the next token of a causal language model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,21 +7,51 @@ import torch
 from torch import Tensor, nn
 
 from iterconv.errors import InputError
-from iterconv.tasks.outputs import logits, without_padding
+from iterconv.tasks.base import logits
+from iterconv.tasks.classes import Classes
 
 
-def next_token(output: Any, inputs: Any) -> Tensor:
+class Tokens(Classes):
+    """Logits (n, length, vocabulary); rows are the tokens that are followed by another one which is not padding.
+
+    Targets are the batch's own tokens. The bootstrap resamples whole sequences.
+    """
+
+    def outputs(self, made: Any, inputs: Any) -> Tensor:
+        """The logits that predict a next token, of shape (tokens, vocabulary)."""
+        return next_token(made, inputs)
+
+    def targets(self, given: Any, inputs: Any) -> Any:
+        """The next tokens, of shape (tokens,), unless targets of another shape are given."""
+        return next_tokens(inputs) if given is None or getattr(given, "ndim", 0) == 2 else given
+
+    def rows(self, z: Any, count: int, inputs: Any) -> Tensor | None:
+        """The representation of all tokens that are rows; None if its positions are not the batch's tokens."""
+        if not isinstance(z, Tensor) or z.ndim != 3:
+            return None
+        followed = _followed(inputs).to(z.device)
+        return z[:, :-1][followed] if z.shape[:2] == (len(followed), followed.shape[1] + 1) else None
+
+    def units(self, inputs: Any, count: int) -> Tensor | None:
+        """The sequence that each token belongs to, of shape (tokens,)."""
+        return _followed(inputs).nonzero()[:, 0]
+
+
+def next_token(made: Any, inputs: Any) -> Tensor:
     """Logits of a causal language model for every token but the first of each sequence, padding left out.
 
     Args:
-        output: What the model returns; logits of shape (n, length, vocabulary).
+        made: The model's output, with logits of shape (n, length, vocabulary).
         inputs: The batch: a dictionary with ``input_ids`` and, where there is padding, ``attention_mask``; or these
             two as a tuple; or the tokens alone.
 
     Returns:
         A tensor of shape (tokens, vocabulary), in the order of ``next_tokens``.
+
+    Raises:
+        InputError: If the batch has no tokens, or the model makes another number of logits than there are tokens.
     """
-    found = logits(output, inputs)[:, :-1]
+    found = logits(made)[:, :-1]
     followed = _followed(inputs)
     if found.shape[:2] != followed.shape:
         raise InputError(
@@ -37,18 +67,13 @@ def next_tokens(inputs: Any) -> Tensor:
     return ids[:, 1:][_followed(inputs)]
 
 
-def sequences(inputs: Any) -> Tensor:
-    """Which sequence of the batch each token that ``next_token`` predicts belongs to, of shape (tokens,)."""
-    return _followed(inputs).nonzero()[:, 0]
-
-
 def is_causal(model: nn.Module) -> bool:
-    """Whether a model is a causal language model by the name that transformers gives such classes."""
+    """Tell whether a model is a causal language model, by the name that transformers gives such classes."""
     return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def _tokens(inputs: Any) -> tuple[Tensor, Tensor]:
-    """The tokens of a batch, and 1 where they are no padding."""
+    """The tokens of a batch, and a mask that is 1 where they are not padding."""
     if isinstance(inputs, Mapping):
         ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     else:
@@ -63,30 +88,6 @@ def _tokens(inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _followed(inputs: Any) -> Tensor:
-    """Which tokens but the last of each sequence are followed by another one that is no padding."""
+    """Tell which tokens but the last of each sequence are followed by another one that is not padding."""
     _, mask = _tokens(inputs)
     return (mask[:, 1:] * mask[:, :-1]).bool()
-
-
-def rows_of(z: Any, count: int, inputs: Any, tokens: bool) -> Tensor | None:
-    """A stage's output with one row for each of ``count`` rows of the model's output, padding set to 0.
-
-    Args:
-        z: The representation; None where a perturbed pass never reached the stage.
-        count: Rows of the model's output.
-        inputs: The batch.
-        tokens: Whether the rows are the tokens that ``next_token`` predicts.
-
-    Returns:
-        The rows; None where those of the representation don't correspond to those of the output, as in patches that
-        were moved into the batch, or sequences that come first.
-    """
-    if not isinstance(z, Tensor) or z.ndim < 2:
-        return None
-    if tokens:
-        followed = _followed(inputs).to(z.device)
-        fits = z.ndim == 3 and z.shape[0] == len(followed) and z.shape[1] == followed.shape[1] + 1
-        return z[:, :-1][followed] if fits else None
-    if len(z) == count:
-        return without_padding(z, inputs)
-    return z.flatten(0, 1) if z.ndim > 2 and z.shape[0] * z.shape[1] == count else None

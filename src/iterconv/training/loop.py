@@ -15,7 +15,6 @@ from iterconv.errors import InputError, OptionError, require
 from iterconv.files import to_safetensors
 from iterconv.paths.contract import StagedModel
 from iterconv.paths.untouched import untouched
-from iterconv.tasks import metrics
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder, damaged_checkpoint
 from iterconv.training.progress import Progress
@@ -126,7 +125,7 @@ def train(
         batches = dataset.training_batches(run.batch_size, generator, run.augment)
         for inputs, targets in islice(batches, progress.batch, None):
             outputs = wrapped(inputs)
-            loss = metrics.loss(outputs, targets)
+            loss = dataset.task.loss(outputs, targets)
             wrapped_optimizer.zero_grad()
             fabric.backward(loss)
             wrapped_optimizer.step()
@@ -255,6 +254,6 @@ def evaluate(network: StagedModel, dataset: data.Data, split: data.Split) -> tup
     with untouched(network):
         for inputs, targets in dataset.batches(split):
             outputs = network(inputs)
-            loss += metrics.cross_entropy(outputs, targets).cpu().double().sum().item()
-            error += metrics.error(outputs, targets, dataset.chance).cpu().double().sum().item()
+            loss += dataset.task.cross_entropy(outputs, targets).cpu().double().sum().item()
+            error += dataset.task.error(outputs, targets, dataset.chance).cpu().double().sum().item()
     return loss / len(split), error / len(split)

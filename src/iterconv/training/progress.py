@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from iterconv.paths.contract import StagedModel
-from iterconv.tasks import metrics
+from iterconv.tasks import task_of
 
 ROW = ("epoch", "lr", "train_loss", "train_error", "selection_loss", "selection_error")
 """The columns of the history."""
@@ -35,7 +35,7 @@ class Progress:
         self.batch += 1
         self.samples += len(targets)
         # Kept on the device until they are needed: asking for a number at each step would make it wait.
-        self._uncounted.append((loss, metrics.error(outputs, targets, 1.0)))
+        self._uncounted.append((loss, task_of(targets).error(outputs, targets, 1.0)))
 
     @property
     def train_loss(self) -> float:

@@ -66,7 +66,7 @@ def complete(
             folder.give_up()
             raise
 
-        def progress(_: int) -> None:
+        def progress(done: int, total: int | None) -> None:
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
 

@@ -1,6 +1,6 @@
-"""What all kinds of models have in common: a user's options, data for them, what errors are taken against."""
+"""What all kinds of models have in common: the user's options, data, and the reference of errors."""
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,15 +10,27 @@ from iterconv.adapters.calls import call
 from iterconv.errors import InputError, line_of
 from iterconv.options import Reference
 from iterconv.paths.untouched import untouched
+from iterconv.tasks import Task
+from iterconv.tasks.base import logits
 from iterconv.tasks.batches import inputs_of
-from iterconv.tasks.outputs import logits
 from iterconv.zoo import inputs as feeding
 from iterconv.zoo.model_options import ModelOptions
 
 PRECISIONS = {"single": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16}
 
-Opened = tuple[nn.Module, Iterable[Any], Reference, str, Any]
-"""Model, batches, reference, note, what to make of outputs."""
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model, and what it is to be measured on."""
+
+    model: nn.Module
+    batches: Any
+    reference: Reference
+    """``"labels"`` if there are labels that fit the model's outputs, else ``"predictions"``."""
+    note: str
+    """A line about how model and data were brought together."""
+    task: Task | None = None
+    """The meaning of the model's outputs, if neither the model nor the targets tell it."""
 
 
 def require_images(options: ModelOptions) -> str:
@@ -44,10 +56,22 @@ def images(
     )
 
 
-def judged(model: nn.Module, batches: Any, classes: int, outputs: int | None, options: ModelOptions) -> Opened:
-    """Labels where they fit the model's outputs, else its own predictions."""
+def with_reference(model: nn.Module, batches: Any, classes: int, outputs: int | None, options: ModelOptions) -> Opened:
+    """Choose what errors are measured against.
+
+    Args:
+        model: The model.
+        batches: Batches of a data set.
+        classes: The number of classes of the data set.
+        outputs: The number of outputs of the model; counted on the first batch if None.
+        options: The user's options.
+
+    Returns:
+        The labels as reference if the model has as many outputs as there are classes, otherwise the model's own
+        unperturbed predictions.
+    """
     if outputs is None:
-        model = placed(model, options)
+        model = to_device(model, options)
         with untouched(model):
             inputs = inputs_of(batches[0], model)
             try:
@@ -59,13 +83,13 @@ def judged(model: nn.Module, batches: Any, classes: int, outputs: int | None, op
                 raise InputError(f"the model rejects images of shape {shape} ({line_of(problem)})") from None
     note = f"{type(model).__name__} on {options.data}, test split"
     if outputs == classes:
-        return model, batches, "labels", note, None
+        return Opened(model, batches, "labels", note)
     note += f"; its {outputs} outputs are not the {classes} classes, so its own predictions are the reference"
-    return model, batches, "predictions", note, None
+    return Opened(model, batches, "predictions", note)
 
 
-def placed(model: nn.Module, options: ModelOptions) -> nn.Module:
-    """A model on the device and in the precision that the user options, in evaluation mode."""
+def to_device(model: nn.Module, options: ModelOptions) -> nn.Module:
+    """Move a model to the device and the precision that the user chose, in evaluation mode."""
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return model.to(device, PRECISIONS[options.precision]).eval()

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from iterconv.adapters.calls import call
 from iterconv.data.hub import offline_if_unreachable
 from iterconv.errors import InputError, line_of
 from iterconv.paths.untouched import untouched
 from iterconv.tasks.batches import inputs_of
+from iterconv.tasks.embeddings import Embeddings, embedding
 from iterconv.zoo import inputs as feeding
-from iterconv.zoo.common import Opened, images, judged, placed
+from iterconv.zoo.common import Opened, images, to_device, with_reference
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 
@@ -31,7 +32,7 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
         options: Data and sizes.
 
     Returns:
-        Causal language models are judged by their next tokens, classifiers by labels where they have them, bare
+        Causal language models are with_reference by their next tokens, classifiers by labels where they have them, bare
         encoders by whether a perturbed embedding is nearest to the unperturbed one of the same example.
 
     Raises:
@@ -52,8 +53,8 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
     if getattr(model, "main_input_name", "") == "pixel_values":
         batches, classes = _hugging_face_images(transformers, path, config, options)
         if not kind.endswith("ForImageClassification"):
-            return _embedding_of(model, list(batches), f"{kind} on {options.data}", options)
-        return judged(model, batches, classes, config.num_labels, options)
+            return _against_embeddings(model, list(batches), f"{kind} on {options.data}", options)
+        return with_reference(model, batches, classes, config.num_labels, options)
     if options.data is None:
         raise InputError(f"hf:{path} ({kind}) needs texts; pass --data FILE, as a .txt with one text a line")
     try:
@@ -68,10 +69,10 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
     batches = feeding.tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
     note = f"{kind} on {len(found)} texts of {options.data}"
     if kind.endswith(("ForCausalLM", "LMHeadModel")):
-        return model, batches, "labels", f"{note}, next-token error", None
+        return Opened(model, batches, "labels", f"{note}, next-token error")
     if classified:
-        return model, batches, "predictions" if labels is None else "labels", note, None
-    return _embedding_of(model, batches, note, options)
+        return Opened(model, batches, "predictions" if labels is None else "labels", note)
+    return _against_embeddings(model, batches, note, options)
 
 
 def _model(transformers: Any, path: str, random: bool) -> Any:
@@ -99,37 +100,17 @@ def _hugging_face_images(transformers: Any, path: str, config: Any, options: Mod
     return images(options, size, channels, mean[:channels], std[:channels], keyword="pixel_values")
 
 
-def _embedding_of(model: nn.Module, batches: list[Any], note: str, options: ModelOptions) -> Opened:
-    """An encoder without labels: its outputs are similarities to the unperturbed embeddings of all examples."""
-    model, numbered, count = placed(model, options), [], 0
+def _against_embeddings(model: nn.Module, batches: list[Any], note: str, options: ModelOptions) -> Opened:
+    """Measure an encoder without labels by the nearest one among the unperturbed embeddings of all examples."""
+    model, numbered, parts, count = to_device(model, options), [], [], 0
     with untouched(model):
-        parts = []
         for batch in batches:
             inputs = inputs_of(batch, model)
             parts.append(embedding(call(model, inputs), inputs))
             numbered.append((inputs, torch.arange(count, count + len(parts[-1]))))
             count += len(parts[-1])
-    intact = torch.cat(parts)
     note += "; right is who is nearest to the own, unperturbed embedding"
-    return model, numbered, "labels", note, lambda output, inputs: 20 * embedding(output, inputs) @ intact.T
-
-
-def embedding(output: Any, inputs: Any) -> Tensor:
-    """The normalised mean over an encoder's tokens, padding left out.
-
-    Args:
-        output: Of a transformers model, with ``last_hidden_state`` of shape (n, tokens, width).
-        inputs: The batch, with ``attention_mask`` where there is padding.
-
-    Returns:
-        A tensor of shape (n, width).
-    """
-    states = getattr(output, "last_hidden_state", None)
-    if not isinstance(states, Tensor) or states.ndim != 3:
-        raise InputError(f"a {type(output).__name__} has no tokens to average; measure it in Python with output=")
-    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
-    weights = torch.ones_like(states[..., :1]) if mask is None else mask[..., None].to(states)
-    return nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=1)
+    return Opened(model, numbered, "labels", note, Embeddings(torch.cat(parts)))
 
 
 def save_beside(source: str, path: Path) -> None:

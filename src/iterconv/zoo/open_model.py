@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from iterconv import data
-from iterconv.adapters.staged import adapted_to
+from iterconv.adapters.staged import adapt_on_few
 from iterconv.errors import InputError, OptionError, line_of
 from iterconv.options import Reference
 from iterconv.paths.contract import is_staged
@@ -22,7 +22,7 @@ from iterconv.training.config import RunConfig
 from iterconv.training.loop import make_network
 from iterconv.training.run import load_data, open_run
 from iterconv.zoo import inputs as feeding
-from iterconv.zoo.common import Opened, judged, placed
+from iterconv.zoo.common import Opened, to_device, with_reference
 from iterconv.zoo.hugging_face import open_hugging_face
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.smaller import Origin, origin_of, shrunk
@@ -84,27 +84,28 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
         return _run(Path(name), origin, options)
     kind, rest = name.split(":", 1)
     if kind in _KINDS:
-        model, batches, reference, note, output = _KINDS[kind](rest, options)
+        found = _KINDS[kind](rest, options)
     else:
         origin = _smaller_of(name, options)
-        model, batches, reference, note, output = _function(name, options)
-    model = placed(model, options)
-    first = next(iter(batches), None)
+        found = _function(name, options)
+    model, note = to_device(found.model, options), found.note
+    first = next(iter(found.batches), None)
     if first is None:
         raise InputError(f"{name} comes with no batches; pass --data, or return some")
     if origin and origin.code:
-        model = placed(shrunk(model, inputs_of(first, model), origin, Path(options.weights)), options)
+        model = to_device(shrunk(model, inputs_of(first, model), origin, Path(options.weights)), options)
     if is_staged(model):
         if options.stages:
             raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
         staged = model
     else:
-        staged = adapted_to(model, inputs_of(first, model), stages=list(options.stages) or None, output=output)
+        staged = adapt_on_few(model, inputs_of(first, model), stages=list(options.stages) or None, task=found.task)
         note = f"{note}\n{staged!r}"
     own = kind not in _KINDS and options.data is None
     size = None if own else options.batch_size
     origin = origin_of(Path(options.weights)) or Origin(model=name)
-    return OpenedModel(Path(), _slug(called), staged, batches, reference, _count(batches), note, origin, size)
+    count = _count(found.batches)
+    return OpenedModel(Path(), _slug(called), staged, found.batches, found.reference, count, note, origin, size)
 
 
 def _slug(name: str) -> str:
@@ -175,10 +176,10 @@ def _function(name: str, options: ModelOptions) -> Opened:
         labelled = all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
         labelled = labelled or all(isinstance(batch, dict) and "labels" in batch for batch in batches)
         labelled = labelled or is_causal(model)  # whose labels are the next tokens
-        return model, batches, "labels" if labelled else "predictions", f"{type(model).__name__}, own batches", None
+        return Opened(model, batches, "labels" if labelled else "predictions", f"{type(model).__name__}, own batches")
     loaded = data.load(options.data, evaluation_samples=options.examples)
     found = loaded.batches(loaded.test, options.batch_size)
-    return judged(model, found, loaded.classes, None, options)
+    return with_reference(model, found, loaded.classes, None, options)
 
 
 def _count(batches: Any) -> int | None:

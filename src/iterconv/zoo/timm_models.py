@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iterconv.data.hub import offline_if_unreachable
 from iterconv.errors import InputError, line_of, require
-from iterconv.zoo.common import Opened, images, judged, require_images
+from iterconv.zoo.common import Opened, images, require_images, with_reference
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.smaller import origin_of, shrunk
@@ -41,7 +41,7 @@ def open_timm(name: str, options: ModelOptions) -> Opened:
         for values in (expected["mean"], expected["std"])
     )
     batches, classes = images(options, tuple(expected["input_size"][1:]), channels, mean, std)
-    return judged(model, batches, classes, model.num_classes, options)
+    return with_reference(model, batches, classes, model.num_classes, options)
 
 
 def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:

@@ -1,0 +1,215 @@
+"""``compare``: evaluate routes through a model on all batches, and compare each with the targets, row by row.
+
+``measure`` and ``plan`` both stand on it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iterconv.errors import InputError
+from iterconv.paths import Route, evaluate, full_route, untouched
+from iterconv.tasks import Task, task_of
+from iterconv.tasks.base import distance
+from iterconv.tasks.batches import check_inputs, check_targets, match_model, split_batch
+from iterconv.tasks.classes import WHOLE
+
+Columns = dict[tuple[Route, str, int], NDArray[np.float64]]
+"""One value a row for each (route, metric, stage); metrics of outputs have stage -1, distances have their stage."""
+
+OUTPUT = -1
+"""The stage of metrics that are metrics of the model's output."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Values of every row of all batches."""
+
+    columns: Columns
+    chance: float
+    """The error of guessing, in [0, 1]."""
+    units: NDArray[np.int64] | None
+    """The unit that each row is resampled with, from 0; None if each row is a unit of its own."""
+
+    def of(self, route: Route, metric: str, stage: int = OUTPUT) -> NDArray[np.float64]:
+        """The values of one route, one a row."""
+        return self.columns[route, metric, stage]
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """One batch, as the model and the task take it."""
+
+    number: int
+    inputs: Any
+    named: Any
+    """The inputs by the names of the model's arguments, where a task needs them."""
+    targets: Tensor | None
+    task: Task
+
+
+def compare(
+    model: Any,
+    batches: Iterable[Any],
+    routes: Sequence[Route],
+    *,
+    task: Task | None = None,
+    against: str = "labels",
+    chance: float | None = None,
+    metrics: Sequence[str] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Comparison:
+    """Evaluate routes on all batches, and compare each with the targets and with the unperturbed model.
+
+    Args:
+        model: A model that satisfies the contract, or can be bound to a batch and then does.
+        batches: Batches as for ``iterconv.measure``.
+        routes: The routes; the unperturbed one is evaluated in any case.
+        task: The meaning of outputs; by default the adapted model's own, else the one that the targets tell.
+        against: ``"labels"``, or ``"predictions"`` of the unperturbed model.
+        chance: The error of guessing; the task's by default.
+        metrics: The metrics that are wanted; all by default.
+        progress: Called after each batch with the number of rows so far, and None, as the total is not known.
+
+    Returns:
+        The values of all rows. Metrics that some batches lack are left out.
+
+    Raises:
+        InputError: If there are no batches, or a batch does not fit the model or the task.
+    """
+    full = full_route(model.stages)
+    parts: dict[tuple[Route, str, int], list[NDArray[np.float64]]] = defaultdict(list)
+    chances: list[float] = []
+    sizes: list[int] = []
+    units: list[Tensor | None] = []
+    with untouched(model):
+        for batch in _read(model, batches, task, against):
+            found = _Compared(model, batch, full, against, chance, metrics)
+            with untouched(model):  # each batch meets the model in the state in which it was given
+                for key, column in found.columns([full, *routes]):
+                    parts[key].append(column.cpu().double().numpy())
+            chances.append(found.chance)
+            sizes.append(found.size)
+            units.append(found.units)
+            if progress:
+                progress(sum(sizes), None)
+    if not sizes:
+        raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    columns = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
+    return Comparison(columns, float(np.average(chances, weights=sizes)), _numbered(units))
+
+
+class _Compared:
+    """The comparison of one batch, once the unperturbed pass is known."""
+
+    def __init__(
+        self,
+        model: Any,
+        batch: _Batch,
+        full: Route,
+        against: str,
+        chance: float | None,
+        metrics: Sequence[str] | None,
+    ) -> None:
+        self._model, self._batch, self._task, self._full = model, batch, batch.task, full
+        self._against, self._given_chance, self._metrics = against, chance, metrics
+        # An adapted model has made rows of its outputs already.
+        self._rows_of = (lambda made, _: made) if hasattr(model, "output_of") else self._task.outputs
+        self._named = batch.named
+        self._count = 0
+        self._counted: Tensor | None = None
+
+    def columns(self, routes: Sequence[Route]) -> Iterator[tuple[tuple[Route, str, int], Tensor]]:
+        """Evaluate the routes, the unperturbed one first, and yield the values of each metric."""
+        for route, outcome in evaluate(self._model, routes, self._batch.inputs):
+            if route == self._full:
+                outputs = self._settle(outcome.output)
+                self._intact = outcome.stage_outputs
+            else:
+                outputs = self._select(self._rows_of(outcome.output, self._named))
+            values = self._task.metrics(outputs, self.targets, self._predicted, self.chance)
+            for metric, column in values.items():
+                if self._metrics is None or metric in self._metrics:
+                    yield (route, metric, OUTPUT), column
+            if self._metrics is None or "distance" in self._metrics:
+                yield from self._distances(route, outcome.stage_outputs)
+
+    def _settle(self, made: Any) -> Tensor:
+        """Find out of the unperturbed output what all others are compared with."""
+        outputs, targets = self._rows_of(made, self._named), self._batch.targets
+        self._counted = None if targets is None else self._task.counted(targets)
+        self._count = len(outputs) if isinstance(outputs, Tensor) and outputs.ndim else 0
+        if self._counted is not None and targets is not None and len(self._counted) == self._count:
+            outputs, targets = self._select(outputs), targets[self._counted]
+        self._task.check(outputs, targets, self._batch.number)
+        predicted = self._task.predict(outputs, targets)
+        self.targets = predicted if targets is None or self._against == "predictions" else targets
+        self._predicted, self.size = predicted, len(outputs)
+        known = self._given_chance
+        basis = predicted if targets is None else targets
+        self.chance = self._task.chance(basis, outputs.shape[1]) if known is None else known
+        found = self._task.units(self._named, self._count)
+        self.units = None if found is None else self._select(found.cpu())
+        return outputs
+
+    def _select(self, rows: Tensor) -> Tensor:
+        """Leave out the rows that don't count."""
+        return rows if self._counted is None else rows[self._counted.to(rows.device)]
+
+    def _distances(self, route: Route, ends: tuple[Any, ...]) -> Iterator[tuple[tuple[Route, str, int], Tensor]]:
+        """Yield how far the ends of the perturbed stages, or of all stages of the unperturbed pass, have moved."""
+        perturbed = [stage for stage, path in enumerate(route) if path != self._full[stage]]
+        for stage in perturbed or range(len(self._full)):
+            rows = [self._task.rows(z, self._count, self._named) for z in (ends[stage], self._intact[stage])]
+            if rows[0] is not None and rows[1] is not None:  # else no row of it belongs to a row of the output
+                yield (route, "distance", stage), distance(self._select(rows[0]), self._select(rows[1]))
+
+
+def _read(model: Any, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[_Batch]:
+    """Read all batches as the model takes them; the first one with targets tells the task where none is known.
+
+    Raises:
+        InputError: If a batch does not fit, or some have class numbers and others rows of labels.
+    """
+    task = task or getattr(model, "task", None)
+    first: tuple[int, int] | None = None  # the number of the first batch with targets, and their dimensions
+    for number, batch in enumerate(batches):
+        inputs, targets = split_batch(batch)
+        if targets is not None:
+            check_targets(inputs, targets, number)
+        check_inputs(inputs, number)
+        inputs = match_model(inputs, model)
+        named = model.named(inputs) if hasattr(model, "named") else inputs
+        if task is not None:
+            targets = task.targets(targets, named)
+        if targets is None and against == "labels":
+            raise InputError(
+                f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets), or measure with "
+                "reference='predictions'"
+            )
+        if task is None and targets is not None:
+            first = first or (number, targets.ndim)
+            if targets.ndim != first[1]:
+                raise InputError(
+                    f"batch {number} has targets of {targets.ndim} dimension(s), batch {first[0]} of {first[1]}; give "
+                    "all batches class numbers (n,), or all of them 0/1 rows (n, classes)"
+                )
+        if targets is not None and targets.ndim == 1 and targets.dtype in WHOLE:
+            targets = targets.long()  # torch's losses index by it
+        yield _Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
+
+
+def _numbered(parts: Sequence[Tensor | None]) -> NDArray[np.int64] | None:
+    """Number the units of all batches one after the other; None if each row is a unit of its own."""
+    numbers, count = [], 0
+    for part in parts:
+        if part is None:
+            return None
+        numbers.append(part.numpy() + count)
+        count = int(numbers[-1].max(initial=count - 1)) + 1
+    return np.concatenate(numbers)
