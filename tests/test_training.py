@@ -20,6 +20,7 @@ from safetensors.torch import save as to_bytes
 from damage import denied, one_bit_flipped
 from iterconv import InputError, data, measure
 from iterconv.measuring.report import Report
+from iterconv.tasks import Task
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
@@ -178,7 +179,7 @@ def test_a_loss_that_becomes_nan_is_told_with_a_remedy(tmp_path):
 def test_a_loss_that_becomes_nan_later_frees_the_folder_too(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.metrics, "loss", lambda outputs, targets: next(losses) * outputs.mean())
+        patch.setattr(Task, "loss", lambda task, outputs, targets: next(losses) * outputs.mean())
         losses = iter([1.0] * 6 + [math.nan] * 50)
         with pytest.raises(InputError, match="loss became nan in epoch 2"):
             complete(TINY, tmp_path / "run")
@@ -304,7 +305,7 @@ def test_interrupted_while_measuring_nothing_is_trained_again(tmp_path, monkeypa
     run = replace(TINY, epochs=2)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "iterconv.training.run.measure", lambda net, batches, progress: (stop.set(), progress(1), batches)[2]
+            "iterconv.training.run.measure", lambda net, batches, progress: (stop.set(), progress(1, None), batches)[2]
         )
         with pytest.raises(KeyboardInterrupt):
             complete(run, tmp_path / "run", on_epoch=epochs.append, stop=stop)
