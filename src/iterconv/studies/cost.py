@@ -19,8 +19,8 @@ from iterconv.training.config import RunConfig
 TOY_SECONDS = 7.0
 
 CONSTRAINT = 1.3
-"""The time of a training step under the Lipschitz constraint, as a multiple of that without; measured on the reference
-machine. The power iteration has few FLOPs, but many small operations."""
+"""The time of a training step under the Lipschitz constraint, roughly, as a multiple of that without: the power
+iteration has few FLOPs, but many small operations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,12 @@ class Machine:
     channels: int
     """The least number of such channels; convolutions of fewer are proportionally slower."""
     total: Callable[[list[float]], float]
-    """How launching and computing add up: ``sum`` where one waits for the other, ``max`` where they overlap."""
+    """The time of launching and computing together: ``sum`` if one waits for the other, ``max`` if they overlap."""
 
 
 CORE = Machine(start=3.0, launch=0.2e-3, flops=116e9, channels=32, total=sum)
-"""One core of the reference machine (AMD EPYC with AVX-512, two cores, no GPU); fitted to measured training steps."""
+"""One core of the reference machine (AMD EPYC with AVX-512, two cores, no GPU). The constants were fitted to the times
+of training steps there; ``machine_factor`` times one such step to compare another machine."""
 
 GPU = Machine(start=10.0, launch=60e-6, flops=10e12, channels=1, total=max)
 """A data-centre GPU that a run has for itself; assumed, not measured."""
