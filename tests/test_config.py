@@ -6,11 +6,12 @@ import sys
 import pytest
 
 from iterconv import InputError
-from iterconv.training.config import RECIPES, RunConfig
+from iterconv.data.known import KNOWN
+from iterconv.training.config import RunConfig
 
 
 def test_recipes_are_the_papers():
-    cifar10, cifar100, mnist = (RECIPES[name] for name in ("cifar10", "cifar100", "mnist"))
+    cifar10, cifar100, mnist = (KNOWN[name].recipe for name in ("cifar10", "cifar100", "mnist"))
     assert (cifar10.stages, cifar10.epochs, cifar10.lr, cifar10.lr_divisor) == (3, 400, 0.1, 10)
     assert (cifar100.stages, cifar100.epochs, cifar100.lr, cifar100.lr_divisor) == (3, 200, 0.1, 10)
     assert (mnist.stages, mnist.epochs, mnist.lr, mnist.lr_divisor) == (1, 400, 0.025, 2.5)
@@ -55,7 +56,7 @@ def test_identity_is_the_same_in_another_process():
 def test_round_trip_and_unknown_fields():
     run = RunConfig(coupling=0.9, width=8)
     assert RunConfig.from_dict(json.loads(json.dumps(run.to_dict()))).hash == run.hash
-    with pytest.raises(InputError, match="'widht' is no field"):
+    with pytest.raises(InputError, match="'widht' is not a field"):
         RunConfig.from_dict({"widht": 8})
 
 
@@ -106,6 +107,17 @@ def test_values_out_of_range_are_refused_by_name(field, value):
     assert "\n" not in str(error.value)
 
 
+def test_every_number_of_a_run_has_an_interval():
+    for field in dataclasses.fields(RunConfig):
+        assert field.type not in (int, float, int | None, float | None), f"{field.name} may have any value"
+
+
+def test_whole_numbers_are_fine_where_floats_are_meant():
+    run = RunConfig(coupling=1, lr=1, momentum=0)
+    assert [type(value) for value in (run.coupling, run.lr, run.momentum)] == [float] * 3
+    assert run == RunConfig(coupling=1.0, lr=1.0, momentum=0.0)
+
+
 def test_late_coupling_needs_two_blocks():
     with pytest.raises(InputError, match="first_coupled=4"):
         RunConfig(blocks=5, first_coupled=4, coupling=0.5)
@@ -128,11 +140,19 @@ def test_every_field_has_a_sentence():
 WRONG_KINDS = """
 from iterconv.errors import InputError
 from iterconv.training.config import RunConfig
-for field, value in (("width", None), ("width", True), ("width", 8.5), ("data", 5), ("augment", "yes"), ("lr", [1])):
+kind, whole = "is of the wrong kind; see iterconv train --help", "is not a whole number"
+for field, value, problem in (
+    ("width", None, whole), ("width", True, whole), ("width", 8.5, whole), ("width", "8", whole),
+    ("epochs", 2.0, whole),
+    ("lr", [1], "is not a number"), ("coupling", False, "is not a number"),
+    ("data", 5, kind), ("data", None, kind), ("augment", "yes", kind), ("augment", 1, kind),
+    ("residual", None, "is unknown; use 'ordinary', 'improper' or 'proper'"),
+    ("init", [1], "is unknown; use 'recurrent' or 'independent'"),
+):
     try:
         RunConfig.from_dict({field: value})
-    except InputError as problem:
-        assert str(problem) == f"{field}={value!r} is of the wrong kind; see iterconv train --help", problem
+    except InputError as raised:
+        assert str(raised) == f"{field}={value!r} {problem}", raised
     else:
         raise AssertionError(field)
 RunConfig.from_dict({"lr": 1, "coupling": 1, "epochs": None, "init": "recurrent", "augment": True})

@@ -16,7 +16,7 @@ from iterconv import InputError, data
 from iterconv.data import decoding
 from iterconv.data import hub as iterconv_hub
 from iterconv.data.dataset import PADDING, crop_and_flip
-from iterconv.data.splits import balanced, stratified
+from iterconv.data.splits import choose_balanced, choose_stratified
 
 SHARED = Path(os.environ.get("ITERCONV_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -193,14 +193,14 @@ def test_evaluation_samples_limit_validation_and_test_alike():
 
 def test_stratified_gives_every_class_its_share():
     targets = torch.tensor([0] * 60 + [1] * 30 + [3] * 10)
-    chosen, others = stratified(targets, 20, seed=0)
+    chosen, others = choose_stratified(targets, 20, seed=0)
     assert torch.bincount(targets[chosen]).tolist() == [12, 6, 0, 2]
     assert torch.cat([chosen, others]).sort().values.tolist() == list(range(100))
 
 
 def test_balanced_needs_enough_of_each_class():
     with pytest.raises(InputError, match=r"samples=8 needs 4 samples of class 1, there are 2"):
-        balanced(torch.tensor([0] * 10 + [1] * 2), 8, 2, seed=0)
+        choose_balanced(torch.tensor([0] * 10 + [1] * 2), 8, 2, seed=0)
 
 
 # Batches

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -141,7 +143,7 @@ def test_options_out_of_range(options, says):
 
 
 def test_loaded_by_name_with_several_labels(monkeypatch):
-    monkeypatch.setattr(sources, "CLUTTER_SIZES", (200, 50))
+    monkeypatch.setitem(sources.SOURCES, "digitclutter-4", partial(sources._digitclutter, 4, (200, 50)))
     loaded = data.load("digitclutter-4", samples=100)
     assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (100, 20, 50)
     assert loaded.chance == pytest.approx(0.6) and loaded.in_channels == 1 and loaded.image_size == (32, 32)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from damage import denied
-from iterconv import InputError, data
+from iterconv import InputError
 from iterconv.cli.main import _interruptible, main
 from iterconv.cli.studies import dry_run, list_studies, reproduce, write_report
 from iterconv.data import sources
@@ -25,12 +25,10 @@ from iterconv.data.sources import Source
 from iterconv.models.toy import forward_model, iterative_algorithm
 from iterconv.studies import catalogue
 from iterconv.studies.catalogue import Scale, Setting, find_scale, find_studies, unique_runs
-from iterconv.studies.cost import cost, duration, estimated_gpu_seconds, estimated_seconds
 from iterconv.studies.executors import local as workers
 from iterconv.studies.runs import gather, unfinished
 from iterconv.studies.tables import Tables
-from iterconv.studies.toy import TRACED, ToyRun, perturbed, toy_runs
-from iterconv.training import loop
+from iterconv.studies.toy import TRACED, perturbed, toy_runs
 from iterconv.training.config import RunConfig
 from iterconv.training.run import complete
 
@@ -147,32 +145,6 @@ def test_unknown_names():
     with pytest.raises(InputError, match="no scale 'huge'.*quick"):
         find_scale("huge")
     assert [study.name for study in find_studies(("fig7", "fig2"))] == ["fig2", "fig7"]
-
-
-def test_estimates_grow_with_the_work():
-    base = estimated_seconds(RunConfig(width=8))
-    for more in ({"width": 16}, {"epochs": 60}, {"blocks": 32}, {"residual": "proper"}, {"stages": 3}):
-        assert estimated_seconds(RunConfig(**{"width": 8, **more})) > base
-    assert duration([RunConfig()] * 100, 1).endswith(("min", "h"))
-    assert duration([], 1) == "0 s"
-    large = RunConfig(data="cifar10")
-    assert estimated_gpu_seconds(large) < estimated_seconds(large) / 100
-    assert estimated_seconds(ToyRun("residual", 0)) == estimated_seconds(ToyRun("recurrent", 1))
-
-
-def test_the_work_of_a_run_is_what_its_layers_multiply():
-    run = RunConfig(data="cifar10", width=4, blocks=3, stages=2, samples=64, evaluation_samples=10, epochs=1)
-    network = loop.make_network(run, data.load("digits", samples=64))
-    counted = []
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(
-                lambda m, i, o: counted.append(o[0].numel() * m.in_channels * m.kernel_size[0] * m.kernel_size[1])
-            )
-    network(torch.randn(2, 1, 32, 32))
-    forward = sum(counted)
-    # Training is three forward passes of 64; validating one of 10; measuring some of 10.
-    assert cost(run).raw_work == pytest.approx((64 * 3 + 10 * 0.8 * (1 + 24)) * forward, rel=0.25)
 
 
 def collect(configs, root, stop=None, count=2):

@@ -20,6 +20,7 @@ from safetensors.torch import save as to_bytes
 from damage import denied, one_bit_flipped
 from iterconv import InputError, data, measure
 from iterconv.measuring.report import Report
+from iterconv.tasks import Task
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
@@ -178,7 +179,7 @@ def test_a_loss_that_becomes_nan_is_told_with_a_remedy(tmp_path):
 def test_a_loss_that_becomes_nan_later_frees_the_folder_too(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.metrics, "loss", lambda outputs, targets: next(losses) * outputs.mean())
+        patch.setattr(Task, "loss", lambda task, outputs, targets: next(losses) * outputs.mean())
         losses = iter([1.0] * 6 + [math.nan] * 50)
         with pytest.raises(InputError, match="loss became nan in epoch 2"):
             complete(TINY, tmp_path / "run")
@@ -226,8 +227,8 @@ def test_a_checkpoint_never_executes_code(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    with RunFolder(tmp_path / "run", TINY).claimed():
-        with pytest.raises(InputError, match="another process"), RunFolder(tmp_path / "run", TINY).claimed():
+    with RunFolder(tmp_path / "run", TINY).claim():
+        with pytest.raises(InputError, match="another process"), RunFolder(tmp_path / "run", TINY).claim():
             pass
 
 
@@ -263,8 +264,8 @@ def test_damaged_or_missing_files_of_a_run(tmp_path):
     complete(replace(TINY, epochs=1), tmp_path / "run")
     assert best.read_bytes() == whole  # deleting what is damaged and giving the command again repairs the run
     open_run(tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text('{"width": "wide"}')
-    with pytest.raises(InputError, match="not a run's configuration"):
+    (tmp_path / "run" / "config.json").write_text('{"width": 0}')
+    with pytest.raises(InputError, match="is not a run's configuration: width=0 is not in"):
         open_run(tmp_path / "run")
 
 
@@ -288,7 +289,7 @@ def test_training_in_another_thread_works(tmp_path):
 def test_without_a_validation_split_the_epoch_cannot_be_chosen(tmp_path):
     few = replace(data.load("digits"), validation=data.load("digits").validation[:0])
     folder = RunFolder(tmp_path / "run", TINY)
-    with folder.claimed(), pytest.raises(InputError, match="too few images for a validation split"):
+    with folder.claim(), pytest.raises(InputError, match="too few images for a validation split"):
         loop.train(TINY, folder, few)
 
 
@@ -304,7 +305,7 @@ def test_interrupted_while_measuring_nothing_is_trained_again(tmp_path, monkeypa
     run = replace(TINY, epochs=2)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "iterconv.training.run.measure", lambda net, batches, progress: (stop.set(), progress(1), batches)[2]
+            "iterconv.training.run.measure", lambda net, batches, progress: (stop.set(), progress(1, None), batches)[2]
         )
         with pytest.raises(KeyboardInterrupt):
             complete(run, tmp_path / "run", on_epoch=epochs.append, stop=stop)
@@ -431,7 +432,7 @@ def test_files_of_earlier_versions_have_no_seal_and_are_read(finished, original,
     "name, contents, says",
     [
         ("config.json", "[" * 100_000, "config.json is damaged"),
-        ("config.json", '{"blocks": 100000000}', "blocks=100000000 is out of range; use 1 to 10000"),
+        ("config.json", '{"blocks": 100000000}', "blocks=100000000 is not in \\[1, 10000\\]; use a number in"),
         ("result.json", "[" * 100_000, "result.json is damaged"),
         ("result.json", '{"test_error": null}', r"result.json is damaged \(test_error is not a number\)"),
         ("result.json", '{"test_error": "much"}', r"test_error is not a number"),

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from iterconv.errors import InputError, require
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import Tensor
 
 LARGEST_JSON = 64 * 2**20
-"""Bytes of a JSON file, at most."""
+"""The largest number of bytes of a JSON file."""
 
 SEAL = "seal"
-"""What the place of the seal is called in files that give it a name."""
+"""The name of the seal's place, in files that give it a name."""
 
 AGAIN = "run the same command again"
 
@@ -34,14 +35,14 @@ _OPEN, _CLOSE = b"iterconv-seal:", b":iterconv-seal"
 _SEAL = re.compile(_OPEN + rb"([0-9a-f]{64})" + _CLOSE)
 _ZEROS = b"0" * 64
 BLANK = (_OPEN + _ZEROS + _CLOSE).decode()
-"""What ``sealed`` replaces."""
+"""The text that ``seal`` replaces."""
 
 
 def write_atomically(path: Path, contents: bytes) -> None:
     """Write a file so that it appears whole or not at all, also if the machine dies.
 
     Args:
-        path: Its folder is made if need be.
+        path: The file; its folder is made if need be.
         contents: The bytes.
 
     Raises:
@@ -63,8 +64,8 @@ def write_atomically(path: Path, contents: bytes) -> None:
         raise
 
 
-def sealed(contents: bytes) -> bytes:
-    """The contents of a file with its digest in place of ``BLANK``, which they must hold once."""
+def seal(contents: bytes) -> bytes:
+    """Put the digest of a file's contents in the place of ``BLANK``, which they must hold once."""
     start = contents.index(BLANK.encode()) + len(_OPEN)
     digest = hashlib.sha256(contents).hexdigest().encode()
     return contents[:start] + digest + contents[start + len(digest) :]
@@ -75,8 +76,8 @@ def read(path: Path, again: str = AGAIN, most: int | None = None) -> bytes | Non
 
     Args:
         path: The file.
-        again: What makes it anew once it is deleted.
-        most: The most bytes that make sense.
+        again: The remedy that makes it anew once it is deleted.
+        most: The largest number of bytes that makes sense.
 
     Returns:
         The bytes, or None where there is no such file.
@@ -101,7 +102,7 @@ def read(path: Path, again: str = AGAIN, most: int | None = None) -> bytes | Non
 
 
 def unreadable(path: Path, problem: OSError) -> InputError:
-    """What to raise for a file that may be good but can't be read."""
+    """Make the error for a file that may be good but can't be read."""
     return InputError(f"can't read {path} ({problem.strerror or problem}); see to its permissions and its disk")
 
 
@@ -120,8 +121,8 @@ def _intact(contents: bytes) -> bool:
 
 
 def to_json(contents: Mapping[str, Any]) -> bytes:
-    """A JSON object as the contents of a file, sealed."""
-    return sealed(json.dumps({**contents, SEAL: BLANK}, indent=1).encode())
+    """Turn a JSON object into the contents of a file, sealed."""
+    return seal(json.dumps({**contents, SEAL: BLANK}, indent=1).encode())
 
 
 def read_json(path: Path, missing: str, again: str = AGAIN) -> dict[str, Any]:
@@ -129,8 +130,8 @@ def read_json(path: Path, missing: str, again: str = AGAIN) -> dict[str, Any]:
 
     Args:
         path: The file.
-        missing: What to say where there is none.
-        again: What makes it anew once it is deleted.
+        missing: The message if there is none.
+        again: The remedy that makes it anew once it is deleted.
 
     Returns:
         The object without its seal.
@@ -152,18 +153,37 @@ def read_json(path: Path, missing: str, again: str = AGAIN) -> dict[str, Any]:
 
 
 def to_safetensors(tensors: "Mapping[str, Tensor]", **metadata: str) -> bytes:
-    """Tensors as the contents of a .safetensors file, sealed.
+    """Turn tensors into the contents of a .safetensors file, sealed.
 
     Args:
-        tensors: By name.
-        metadata: What the file says of them.
+        tensors: The tensors by name.
+        metadata: Texts that the file holds beside them.
 
     Returns:
         The bytes.
     """
     save = require("safetensors.torch", "writing tensors").save
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return sealed(save(contiguous, metadata={**metadata, SEAL: BLANK}))
+    return seal(save(contiguous, metadata={**metadata, SEAL: BLANK}))
+
+
+def to_parquet(table: "DataFrame", purpose: str = "writing tables", **metadata: str) -> bytes:
+    """Turn a table into the contents of a .parquet file, sealed.
+
+    Args:
+        table: The table; its index is left out.
+        purpose: The purpose that needs pyarrow, as the subject of a sentence.
+        metadata: Texts that the file holds beside its columns.
+
+    Returns:
+        The bytes.
+    """
+    arrow, parquet = require("pyarrow", purpose), require("pyarrow.parquet", purpose)
+    columns = arrow.Table.from_pandas(table, preserve_index=False)
+    columns = columns.replace_schema_metadata({**(columns.schema.metadata or {}), **metadata, SEAL: BLANK})
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(columns, sink)
+    return seal(sink.getvalue().to_pybytes())
 
 
 def read_tensors(path: Path, missing: str | None = None, again: str = "make it again") -> "dict[str, Tensor]":
@@ -171,11 +191,11 @@ def read_tensors(path: Path, missing: str | None = None, again: str = "make it a
 
     Args:
         path: The file.
-        missing: What to say where there is none.
-        again: What makes it anew once it is deleted.
+        missing: The message if there is none.
+        again: The remedy that makes it anew once it is deleted.
 
     Returns:
-        Tensors by name.
+        The tensors by name.
 
     Raises:
         InputError: If the file is missing, can't be read or is damaged.

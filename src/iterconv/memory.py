@@ -1,4 +1,4 @@
-"""How much memory is free, and what would take too much of it."""
+"""The memory that is free, and the refusal of requests that would take too much of it."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 from iterconv.errors import InputError
 
 SHARE = 0.25
-"""Of the free memory, how much one thing may take: while data are loaded, there are up to three copies of them."""
+"""The share of the free memory that one thing may take: while data are loaded, there are up to three copies of them."""
 
 
 def check_memory(needed: float, what: str, remedy: str) -> None:
     """Raise ``InputError``, before anything is allocated, for what would take more than a quarter of the free memory.
 
     Args:
-        needed: Bytes.
-        what: Takes them; the subject of the message.
-        remedy: What to do instead.
+        needed: The number of bytes.
+        what: The name of what takes them, as the subject of the message.
+        remedy: The advice to the user.
     """
     free = free_memory()
     if needed > SHARE * free:
@@ -26,7 +26,7 @@ def check_memory(needed: float, what: str, remedy: str) -> None:
 
 
 def free_memory() -> float:
-    """Bytes that can still be allocated: the least of what the system tells and the limits of container and process."""
+    """Return the bytes that can still be allocated: the least of the system's, the container's and the process's."""
     limits = [float("inf")]
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -9,17 +9,23 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tyro import conf
 
 from iterconv.cli.parsing import parse
+from iterconv.data.known import KNOWN
 from iterconv.errors import InputError, OptionError
 from iterconv.options import Debris, Family, Reference, Saves
 from iterconv.training.config import RunConfig
 from iterconv.zoo.model_options import ModelOptions
 
 DEFAULT_ROOT = Path("runs")
+
+DATA_SETS = (
+    f"{', '.join(KNOWN)}, a folder, a Parquet file, a hub name, a .safetensors file that this command made; "
+    "or digitclutter, to make one."
+)
 
 
 def _cores() -> int:
@@ -180,9 +186,7 @@ class Claims:
 class Data:
     """Load a data set and tell what is in it; or make Digitclutter images: iterconv data digitclutter --out FILE."""
 
-    name: conf.Positional[str]
-    """digits, mnist, cifar10, cifar100, digitclutter-5, a folder, a Parquet file, a hub name, a .safetensors file that
-    this command made; or digitclutter, to make one."""
+    name: Annotated[conf.Positional[str], conf.arg(help=DATA_SETS)]
     digits: int = 5
     """digitclutter: digits in each image."""
     n: int = 100_000

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from tyro import cli, conf
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from iterconv.data.known import KNOWN, OTHER_DATA
 from iterconv.errors import InputError
-from iterconv.training.config import OTHER_DATA, RECIPES
 
 DESCRIPTION = """Measure how iterative and how convergent a residual network is, and train networks to be more so.
 
@@ -108,13 +108,14 @@ def _number(kind: type, words: str) -> PrimitiveConstructorSpec[Any]:
 
 
 def recipes() -> str:
-    """The defaults of ``iterconv train`` that depend on the data set, as a table."""
-    rows = {**RECIPES, "any other data": OTHER_DATA}
-    cells = [["recipe", *asdict(OTHER_DATA)]]
+    """The defaults of ``iterconv train`` that depend on the data set, and what an epoch costs, as a table."""
+    known = {name: {**asdict(about.recipe), "epoch-cost": about.epoch_cost} for name, about in KNOWN.items()}
+    rows = {**known, "any other data": {**asdict(OTHER_DATA), "epoch-cost": "?"}}
+    cells = [["recipe", *(name.replace("_", "-") for name in rows["digits"])]]
     cells += [
-        [name, *(str(value) if isinstance(value, bool) else f"{value:g}" for value in asdict(recipe).values())]
-        for name, recipe in rows.items()
+        [name, *(f"{value:.4g}" if type(value) in (int, float) else str(value) for value in row.values())]
+        for name, row in rows.items()
     ]
-    cells = [[cell.replace("_", "-") for cell in row] for row in cells]
     lines = [row[0].ljust(24) + "".join(cell.rjust(12) for cell in row[1:]) for row in cells]
-    return "\n".join(["Recipes, for options that are left out:", *(f"  {line}" for line in lines)])
+    title = "Recipes, for options that are left out (epoch-cost is that of the same network, 1 for digits):"
+    return "\n".join([title, *(f"  {line}" for line in lines)])

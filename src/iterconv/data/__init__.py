@@ -1,7 +1,8 @@
-"""Data sets as tensors: loaded by name or path, split with a seed, standardised and augmented on the device."""
+"""Data sets as tensors: loaded by name or path, split with a seed, standardised and augmented on the device.
 
-from iterconv.data.dataset import Data as Data
-from iterconv.data.dataset import Split as Split
-from iterconv.data.loading import load as load
+Imported on first use, as ``iterconv`` itself is: the table of known data sets needs no torch.
+"""
 
-__all__ = ["Data", "Split", "load"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

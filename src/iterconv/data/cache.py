@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ def cache_folder() -> Path:
         return Path(os.devnull)
 
 
-def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors that ``decode`` makes, from the cache where they are.
+def from_cache(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Read the tensors that ``decode`` makes from the cache, or make them and put them there.
 
     Args:
-        key: Whatever the tensors depend on; goes through JSON.
+        key: Everything that the tensors depend on, as JSON takes it.
         decode: Makes the tensors.
 
     Returns:
@@ -38,23 +39,18 @@ def cached(key: Any, decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
         where safetensors is missing.
     """
     name = hashlib.sha256(json.dumps([_VERSION, key]).encode()).hexdigest()[:16]
-    try:
-        path = cache_folder() / f"{name}.safetensors"
-    except RuntimeError:  # there is no home, as in some containers
-        return decode()
+    path = cache_folder() / f"{name}.safetensors"
     try:
         return read_tensors(path)
     except InputError:
         tensors = decode()
-    try:
+    with suppress(OSError, InputError):
         write_atomically(path, to_safetensors(tensors))
-    except (OSError, InputError):
-        pass
     return tensors
 
 
 def stamp(source: Path) -> list[Any]:
-    """What changes when a file, or any file in a folder, changes: names, sizes, times.
+    """List names, sizes and times, which change when a file, or any file in a folder, changes.
 
     Raises:
         InputError: If there are pipes or devices among them, whose reading may never end.
@@ -65,7 +61,7 @@ def stamp(source: Path) -> list[Any]:
 
 
 def files_of(source: Path) -> list[Path]:
-    """A file itself, or all files below a folder, sorted; raises as ``stamp`` does."""
+    """List a file itself, or all files below a folder, sorted; raises as ``stamp`` does."""
 
     def refuse(problem: OSError) -> None:
         raise problem

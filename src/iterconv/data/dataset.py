@@ -35,7 +35,7 @@ class Split:
         return Split(self.images[index], self.targets[index])
 
     def to(self, device: str | torch.device) -> "Split":
-        """The same split on another device."""
+        """Return the same split on another device."""
         return Split(self.images.to(device), self.targets.to(device))
 
 
@@ -53,8 +53,9 @@ class Data:
     test: Split
     classes: int
     mean: Float[Tensor, " channels"]
-    """Of each channel over the training split, on the scale from 0 to 1."""
+    """The mean of each channel over the training split, on the scale from 0 to 1."""
     std: Float[Tensor, " channels"]
+    """The standard deviation of each channel, likewise."""
 
     @property
     def in_channels(self) -> int:
@@ -77,11 +78,11 @@ class Data:
         return self.task.chance(self.train.targets, self.classes)
 
     def normalise(self, images: Images) -> Inputs:
-        """Standardised float32 images from uint8 ones."""
+        """Standardise uint8 images to float32 ones."""
         return (images.float() / 255 - self.mean[:, None, None]) / self.std[:, None, None]
 
     def batches(self, split: Split, batch_size: int = 256) -> "Batches":
-        """The split in order, as standardised (inputs, targets) batches; what ``iterconv.measure`` takes.
+        """Return a split in order, as standardised (inputs, targets) batches, which ``iterconv.measure`` takes.
 
         Args:
             split: One of the three.
@@ -106,7 +107,7 @@ class Data:
         Args:
             batch_size: At least 2.
             generator: On the CPU; order and augmentation follow from it alone.
-            augment: Whether to crop and flip, as ``crop_and_flip`` does.
+            augment: True to crop and flip, as ``crop_and_flip`` does.
 
         Yields:
             Standardised (inputs, targets).
@@ -131,7 +132,7 @@ def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
     standardisation), places are uniform, a flip has probability 1/2, each image draws its own.
 
     Args:
-        images: Of any type, shape (n, channels, height, width).
+        images: Images of any type, of shape (n, channels, height, width).
         generator: On the CPU.
 
     Returns:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, line_of
 from iterconv.memory import check_memory
 
 Columns = tuple[str | None, str | None]
@@ -28,7 +28,7 @@ def decode(name: str, splits: Mapping[str, Any], columns: Columns) -> dict[str, 
     Choice: the validation split of a source without a test split is its test split; that of any other is unused.
 
     Args:
-        name: What error messages call the data.
+        name: The name of the data in error messages.
         splits: ``datasets`` data sets by split.
         columns: Names of the image and label columns.
 
@@ -109,7 +109,7 @@ def _arrays(name: str, rows: Any, column: str) -> Iterator[NDArray[np.uint8]]:
     except InputError:
         raise
     except Exception as problem:  # noqa: BLE001 - Pillow raises many kinds for damaged images
-        reason = re.sub(r" <[^>]* at 0x\w+>", "", " ".join(str(problem).split()))[:120]
+        reason = re.sub(r" <[^>]* at 0x\w+>", "", line_of(problem))
         raise InputError(
             f"the image in row {row} of {name} can't be decoded ({reason}); "
             "repair the file or pass image_column= to iterconv.data.load"

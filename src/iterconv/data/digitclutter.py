@@ -3,8 +3,9 @@
 Source: Spoerer, McClure & Kriegeskorte (2017), as Lippl et al., Sec. 5 and A.4 use it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -72,14 +73,14 @@ def generate(
     box; crops lie wholly inside a digit's bounding box and the canvas, 6 to 9 image pixels wide.
 
     Args:
-        n: How many images; the first k of n are those of ``generate(k, ...)``.
-        digits: How many digits an image, 1 to 10.
+        n: The number of images; the first k of n are those of ``generate(k, ...)``.
+        digits: The number of digits in each image, 1 to 10.
         seed: Equal seeds give equal bytes, for any number of workers.
         debris: ``"light"`` (10 crops an image), ``"heavy"`` (50) or None.
         font: A bold font's file; matplotlib's DejaVu Sans Bold by default.
-        masks: Whether to make occlusion masks, which take most of the time.
-        workers: Processes.
-        progress: Called with the number of images made so far.
+        masks: True to make occlusion masks too, which take most of the time.
+        workers: The number of processes.
+        progress: Receives the number of images made so far.
 
     Returns:
         The images and the truth about them.
@@ -87,34 +88,22 @@ def generate(
     Raises:
         InputError: If an option is out of range or the font can't be used.
     """
-    n, seed, workers = (
-        check_count("n", n, why="makes no image"),
-        check_count("seed", seed, 0),
-        check_count("workers", workers),
-    )
+    n, seed = check_count("n", n, why="makes no image"), check_count("seed", seed, 0)
+    workers = check_count("workers", workers)
     digits = int(check_range("digits", check_count("digits", digits), "[1, 10]", "an image holds up to 10 digits"))
     if debris is not None:
         check_choice("debris", debris, Debris)
     crops = DEBRIS[debris] if debris else 0
     check_memory(n * (SIZE**2 * (1 + digits * masks) + 8 * (10 + 2 * digits + 6 * crops)), f"n={n} images", "use fewer")
+    digit_glyphs(font)  # a font that can't be read is told here, not by a worker
     draws = _draw_parameters(n, digits, crops, seed)
-    render = partial(_render, digits=digits, font=font, masks=masks)
-    parts = []
     chunks = [draws[start : start + CHUNK] for start in range(0, n, CHUNK)]
-    if workers == 1:
-        made: Iterator[Part] = map(render, chunks)
-    else:
-        digit_glyphs(font)  # a font that can't be read is told here, not by a worker
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-        made = pool.map(render, chunks)
-    try:
+    parts = []
+    with closing(_map(partial(_render, digits=digits, font=font, masks=masks), chunks, workers)) as made:
         for part in made:
             parts.append(part)
             if progress:
                 progress(sum(len(images) for images, *_ in parts))
-    finally:
-        if workers > 1:
-            pool.shutdown(cancel_futures=True)
     images, visible, drawn = (np.concatenate([part[i] for part in parts]) for i in range(3))
     order, centres = _order(draws, digits), _centres(draws, digits)
     targets = np.zeros((n, 10), dtype=np.uint8)
@@ -129,8 +118,20 @@ def generate(
     )
 
 
+def _map(render: Callable[..., Part], chunks: list[NDArray[np.float64]], workers: int) -> Generator[Part, None, None]:
+    """Render the chunks in order, in so many processes; no chunk is begun any more once this is closed."""
+    if workers == 1:
+        yield from map(render, chunks)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(render, chunks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _draw_parameters(n: int, digits: int, crops: int, seed: int) -> NDArray[np.float64]:
-    """Every random number, one row an image: 10 for the order, 2 a digit, 6 a crop."""
+    """Draw every random number, one row for each image: 10 for the order, 2 for each digit, 6 for each crop."""
     return np.random.default_rng(seed).random((n, 10 + 2 * digits + 6 * crops))
 
 
@@ -143,7 +144,7 @@ def _centres(draws: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
 
 
 def _render(draws: NDArray[np.float64], digits: int, font: str | None, masks: bool) -> Part:
-    """Images, visible shares and masks of one chunk."""
+    """Draw the images, visible shares and masks of one chunk."""
     glyphs = digit_glyphs(font)
     order, centres = _order(draws, digits), _centres(draws, digits)
     crops = draws[:, 10 + 2 * digits :].reshape(len(draws), -1, 6)
@@ -176,20 +177,20 @@ def _corner(glyph: Glyph, centre: NDArray[np.float64]) -> tuple[int, int]:
 def _paste(
     canvas: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int, left: int, layer: int
 ) -> tuple[slice, slice]:
-    """Cover what is there; a canvas pixel is 4 * (layer + 1) + FACE or EDGE, or 0 where nothing was pasted."""
+    """Paste pixels over the canvas: a pixel is 4 * (layer + 1) + FACE or EDGE, or 0 where nothing was pasted."""
     place = (slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1]))
     np.copyto(canvas[place], pixels + np.uint8(4 * (layer + 1)), where=pixels != BLANK)
     return place
 
 
 def _grey(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey levels of a canvas; arithmetic, because a look-up table takes four times as long."""
+    """Turn a canvas into grey levels, by arithmetic, as a look-up table takes four times as long."""
     edge = (canvas & EDGE) >> 1
     return edge * np.uint8(WHITE) + (canvas == BLANK) * np.uint8(GREY)
 
 
 def _crop(glyphs: tuple[Glyph, ...], draw: NDArray[np.float64]) -> tuple[NDArray[np.uint8], int, int]:
-    """A square cut from a digit, and where to paste it."""
+    """Cut a square from a digit; return it with the place to paste it."""
     pixels = glyphs[int(draw[0] * 10)].pixels
     side = BLOCK * int(CROP[0] + draw[1] * (CROP[1] - CROP[0] + 1))
     side = min(side, *pixels.shape)
@@ -199,7 +200,7 @@ def _crop(glyphs: tuple[Glyph, ...], draw: NDArray[np.float64]) -> tuple[NDArray
 
 
 def _average(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Area average to the image's size, rounded half up."""
+    """Average areas down to the image's size, rounded half up."""
     # Summing rows first keeps the wide additions contiguous, which is several times faster than a mean over axes.
     rows = canvas.reshape(SIZE, BLOCK, CANVAS).sum(1, dtype=np.uint16)
     sums = rows.reshape(SIZE, SIZE, BLOCK).sum(2, dtype=np.uint32)

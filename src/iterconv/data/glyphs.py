@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iterconv.errors import InputError, require
+from iterconv.errors import InputError, line_of, require
 
 HEIGHT, ADVANCE, OUTLINE = 275, 214, 20
 """Pixels of a digit's height, advance width and outline: Arial Bold at 384 px (Spoerer et al., 2017)."""
 BLANK, FACE, EDGE = 0, 1, 2
-"""What a pixel of a glyph is."""
+"""The three kinds of pixels of a glyph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Glyph:
 
 @lru_cache(maxsize=4)
 def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
-    """The digits 0 to 9 at full size.
+    """Draw the digits 0 to 9 at full size.
 
     Source: Spoerer et al. (2017), bold Arial, 384 px. Choice: any bold font is scaled so that its flat digits
     (the height of the 1) are 275 px high and its advance is 214 px, so that the statistics of occlusion do not
@@ -56,7 +56,7 @@ def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
     except (OSError, RuntimeError, ValueError) as problem:
         if isinstance(problem, InputError):
             raise
-        raise InputError(f"can't read font {font} ({problem}); pass a TrueType or OpenType file") from None
+        raise InputError(f"can't read font {font} ({line_of(problem)}); pass a TrueType or OpenType file") from None
     face.set_size(1000, 72)
     advance = face.load_char(ord("0"), flags=LoadFlags.NO_HINTING).linearHoriAdvance / 65536
     scale = (ADVANCE / advance, HEIGHT / outlines[1].get_extents().height)

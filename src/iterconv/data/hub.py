@@ -1,4 +1,4 @@
-"""The Hugging Face hub: asked only where it answers."""
+"""The Hugging Face hub, which is asked only where it answers."""
 
 import socket
 import sys
@@ -13,7 +13,7 @@ _PATIENCE = 3.0
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Spare the user minutes of retries where there is no network; what the hub's client has cached still serves."""
+    """Spare the user minutes of retries without a network; data that the hub's client has cached are still found."""
     import huggingface_hub.constants as hub
 
     configs: list[Any] = [hub]

@@ -1,4 +1,4 @@
-"""Where images come from: Parquet files, image folders and the hub, through Hugging Face ``datasets``."""
+"""Sources of images: Parquet files, image folders and the hub, read by Hugging Face ``datasets``."""
 
 import glob
 import re
@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from iterconv.data.cache import cached, files_of, stamp
+from iterconv.data.cache import files_of, from_cache, stamp
 from iterconv.data.decoding import Columns, decode
 from iterconv.data.hub import offline_if_unreachable
+from iterconv.data.known import KNOWN
 from iterconv.errors import InputError, line_of, require
 from iterconv.memory import check_memory
 
@@ -27,13 +28,13 @@ def read_path(path: Path, columns: Columns) -> dict[str, Tensor]:
         columns: Names of the image and label columns, None for the usual ones.
 
     Returns:
-        The tensors of ``decode``, from the cache where they are.
+        The tensors of ``decode``, from the cache if they are there.
 
     Raises:
         InputError: If the files can't be read or don't fit.
     """
     try:
-        return cached([*stamp(path), *columns], lambda: _read_files(path, columns))
+        return from_cache([*stamp(path), *columns], lambda: _read_files(path, columns))
     except OSError as problem:
         place = problem.filename or path
         raise InputError(f"can't read {place} ({problem.strerror}); check the path and its rights") from None
@@ -47,19 +48,20 @@ def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
         columns: Names of the image and label columns, None for the usual ones.
 
     Returns:
-        The tensors of ``decode``, from the cache where they are.
+        The tensors of ``decode``, from the cache if they are there.
 
     Raises:
         InputError: If the hub is out of reach or has no such data set, or the data don't fit.
     """
-    remedy = "pass a folder instead, or set ITERCONV_DATA to a folder that holds mnist/, cifar10/, cifar100/"
+    folders = ", ".join(f"{known}/" for known, about in KNOWN.items() if about.hub)
+    remedy = f"pass a folder instead, or set ITERCONV_DATA to a folder that holds {folders}"
     with quiet_datasets() as datasets, offline_if_unreachable():
         try:
             splits = datasets.load_dataset(name)
         except Exception as problem:  # noqa: BLE001 - whatever the hub's client raises, the remedy is the same
             raise InputError(f"can't load {name!r} from the Hugging Face hub ({line_of(problem)}); {remedy}") from None
         prints = [rows._fingerprint for rows in splits.values()]
-        return cached([name, prints, *columns], lambda: decode(name, splits, columns))
+        return from_cache([name, prints, *columns], lambda: decode(name, splits, columns))
 
 
 def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
@@ -101,7 +103,7 @@ def _check_size(file: Path) -> None:
 
 
 def _by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
-    """Parquet files by the split that a word of their path below the root names; ``train`` without one."""
+    """Sort Parquet files by the split that a word of their path below the root names; ``train`` without one."""
     splits: dict[str, list[str]] = {}
     for file in files:
         words = set(re.split("[^a-z]+", str(file.relative_to(root)).lower()))
@@ -111,7 +113,7 @@ def _by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
 
 
 def _as_pattern(file: Path) -> str:
-    """A file's name with what is special in patterns made plain, as ``datasets`` takes names for patterns."""
+    """Escape a file's name, as ``datasets`` takes names for patterns."""
     return glob.escape(str(file))
 
 

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float
 
 from iterconv.data.dataset import Data, Images, Split
+from iterconv.data.known import VALIDATION_SHARE
 from iterconv.data.sources import Source, find
-from iterconv.data.splits import balanced, stratified
+from iterconv.data.splits import choose_balanced, choose_stratified
 from iterconv.errors import InputError, check_count, check_range, shown
 
 TEST_SHARE = 0.2
-"""Of all images, where the source has no test split."""
+"""The share of all images that is for testing, if the source has no test split."""
 
 Channels = Float[torch.Tensor, " channels"]
 
@@ -21,7 +22,7 @@ def load(
     *,
     samples: int | None = None,
     evaluation_samples: int | None = None,
-    validation: float = 0.1,
+    validation: float = VALIDATION_SHARE,
     split_seed: int = 0,
     device: str | torch.device = "cpu",
     image_column: str | None = None,
@@ -37,16 +38,16 @@ def load(
     ``split_seed`` alone, so that all networks see the same.
 
     Args:
-        name: ``"digits"`` (UCI digits, inside scikit-learn); ``"digitclutter-3"``, ``-4``, ``-5`` (made on first
-            use, in a minute); ``"mnist"``, ``"cifar10"``, ``"cifar100"``, from
-            ``$ITERCONV_DATA/<name>`` where that is a folder, else from the Hugging Face hub; a folder (in the
-            hub's Parquet layout, or images in one folder per class, below train/ and test/ if need be); a
-            Parquet file; a file that ``iterconv data digitclutter`` wrote; or a hub name ``owner/name``. Parquet files
-            may name local files and addresses of the web as images, which are then opened.
+        name: A name of ``iterconv.data.known.KNOWN`` (``"digits"`` is inside scikit-learn, Digitclutter is made on
+            first use, in a minute, the others come from ``$ITERCONV_DATA/<name>`` where that is a folder, else from
+            the Hugging Face hub); a folder (in the hub's Parquet layout, or images in one folder per class, below
+            train/ and test/ if need be); a Parquet file; a file that ``iterconv data digitclutter`` wrote; or a hub
+            name ``owner/name``. Parquet files may name local files and addresses of the web as images, which are
+            then opened.
         samples: Train on this many images only, equally many of each class.
         evaluation_samples: Validate and test on this many images each, at most, with the classes' shares kept.
         validation: Share of the training images, in [0, 1).
-        split_seed: Of the splits, of ``samples`` and of ``evaluation_samples``.
+        split_seed: The seed of the splits, of ``samples`` and of ``evaluation_samples``.
         device: A torch device.
         image_column: ``image`` or ``img`` by default.
         label_column: ``label``, ``fine_label`` or ``labels`` by default.
@@ -71,7 +72,7 @@ def load(
     source = find(os.fspath(name), (image_column, label_column))
     train, held_out, test = _split(source, validation, split_seed)
     if samples is not None:
-        train = train[balanced(train.targets, samples, source.classes, split_seed)]
+        train = train[choose_balanced(train.targets, samples, source.classes, split_seed)]
     if evaluation_samples is not None:
         held_out, test = (_fewer(split, evaluation_samples, split_seed) for split in (held_out, test))
     if len(train) == 0:
@@ -89,7 +90,7 @@ def load(
 
 
 def _fewer(split: Split, count: int, seed: int) -> Split:
-    return split[stratified(split.targets, min(count, len(split)), seed)[0]]
+    return split[choose_stratified(split.targets, min(count, len(split)), seed)[0]]
 
 
 def _check_device(device: str | torch.device) -> None:
@@ -104,14 +105,14 @@ def _check_device(device: str | torch.device) -> None:
 def _split(source: Source, validation: float, seed: int) -> tuple[Split, Split, Split]:
     train, test = source.train, source.test
     if test is None:
-        chosen, others = stratified(train.targets, round(TEST_SHARE * len(train)), seed)
+        chosen, others = choose_stratified(train.targets, round(TEST_SHARE * len(train)), seed)
         train, test = train[others], train[chosen]
-    chosen, others = stratified(train.targets, round(validation * len(train)), seed + 1)
+    chosen, others = choose_stratified(train.targets, round(validation * len(train)), seed + 1)
     return train[others], train[chosen], test
 
 
 def _statistics(images: Images) -> tuple[Channels, Channels]:
-    """Exact mean and standard deviation of each channel, 0..1; a constant channel is left unscaled."""
+    """Compute exact mean and standard deviation of each channel, 0..1; a constant channel is left unscaled."""
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
     values = torch.arange(256, dtype=torch.float64) / 255
     weights = counts.double() / counts.sum(1, keepdim=True)

@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iterconv.data.cache import cached
+from iterconv.data.cache import from_cache
 from iterconv.data.dataset import Split
 from iterconv.data.decoding import Columns
 from iterconv.data.digitclutter import generate
 from iterconv.data.images import read_hub, read_path
+from iterconv.data.known import KNOWN, KnownData
 from iterconv.errors import InputError, require
 from iterconv.files import read_tensors
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as it comes: training images, and test images where there are any."""
+    """A data set before it is split: training images, and test images if the source has them."""
 
     train: Split
     test: Split | None
@@ -30,10 +31,10 @@ class Source:
 
 
 def find(name: str, columns: Columns) -> Source:
-    """The source that a name, a path or a hub name means.
+    """Find and decode the data that a name, a path or a hub name means.
 
     Args:
-        name: As for ``load``.
+        name: The name, as ``load`` takes it.
         columns: Names of the image and label columns, None for the usual ones.
 
     Returns:
@@ -68,42 +69,41 @@ def _digits(_: Columns) -> Source:
 
 
 def _benchmark(name: str, hub_name: str, columns: Columns) -> Source:
-    """A well-known data set from ``$ITERCONV_DATA``, else from the hub."""
+    """Read a data set of the hub from ``$ITERCONV_DATA``, if that has a folder of its name, else from the hub."""
     folder = Path(os.environ.get("ITERCONV_DATA", "")) / name
     local = "ITERCONV_DATA" in os.environ and folder.is_dir()
     return _as_source(read_path(folder, columns) if local else read_hub(hub_name, columns))
 
 
-CLUTTER_SIZES = (100_000, 10_000)
-"""Training (validation included) and test images of Digitclutter; Source: Lippl et al., Sec. F."""
+def _digitclutter(digits: int, sizes: tuple[int, int], _: Columns) -> Source:
+    """Make so many training images (those for validation included) and test images, or find them in the cache."""
 
-
-def _digitclutter(digits: int, _: Columns) -> Source:
     def make() -> dict[str, torch.Tensor]:
-
         tensors = {"classes": torch.tensor(10)}
-        for seed, (split, n) in enumerate(zip(("train", "test"), CLUTTER_SIZES, strict=True)):
+        for seed, (split, n) in enumerate(zip(("train", "test"), sizes, strict=True)):
             made = generate(n, digits, seed=seed, masks=False)
             tensors[f"{split}_images"] = torch.from_numpy(made.images)[:, None]
             tensors[f"{split}_targets"] = torch.from_numpy(made.targets).float()
         return tensors
 
-    return _as_source(cached(["digitclutter", digits, CLUTTER_SIZES], make))
+    return _as_source(from_cache(["digitclutter", digits, sizes], make))
 
 
 def _made_digitclutter(path: Path) -> Source:
-    """What ``iterconv data digitclutter`` wrote."""
+    """Read the images that ``iterconv data digitclutter`` wrote."""
     tensors = read_tensors(path)
     if not {"images", "targets", "visible"} <= set(tensors):
         raise InputError(f"{path} holds no images; pass what `iterconv data digitclutter --out` wrote")
     return Source(Split(tensors["images"][:, None], tensors["targets"].float()), None, tensors["targets"].shape[1])
 
 
-SOURCES: dict[str, Callable[[Columns], Source]] = {
-    "digits": _digits,
-    "mnist": partial(_benchmark, "mnist", "ylecun/mnist"),
-    "cifar10": partial(_benchmark, "cifar10", "uoft-cs/cifar10"),
-    "cifar100": partial(_benchmark, "cifar100", "uoft-cs/cifar100"),
-    **{f"digitclutter-{digits}": partial(_digitclutter, digits) for digits in (3, 4, 5)},
-}
-"""What makes the data of each name: a new source is a new line here."""
+def _loader(name: str, known: KnownData) -> Callable[[Columns], Source]:
+    if known.hub:
+        return partial(_benchmark, name, known.hub)
+    if known.clutter:
+        return partial(_digitclutter, known.clutter, (known.images.training, known.images.test))
+    return _digits
+
+
+SOURCES = {name: _loader(name, known) for name, known in KNOWN.items()}
+"""The functions that load the data of each name."""

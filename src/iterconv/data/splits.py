@@ -7,15 +7,15 @@ from torch import Tensor
 from iterconv.errors import OptionError
 
 
-def stratified(
+def choose_stratified(
     targets: Shaped[Tensor, "n *classes"], count: int, seed: int
 ) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " others"]]:
     """Choose rows so that each class has its share, by largest remainders.
 
     Args:
         targets: Class numbers; of rows with several labels the choice is plainly random.
-        count: How many rows to choose, from 0 to n.
-        seed: The choice follows from it alone.
+        count: The number of rows to choose, from 0 to n.
+        seed: The seed that alone decides on the choice.
 
     Returns:
         The chosen rows and the others, both in ascending order.
@@ -35,14 +35,16 @@ def stratified(
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
 
 
-def balanced(targets: Shaped[Tensor, "n *classes"], count: int, classes: int, seed: int) -> Int[Tensor, " chosen"]:
+def choose_balanced(
+    targets: Shaped[Tensor, "n *classes"], count: int, classes: int, seed: int
+) -> Int[Tensor, " chosen"]:
     """Choose equally many rows of each class (one more of the first ones where it doesn't divide).
 
     Args:
         targets: Class numbers; of rows with several labels the choice is plainly random.
-        count: How many rows in all.
+        count: The number of rows in all.
         classes: The number of classes.
-        seed: The choice follows from it alone.
+        seed: The seed that alone decides on the choice.
 
     Returns:
         The chosen rows in ascending order.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from iterconv.errors import InputError, require
-from iterconv.files import BLANK, SEAL, read, read_json, sealed, to_json, write_atomically
+from iterconv.files import read, read_json, to_json, to_parquet, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMAT = "iterconv report 1"
-_KEY = b"iterconv"
+_KEY = "iterconv"
 _AGAIN = "give the command that wrote it again"
 
 
@@ -109,23 +109,17 @@ class Report:
         return to_json({**self._head(), "curves": _plain(self.curves)})
 
     def _to_parquet(self) -> bytes:
-        arrow, parquet = _pyarrow()
         curves = self.curves.assign(path=self.curves["path"].map(list))
-        table = arrow.Table.from_pandas(curves, preserve_index=False)
-        own = {_KEY: json.dumps(self._head()), SEAL: BLANK}
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
-        sink = arrow.BufferOutputStream()
-        parquet.write_table(table, sink)
-        return sealed(sink.getvalue().to_pybytes())
+        return to_parquet(curves, _PARQUET, **{_KEY: json.dumps(self._head())})
 
     def _head(self) -> dict[str, Any]:
         return {"format": _FORMAT, "options": self.options, "indices": _plain(self.indices)}
 
     @classmethod
     def _from_parquet(cls, contents: bytes) -> "Report":
-        arrow, parquet = _pyarrow()
+        arrow, parquet = require("pyarrow", _PARQUET), require("pyarrow.parquet", _PARQUET)
         table = parquet.read_table(arrow.BufferReader(contents))
-        head = json.loads((table.schema.metadata or {})[_KEY])
+        head = json.loads((table.schema.metadata or {})[_KEY.encode()])
         return cls._from_dict({**head, "curves": table.to_pandas()})
 
     @classmethod
@@ -181,6 +175,4 @@ def known_suffix(path: Path) -> str:
     return path.suffix
 
 
-def _pyarrow() -> tuple[Any, Any]:
-    purpose = "a report in Parquet (JSON does not)"
-    return require("pyarrow", purpose), require("pyarrow.parquet", purpose)
+_PARQUET = "a report in Parquet (JSON does not)"

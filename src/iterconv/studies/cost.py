@@ -1,49 +1,71 @@
-"""What a run costs, estimated from what it computes. Nothing here imports torch until this machine is timed."""
+"""The cost of a run, estimated from the FLOPs of its network and from how fast a kind of machine is."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from iterconv import paths
+from iterconv.data.known import KNOWN, VALIDATION_SHARE
 from iterconv.models import resnet
-from iterconv.studies.catalogue import (
-    Run,
-)
+from iterconv.studies.catalogue import Run
 from iterconv.studies.toy import ToyRun
 from iterconv.training.config import RunConfig
 
 TOY_SECONDS = 7.0
 
-_SIZES = {
-    "digits": (1294, 144, 359, 8, 1),
-    "mnist": (54_000, 6000, 10_000, 28, 1),
-    "cifar10": (45_000, 5000, 10_000, 32, 3),
-    "cifar100": (45_000, 5000, 10_000, 32, 3),
-    **{f"digitclutter-{digits}": (90_000, 10_000, 10_000, 32, 1) for digits in (3, 4, 5)},
-}
-"""Training, validation and test images, their height in pixels, their channels."""
+CONSTRAINT = 1.3
+"""The time of a training step under the Lipschitz constraint, roughly, as a multiple of that without: the power
+iteration has few FLOPs, but many small operations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A kind of machine: the constants that turn the FLOPs of a run into seconds."""
+
+    start: float
+    """Seconds that every run takes, whatever its network."""
+    launch: float
+    """Seconds for each layer of a training step (a convolution with its norm, activation, gradients), however small."""
+    flops: float
+    """FLOPs a second, in convolutions of so many channels that all of its vector units are busy."""
+    channels: int
+    """The least number of such channels; convolutions of fewer are proportionally slower."""
+    total: Callable[[list[float]], float]
+    """The time of launching and computing together: ``sum`` if one waits for the other, ``max`` if they overlap."""
+
+
+CORE = Machine(start=3.0, launch=0.2e-3, flops=116e9, channels=32, total=sum)
+"""One core of the reference machine (AMD EPYC with AVX-512, two cores, no GPU). The constants were fitted to the times
+of training steps there; ``machine_factor`` times one such step to compare another machine."""
+
+GPU = Machine(start=10.0, launch=60e-6, flops=10e12, channels=1, total=max)
+"""A data-centre GPU that a run has for itself; assumed, not measured."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run has to compute."""
+    """The work of a run."""
 
-    steps: int
-    """Optimizer steps, and as many steps' worth of evaluation in larger batches."""
-    convolutions: int
-    """Of one forward pass."""
-    work: float
-    """Multiply-accumulations of the whole run, each divided by how well its width fills vector units."""
-    raw_work: float
-    """The same, not divided."""
+    flops: dict[int, float]
+    """Floating-point operations of the whole run, by the number of output channels of the layers that need them."""
+    launches: int
+    """Layers that are launched in training; in evaluation there are few launches, as its batches are large."""
+
+    def seconds(self, machine: Machine) -> float:
+        """The time that the run takes on a kind of machine."""
+        full = sum(flops * max(1.0, machine.channels / channels) for channels, flops in self.flops.items())
+        return machine.start + machine.total([machine.launch * self.launches, full / machine.flops])
 
 
 def cost(config: RunConfig) -> Cost:
     """Count the work of training a run, validating after each epoch, and measuring.
 
-    A training step costs three forward passes; the constraint adds 0.3 of that. Measuring evaluates every
-    perturbed path with shared prefixes, so that most of its work is in the stages behind a perturbed one.
+    A training step takes three forward passes, as the backward pass has the gradients of inputs and of weights.
 
     Args:
         config: A run; data sets not known by name are taken to be like CIFAR-10.
@@ -53,62 +75,62 @@ def cost(config: RunConfig) -> Cost:
     """
     run = config.resolved()
     assert run.stages is not None and run.epochs is not None and run.batch_size is not None
-    train, validation, test, size, channels = _SIZES.get(run.data, _SIZES["cifar10"])
-    train = min(train, run.samples or train)
-    validation, test = (min(n, run.evaluation_samples or n) for n in (validation, test))
-    paths = 2 * (run.blocks - 1) + 16
-    measured = (paths * (run.stages - 1) / 2) + run.blocks / 2 + 16 / run.blocks  # in forward passes
-    forwards = (
-        train * run.epochs * 3 * (1.0 if run.residual == "ordinary" else 1.3)
-        + (validation * run.epochs + test * measured) * 0.8  # nothing is kept for a backward pass
-    )
-    convolutions = 2 * run.blocks + 2  # of each stage, downsampling included
-    # Halving the map and doubling the channels leaves each stage the same work.
-    image = (convolutions * 9 * run.width**2 + 9 * channels * run.width) * size**2
-    filled = sum(image / min(run.width * 2**stage, 32) * 32 for stage in range(run.stages))
-    steps = run.epochs * -(-train // run.batch_size)
-    return Cost(steps, convolutions * run.stages, forwards * filled, forwards * image * run.stages)
+    images = KNOWN.get(run.data, KNOWN["cifar10"]).images
+    validation = round(VALIDATION_SHARE * images.training)
+    train = min(images.training - validation, run.samples or images.training)
+    validation, test = (min(n, run.evaluation_samples or n) for n in (validation, images.test))
+    training = 3 * train * (1.0 if run.residual == "ordinary" else CONSTRAINT)
+    passes = run.epochs * (training + validation) + test * _measured_passes(run.blocks, run.stages)
+    layers = _layers(run.width, run.stages, images.size, images.channels, images.classes)
+    flops: dict[int, float] = {}
+    for channels, count, in_block in layers:
+        flops[channels] = flops.get(channels, 0.0) + passes * count * (run.blocks if in_block else 1)
+    launches = sum(run.blocks if in_block else 1 for *_, in_block in layers)
+    return Cost(flops, run.epochs * -(-train // run.batch_size) * launches)
+
+
+@cache
+def _layers(width: int, stages: int, size: int, in_channels: int, classes: int) -> list[tuple[int, int, bool]]:
+    """Output channels and FLOPs for one image of each layer of a network, and whether it is repeated in every block.
+
+    The blocks of a stage are alike, so that one of each is counted.
+    """
+    with torch.device("meta"), torch.no_grad():
+        network = resnet(width, 1, stages, in_channels, classes).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, in_channels, size, size))
+    counts = counter.get_flop_counts()
+    return [
+        (len(layer.weight), sum(counts[f"{type(network).__name__}.{name}"].values()), ".blocks." in name)
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+
+
+@cache
+def _measured_passes(blocks: int, stages: int) -> float:
+    """Forward passes that measuring takes for each test image, as perturbed paths share their beginnings."""
+    full = (tuple(range(blocks)),) * stages
+    families = (paths.early_readouts(blocks), paths.dropouts(blocks), paths.extra_evaluations(blocks))
+    perturbed = [p.path for family in families for p in family]
+    routes = [(*full[:stage], path, *full[stage + 1 :]) for stage in range(stages) for path in perturbed]
+    return paths.block_applications([full, *routes]) / (blocks * stages)
 
 
 def estimated_seconds(config: Run) -> float:
-    """A rough time for a run on one core of the reference machine (two cores, no GPU).
-
-    Fitted to measured steps: 0.2 ms for each convolution of a step, and 58 billion multiply-accumulations a
-    second for 32 channels, proportionally less for fewer (narrow convolutions leave vector units idle).
-
-    Args:
-        config: A run.
-
-    Returns:
-        Seconds.
-    """
-    if isinstance(config, ToyRun):
-        return TOY_SECONDS
-    counted = cost(config)
-    return 3.0 + 0.2e-3 * counted.steps * counted.convolutions + counted.work / 58e9
+    """Estimate the time of a run on one core of the reference machine, roughly."""
+    return TOY_SECONDS if isinstance(config, ToyRun) else cost(config).seconds(CORE)
 
 
 def estimated_gpu_seconds(config: Run) -> float:
-    """A guess for a run alone on a data-centre GPU; assumed, not measured.
-
-    Assumes 5e12 multiply-accumulations a second, and 60 microseconds for the kernels of each convolution of a
-    step (with its norm, activation and gradients) to be launched.
-
-    Args:
-        config: A run.
-
-    Returns:
-        Seconds.
-    """
-    if isinstance(config, ToyRun):
-        return 2 * TOY_SECONDS  # layers of 16 units: all launching, no computing
-    counted = cost(config)
-    return 10.0 + max(60e-6 * counted.steps * counted.convolutions, counted.raw_work / 5e12)
+    """Guess the time of a run alone on a data-centre GPU."""
+    # The layers of toy networks have 16 units: all launching, no computing.
+    return 2 * TOY_SECONDS if isinstance(config, ToyRun) else cost(config).seconds(GPU)
 
 
 @cache
 def machine_factor() -> float:
-    """How many times slower a core of this machine trains than the reference machine's, timed in about a second."""
+    """Time a core of this machine, in about a second; return how many times slower it trains than the reference's."""
     network = resnet(16, 4, 1, 3, 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = torch.randn(32, 3, 32, 32), torch.zeros(32, dtype=torch.long)
     times = []
@@ -129,12 +151,12 @@ REFERENCE_STEP = 0.060
 
 
 def duration(runs: list[Run], workers: int) -> str:
-    """The estimated time of runs side by side on the reference machine, in words."""
+    """Estimate the time of runs side by side on the reference machine, in words."""
     return in_words(sum(estimated_seconds(run) for run in runs) / workers)
 
 
 def in_words(seconds: float) -> str:
-    """A time with its unit."""
+    """Write a time with its unit."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,7 +1,7 @@
-"""The folder of a run: what is in it, and how it is read and written without losing anything.
+"""The folder of a run: its files, read and written without losing anything.
 
-``config.json``, ``history.csv``, ``checkpoint.pt`` (until the run is finished), ``best.safetensors``,
-``report.parquet``, ``result.json``; the last three together mean finished.
+These are ``config.json``, ``history.csv``, ``checkpoint.pt`` (until the run is finished), ``best.safetensors``,
+``report.parquet`` and ``result.json``. A folder that has the last three holds a finished run.
 """
 
 import io
@@ -27,8 +27,8 @@ class RunFolder:
     """The files of one run.
 
     Args:
-        path: The folder; made when something is first written.
-        config: The run that belongs there.
+        path: The folder, which is made when something is first written.
+        config: The run that belongs in it.
     """
 
     def __init__(self, path: Path, config: RunConfig) -> None:
@@ -37,7 +37,7 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
-        """The run that a folder holds.
+        """Open the folder of a run by its configuration file.
 
         Args:
             path: A folder with a ``config.json``.
@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is trained and measured, and nothing of it was deleted since.
+        """True if the run is trained and measured, and nothing of it was deleted since.
 
         Raises:
             InputError: If the folder may not be looked into.
@@ -63,7 +63,7 @@ class RunFolder:
             raise files.unreadable(self.path, problem) from None
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claim(self) -> Iterator[None]:
         """Hold the folder for this run and this process; a folder that was made for nothing is removed again.
 
         Raises:
@@ -95,7 +95,7 @@ class RunFolder:
             lock.release()
 
     def _clear_up(self) -> None:
-        """Remove what a process that was killed left behind while writing, or before it removed its checkpoint."""
+        """Remove the half-written files and the superfluous checkpoint that a killed process may have left."""
         for name in (*_STARTED, *FINISHED):
             for left in self.path.glob(f".{name}.*"):
                 left.unlink(missing_ok=True)
@@ -140,14 +140,14 @@ class RunFolder:
             ) from None
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write everything that is needed to go on."""
+        """Write the state from which the run can go on."""
         buffer = io.BytesIO(_FIRST_LINE)
         buffer.seek(0, io.SEEK_END)
         torch.save({"run": self.config.hash, **state}, buffer)
-        self.write("checkpoint.pt", files.sealed(buffer.getvalue()))
+        self.write("checkpoint.pt", files.seal(buffer.getvalue()))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """What ``save_checkpoint`` wrote, or None where there is none; never executes code from the file.
+        """Read the state that ``save_checkpoint`` wrote, if there is one, without executing code from the file.
 
         Raises:
             InputError: If the file can't be read, is damaged or of another run.
@@ -175,7 +175,7 @@ class RunFolder:
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
     def result(self) -> dict[str, Any]:
-        """The contents of ``result.json``.
+        """Read ``result.json``.
 
         Raises:
             InputError: If the run is not finished or the file damaged.
@@ -190,14 +190,14 @@ class RunFolder:
 
 
 _FIRST_LINE = f"{files.BLANK}\n".encode()
-"""Of a checkpoint; what torch saved follows it."""
+"""The first line of a checkpoint; the bytes that torch saved follow it."""
 
 _MEASURED = ("test_error", "test_examples", "chance", "raw", "tied", "effective", "mean_deviation")
-"""What every result has to tell."""
+"""The numbers that every result has to hold."""
 
 
 def damaged_checkpoint(folder: RunFolder) -> InputError:
-    """What to raise for a checkpoint that makes no sense."""
+    """Make the error for a checkpoint that makes no sense."""
     return InputError(f"checkpoint {folder.path / 'checkpoint.pt'} is damaged; delete it to start this run anew")
 
 
@@ -216,5 +216,5 @@ def read_config(path: Path) -> RunConfig:
     values = files.read_json(path, f"there is no {path}; name the folder of a run")
     try:
         return RunConfig.from_dict(values)
-    except (TypeError, InputError) as problem:
+    except InputError as problem:
         raise InputError(f"{path} is not a run's configuration: {problem}") from None

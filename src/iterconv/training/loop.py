@@ -1,7 +1,6 @@
 """The training loop, to be read from top to bottom: prepare, train, validate, keep the best, go on."""
 
 import math
-import os
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -11,7 +10,7 @@ import pandas as pd
 import torch
 
 from iterconv import data, models
-from iterconv.coupling import couple
+from iterconv.coupling import Coupling, couple
 from iterconv.errors import InputError, OptionError, require
 from iterconv.files import to_safetensors
 from iterconv.paths.contract import StagedModel
@@ -34,15 +33,15 @@ class Stop(Protocol):
     """Asks a run to save its state and stop; a ``threading`` or ``multiprocessing`` event will do."""
 
     def is_set(self) -> bool:
-        """Whether to stop."""
+        """Tell whether to stop."""
 
 
 def make_network(config: RunConfig, dataset: data.Data) -> StagedModel:
-    """The untrained network of a run; equal seeds give equal weights.
+    """Make the untrained network of a run; equal seeds give equal weights.
 
     Args:
         config: The run.
-        dataset: What it is trained on; gives channels and classes.
+        dataset: The data that it is trained on, which give channels and classes.
 
     Returns:
         The network, on the CPU.
@@ -68,41 +67,21 @@ def make_network(config: RunConfig, dataset: data.Data) -> StagedModel:
         )
 
 
-def check_network(config: RunConfig, dataset: data.Data, copies: int = 1) -> None:
-    """Refuse a network that can't be made, before anything is made or written.
+def check_network(config: RunConfig, dataset: data.Data) -> None:
+    """Refuse a network of more stages than the images can be halved, before anything is made or written.
 
     Args:
         config: The run.
-        dataset: What it is trained on.
-        copies: Of all weights, that have to be in memory.
+        dataset: The data that it is trained on.
 
     Raises:
-        InputError: If there are more stages than the images can be halved, or more weights than memory.
+        InputError: If the last stage would have maps of less than one pixel.
     """
     run = config.resolved()
     assert run.stages is not None
     smallest = min(dataset.image_size)
     if 2 ** (run.stages - 1) > smallest:
         raise OptionError("stages", run.stages, f"halve maps of {smallest} pixels to less than one; use fewer")
-    weights = sum(run.blocks * 2 * 9 * (run.width * 2**stage) ** 2 for stage in range(run.stages))  # of convolutions
-    needed, there = 4 * copies * weights, _memory()
-    if there is not None and needed > there:
-        problem = f"with {run.blocks} blocks and {run.stages} stage(s) needs {needed / 2**30:,.0f} GiB for its weights"
-        raise OptionError(
-            "width", run.width, f"{problem}, more than the {there / 2**30:,.0f} GiB of this machine; use less of them"
-        )
-
-
-TRAINING_COPIES = 4
-"""Of the weights: themselves, gradients, momentum, the best epoch's."""
-
-
-def _memory() -> int | None:
-    """Bytes of this machine's memory, where the system tells."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def train(
@@ -119,10 +98,10 @@ def train(
 
     Args:
         config: The run.
-        folder: Where its files go; must be claimed.
-        dataset: Loaded with the run's device.
-        on_epoch: Called with each new row of the history.
-        stop: Looked at after each step.
+        folder: The folder for its files, claimed by this process.
+        dataset: Its data, on the device to train on.
+        on_epoch: Receives each new row of the history.
+        stop: Asked after each step.
 
     Returns:
         The network with the best epoch's weights.
@@ -130,45 +109,17 @@ def train(
     Raises:
         InputError: If the loss becomes NaN (the checkpoint is removed then), a checkpoint is damaged, or a file can't
             be written.
-        KeyboardInterrupt: When asked to stop, once the state is saved.
+        KeyboardInterrupt: If it was asked to stop; the state is saved by then.
     """
-    for library in ("lightning_fabric", "safetensors"):
-        require(library, "training")
-    from lightning_fabric import Fabric
-
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None
-    device = dataset.train.images.device
-    fabric = Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1)
-    # Channels last is the order in which CPUs and GPUs convolve fastest; the numbers' meaning is the same.
-    network = make_network(config, dataset)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=run.momentum, weight_decay=run.weight_decay)
-    groups = network.coupling_groups(run.first_coupled) if run.coupling else []
-    coupling = couple(optimizer, groups, run.coupling, run.kernel)
+    fabric, network, optimizer, coupling = _prepare(run, dataset)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     progress = Progress()
-    saved = folder.load_checkpoint()
-    if saved is not None:
-        try:
-            network.load_state_dict(saved["network"])
-            optimizer.load_state_dict(saved["optimizer"])
-            _check_momenta(optimizer)
-            coupling.load_state_dict(saved["coupling"])
-            progress.load_state_dict(saved["progress"], run.epochs, network)
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError):
-            raise damaged_checkpoint(folder) from None
-    last_saved = time.monotonic()
-
-    def save() -> None:
-        nonlocal last_saved
-        state: dict[str, Any] = {"network": network, "optimizer": optimizer, "coupling": coupling, "progress": progress}
-        folder.save_checkpoint({name: part.state_dict() for name, part in state.items()})
-        last_saved = time.monotonic()
-
+    checkpoint = _Checkpoint(folder, network=network, optimizer=optimizer, coupling=coupling, progress=progress)
+    checkpoint.restore(run.epochs)
     while progress.epoch < run.epochs:
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate(progress.epoch)
+        optimizer.param_groups[0]["lr"] = run.learning_rate(progress.epoch)
         wrapped.train()
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + progress.epoch)
         batches = dataset.training_batches(run.batch_size, generator, run.augment)
@@ -180,43 +131,88 @@ def train(
             wrapped_optimizer.step()
             progress.count_batch(loss.detach(), outputs.detach(), targets)
             stopping = stop is not None and stop.is_set()
-            if stopping or time.monotonic() - last_saved > SAVE_EVERY:
-                save()
+            if stopping or checkpoint.age() > SAVE_EVERY:
+                checkpoint.save()
             if stopping:
                 raise KeyboardInterrupt
-        if not math.isfinite(progress.train_loss):
-            folder.drop_checkpoint()  # nothing can come of this run
-            raise InputError(
-                f"the loss became {progress.train_loss} in epoch {progress.epoch + 1}; lower --lr "
-                f"(now {config.learning_rate(progress.epoch):g})"
-            )
-        row = _epoch_row(config, network, dataset, progress)
+        _check_loss(run, folder, progress)
+        row = _epoch_row(run, network, dataset, progress)
         progress.finish_epoch(row, network)
         folder.write("history.csv", pd.DataFrame(progress.history).to_csv(index=False).encode())
         if on_epoch:
             on_epoch(row)
         # At the end in any case: whoever is interrupted while measuring need not train again.
-        if progress.epoch == run.epochs or time.monotonic() - last_saved > SAVE_AFTER_EPOCH:
-            save()
+        if progress.epoch == run.epochs or checkpoint.age() > SAVE_AFTER_EPOCH:
+            checkpoint.save()
     coupling.remove()
     network.load_state_dict(progress.best)
     folder.write("best.safetensors", to_safetensors(progress.best))
     return network
 
 
+def _prepare(run: RunConfig, dataset: data.Data) -> tuple[Any, StagedModel, torch.optim.SGD, Coupling]:
+    require("safetensors", "training")  # which is not used before the end
+    device = dataset.train.images.device
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    fabric = require("lightning_fabric", "training").Fabric(accelerator=device.type, devices=devices)
+    network = make_network(run, dataset)
+    # Channels last is the order in which CPUs and GPUs convolve fastest; the numbers' meaning is the same.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=run.momentum, weight_decay=run.weight_decay)
+    groups = network.coupling_groups(run.first_coupled) if run.coupling else []
+    return fabric, network, optimizer, couple(optimizer, groups, run.coupling, run.kernel)
+
+
+class _Checkpoint:
+    """The parts of a run that are saved together, and the time of the last save."""
+
+    def __init__(self, folder: RunFolder, **parts: Any) -> None:
+        self.folder, self.parts, self.saved = folder, parts, time.monotonic()
+
+    def age(self) -> float:
+        """Seconds since the last save, or since the start."""
+        return time.monotonic() - self.saved
+
+    def save(self) -> None:
+        self.folder.save_checkpoint({name: part.state_dict() for name, part in self.parts.items()})
+        self.saved = time.monotonic()
+
+    def restore(self, epochs: int) -> None:
+        """Load the folder's checkpoint, if there is one, for a run of so many epochs."""
+        state = self.folder.load_checkpoint()
+        if state is None:
+            return
+        try:
+            for name in ("network", "optimizer", "coupling"):
+                self.parts[name].load_state_dict(state[name])
+            _check_momenta(self.parts["optimizer"])
+            self.parts["progress"].load_state_dict(state["progress"], epochs, self.parts["network"])
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError):
+            raise damaged_checkpoint(self.folder) from None
+
+
 def _check_momenta(optimizer: torch.optim.SGD) -> None:
-    """Raise ``ValueError`` where they are not the parameters', which torch doesn't look at."""
+    """Raise ``ValueError`` for momenta of other shapes than the parameters', which torch accepts."""
     for parameter, state in optimizer.state.items():
         momentum = state["momentum_buffer"]
         if momentum is not None and momentum.shape != parameter.shape:
             raise ValueError("momenta of another network")
 
 
-def _epoch_row(config: RunConfig, network: StagedModel, dataset: data.Data, progress: Progress) -> dict[str, float]:
-    selection_loss, selection_error = evaluate(network, dataset, selection_split(config, dataset))
+def _check_loss(run: RunConfig, folder: RunFolder, progress: Progress) -> None:
+    if not math.isfinite(progress.train_loss):
+        folder.drop_checkpoint()  # nothing can come of this run
+        raise InputError(
+            f"the loss became {progress.train_loss} in epoch {progress.epoch + 1}; lower --lr "
+            f"(now {run.learning_rate(progress.epoch):g})"
+        )
+
+
+def _epoch_row(run: RunConfig, network: StagedModel, dataset: data.Data, progress: Progress) -> dict[str, float]:
+    selection_loss, selection_error = evaluate(network, dataset, selection_split(run, dataset))
     return {
         "epoch": progress.epoch + 1,
-        "lr": config.learning_rate(progress.epoch),
+        "lr": run.learning_rate(progress.epoch),
         "train_loss": progress.train_loss,
         "train_error": progress.train_error,
         "selection_loss": selection_loss,
@@ -225,11 +221,11 @@ def _epoch_row(config: RunConfig, network: StagedModel, dataset: data.Data, prog
 
 
 def selection_split(config: RunConfig, dataset: data.Data) -> data.Split:
-    """The split that chooses the best epoch.
+    """Return the split that chooses the best epoch.
 
     Args:
         config: The run.
-        dataset: What it is trained on.
+        dataset: The data that it is trained on.
 
     Returns:
         One of its splits.
@@ -244,15 +240,15 @@ def selection_split(config: RunConfig, dataset: data.Data) -> data.Split:
 
 
 def evaluate(network: StagedModel, dataset: data.Data, split: data.Split) -> tuple[float, float]:
-    """Mean loss and error on a split, in evaluation mode.
+    """Compute mean loss and error on a split, in evaluation mode.
 
     Args:
-        network: Left exactly as it was.
-        dataset: Gives the standardisation and the chance level.
-        split: One of its splits; must not be empty.
+        network: A network, which is left exactly as it was.
+        dataset: The data set, which gives the standardisation and the chance level.
+        split: One of its splits, not empty.
 
     Returns:
-        Cross-entropy in nats, error in [0, 1].
+        The cross-entropy in nats, and the error in [0, 1].
     """
     loss = error = 0.0
     with untouched(network):

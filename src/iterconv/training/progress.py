@@ -1,4 +1,4 @@
-"""How far a run is: epoch and batch, sums over the epoch so far, the history, the best weights."""
+"""The progress of a run: epoch and batch, sums over the epoch so far, the history, the best weights."""
 
 import math
 from copy import deepcopy
@@ -14,7 +14,7 @@ ROW = ("epoch", "lr", "train_loss", "train_error", "selection_loss", "selection_
 
 
 class Progress:
-    """What a run goes on from, next to its network and optimizer."""
+    """The state from which a run goes on, besides its network, optimizer and coupling."""
 
     def __init__(self) -> None:
         self.epoch = self.batch = self.samples = 0
@@ -28,9 +28,9 @@ class Progress:
         """Note a training step.
 
         Args:
-            loss: Mean over the batch.
-            outputs: Of the network.
-            targets: What they should be.
+            loss: The mean loss of the batch.
+            outputs: The network's outputs.
+            targets: The labels.
         """
         self.batch += 1
         self.samples += len(targets)
@@ -39,13 +39,13 @@ class Progress:
 
     @property
     def train_loss(self) -> float:
-        """Mean over the epoch so far."""
+        """The mean loss of the epoch so far."""
         self._count()
         return self.loss / self.samples
 
     @property
     def train_error(self) -> float:
-        """Mean over the epoch so far."""
+        """The mean error of the epoch so far."""
         self._count()
         return self.error / self.samples
 
@@ -59,8 +59,8 @@ class Progress:
         """Begin the next epoch, and keep the weights if none were better.
 
         Args:
-            row: Of the history.
-            network: As it is now.
+            row: The epoch's row of the history.
+            network: The network at the end of the epoch.
         """
         self.history.append(row)
         if row["selection_error"] <= self.best_error:
@@ -72,20 +72,20 @@ class Progress:
         self._uncounted.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as numbers and tensors."""
+        """Return everything as numbers and tensors."""
         self._count()
         return {name: value for name, value in vars(self).items() if name != "_uncounted"}
 
     def load_state_dict(self, state: dict[str, Any], epochs: int, network: StagedModel) -> None:
-        """Take what ``state_dict`` gave.
+        """Take over the state that ``state_dict`` returned.
 
         Args:
-            state: Everything.
-            epochs: How many the run has.
-            network: Whose weights the best ones have to be like.
+            state: The state.
+            epochs: The number of epochs that the run has.
+            network: The network; the best weights have to be of the same shapes.
 
         Raises:
-            ValueError: If that makes no sense.
+            ValueError: If the state makes no sense.
             TypeError: Likewise.
         """
         if state.keys() != self.state_dict().keys():

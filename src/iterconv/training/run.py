@@ -1,4 +1,4 @@
-"""A whole run: train, measure, count, and leave the folder finished; and how to open one again."""
+"""A whole run: ``complete`` trains and measures a network and finishes its folder, ``open_run`` reads it again."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,6 @@ from iterconv.paths.contract import StagedModel
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 from iterconv.training.loop import (
-    TRAINING_COPIES,
     OnEpoch,
     Stop,
     check_network,
@@ -42,22 +41,22 @@ def complete(
         config: The run.
         path: Its folder.
         device: A torch device; the accelerator that is there by default.
-        on_epoch: Called with each new row of the history.
-        stop: Looked at after each training step and each measured batch.
+        on_epoch: Receives each new row of the history.
+        stop: Asked after each training step and each measured batch.
 
     Returns:
         The contents of ``result.json``; a finished run is only read.
 
     Raises:
         InputError: If the options don't fit the data, or a file can't be read or written.
-        KeyboardInterrupt: When asked to stop, once the state is saved.
+        KeyboardInterrupt: If it was asked to stop; the state is saved by then.
     """
     folder = RunFolder(path, config)
-    with folder.claimed(), _threads(config.threads):
+    with folder.claim(), _threads(config.threads):
         if folder.finished:
             return folder.result()
         dataset = load_data(config, device)
-        check_network(config, dataset, TRAINING_COPIES if dataset.train.images.device.type == "cpu" else 1)
+        check_network(config, dataset)
         selection_split(config, dataset)
         folder.write_json("config.json", config.to_dict())  # now that the options are known to fit the data
         started = time.monotonic()
@@ -80,7 +79,7 @@ def complete(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Compute on so many threads, as sums in another order differ in their last bits."""
+    """Compute on so many threads: sums in another order differ in their last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -112,7 +111,7 @@ def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float
 
 
 def load_data(config: RunConfig, device: str | None = None) -> data.Data:
-    """The data set of a run, on a device; loaded once a process.
+    """Load the data set of a run on a device; a process loads it once.
 
     Args:
         config: The run.
@@ -122,9 +121,9 @@ def load_data(config: RunConfig, device: str | None = None) -> data.Data:
         The data.
 
     Raises:
-        InputError: If the data or the device is not there.
+        InputError: If the data or the device do not exist.
     """
-    return _loaded(
+    return _load(
         config.data,
         config.samples,
         config.evaluation_samples,
@@ -133,7 +132,7 @@ def load_data(config: RunConfig, device: str | None = None) -> data.Data:
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str, samples: int | None, evaluation_samples: int | None, device: str) -> data.Data:
+def _load(name: str, samples: int | None, evaluation_samples: int | None, device: str) -> data.Data:
     return data.load(name, samples=samples, evaluation_samples=evaluation_samples, device=device)
 
 
@@ -145,7 +144,7 @@ def open_run(path: Path, device: str | None = None) -> tuple[StagedModel, data.D
         device: A torch device; the accelerator that is there by default.
 
     Returns:
-        The network with the best epoch's weights, the data, the folder.
+        The network with the best epoch's weights, the data, and the folder.
 
     Raises:
         InputError: If the folder holds no trained run, or its weights are damaged.

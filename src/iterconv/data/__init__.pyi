@@ -1,0 +1,3 @@
+from .dataset import Data as Data
+from .dataset import Split as Split
+from .loading import load as load
