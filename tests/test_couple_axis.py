@@ -98,8 +98,8 @@ def test_wrong_axes_are_refused():
     layer = local_layer()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     for arguments, says in (
-        ((layer.weight, 6, 0.5), "axis=6 is not there in a parameter of shape"),
-        ((layer.weight, (), 0.5), "not there"),
+        ((layer.weight, 6, 0.5), "axis=6 does not exist in a parameter of shape"),
+        ((layer.weight, (), 0.5), "does not exist"),
         ((layer.weight, (0, -6), 0.5), "names an axis twice"),
         ((layer.weight, (0, 1), 0.5, "triangular"), "order of positions"),
         ((layer.weight, 0, 1.5), "strength=1.5"),

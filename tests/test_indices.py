@@ -7,7 +7,6 @@ from hypothesis.extra import numpy as arrays
 from iterconv.indices import INDICES, convergence_index, divergence_index, recurrence_index, undefined_reason
 
 CHANCE = 0.9
-BY_NAME = {index.name: index for index in INDICES}
 
 
 def test_convergence_is_1_at_once_and_0_at_chance_until_the_end():
@@ -48,18 +47,18 @@ def test_indices_equal_the_specification_term_by_term(errors):
 
 def test_trailing_dimensions_are_kept():
     errors = np.random.default_rng(0).random((5, 3, 2)) * 0.5
-    for index in INDICES:
-        together = index.compute(errors, CHANCE)
+    for index in INDICES.values():
+        together = index(errors, CHANCE)
         assert together.shape == (3, 2)
-        assert together[1, 0] == pytest.approx(index.compute(errors[:, 1, 0], CHANCE))
+        assert together[1, 0] == pytest.approx(index(errors[:, 1, 0], CHANCE))
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", INDICES)
 def test_an_index_without_a_margin_is_undefined_with_its_reason(name):
     def reason(reference, replicates, blocks=4):
         curve = np.full((blocks, 1 + len(replicates)), 0.5)
-        curve[BY_NAME[name].reference] = [reference, *replicates]
-        return undefined_reason(BY_NAME[name], curve, CHANCE, 0.05, 0.95)
+        curve[INDICES[name].at] = [reference, *replicates]
+        return undefined_reason(INDICES[name], curve, CHANCE, 0.05, 0.95)
 
     assert reason(0.2, [0.2] * 100) == ""
     assert reason(0.84, []) == ""

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from iterconv.errors import InputError, OptionError
-from iterconv.options import Init, Kernel, Residual, Selection
+from iterconv.options import Init, KernelName, Residual, Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class RunConfig:
     """Initial scale of the batch norms; the paper's variant is 0.1."""
     coupling: float = 0.0
     """Strength of the soft gradient coupling, 0 (ordinary) to 1 (weights tied)."""
-    kernel: Kernel = "uniform"
+    kernel: KernelName = "uniform"
     """How coupling falls off with the distance between blocks."""
     first_coupled: int = 0
     """The first coupled block of each stage; the paper's late coupling is 5."""
@@ -223,6 +223,6 @@ _FLOATS = ("lipschitz", "norm_scale", "coupling", "lr", "lr_divisor", "momentum"
 _CHOICES = {
     "residual": get_args(Residual),
     "init": get_args(Init),
-    "kernel": get_args(Kernel),
+    "kernel": get_args(KernelName),
     "selection": get_args(Selection),
 }
