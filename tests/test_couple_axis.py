@@ -119,6 +119,34 @@ def test_wrong_axes_are_refused():
         LocallyConnected2d(1, 0, 3, (4, 4))
 
 
+def test_a_state_whose_kernel_needs_an_order_does_not_fit_several_axes():
+    layer = local_layer()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    handle = ic.couple_axis(optimizer, layer.weight, (0, 1), 0.5)
+    before = handle.state_dict()
+    with pytest.raises(ic.InputError, match="the triangular kernel needs an order of positions; couple one axis"):
+        handle.load_state_dict({**before, "kernel": "triangular"})
+    assert handle.state_dict() == before, "a refusal changes nothing"
+
+
+def test_any_kernel_without_an_order_mixes_several_axes(registries):
+    class Plain(ic.coupling.Kernel):
+        name, ordered = "plain", False
+
+        def matrix(self, count, strength, normalise):
+            return ic.coupling.coupling_matrix(count, strength)
+
+    ic.coupling.register(Plain())
+    moved = []
+    for kernel in ("uniform", "plain"):
+        layer = local_layer(equal_start=False)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        ic.couple_axis(optimizer, layer.weight, (1, 0), 0.4, kernel)
+        train(layer, optimizer, 1)
+        moved.append(layer.weight.detach())
+    torch.testing.assert_close(*moved)
+
+
 def test_layers_that_can_not_be_made():
     with pytest.raises(ic.InputError, match="kernel_size=True is not a whole number"):
         ic.models.LocallyConnected2d(1, 1, True, (8, 8))

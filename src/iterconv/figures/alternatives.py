@@ -5,9 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from iterconv.figures.curves import draw_stages
+from iterconv.figures.curves import draw_stages, families_in
 from iterconv.figures.style import new_figure, paper_style, stage_colour
-from iterconv.indices import INDICES, families
+from iterconv.indices import INDICES
 from iterconv.paths.families import family_of
 
 _SHOWN = {"cross_entropy": "cross-entropy (nats)", "distance": "distance to the final representation"}
@@ -26,7 +26,7 @@ def draw_alternatives(curves: pd.DataFrame, against_predictions: pd.DataFrame) -
         The figure.
     """
     with paper_style():
-        shown = families()
+        shown = families_in(curves)
         figure = new_figure(2.1 + 2.8 * len(shown), 5.6)
         panels = figure.subplots(2, 1 + len(shown), width_ratios=(1, *[1.4] * len(shown)))
         for row, (metric, label) in enumerate(_SHOWN.items()):

@@ -31,7 +31,7 @@ def draw_instances(curves: pd.DataFrame, indices: pd.DataFrame, runs: pd.DataFra
         figure = new_figure(2.1 * columns, 5.6)
         halves: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1))
         above, below = halves
-        _draw_families(above.subplots(1, len(families()), sharey=True), curves, float(runs["chance"].iloc[0]))
+        _draw_families(above, curves, float(runs["chance"].iloc[0]))
         panels = list(below.subplots(1, columns))
         for index in INDICES.values():
             axes = panels.pop(0)
@@ -45,10 +45,17 @@ def draw_instances(curves: pd.DataFrame, indices: pd.DataFrame, runs: pd.DataFra
     return figure
 
 
-def _draw_families(panels: Any, curves: pd.DataFrame, chance: float) -> None:
+def families_in(curves: pd.DataFrame) -> list[str]:
+    """List the families that indices read and that were measured; older tables may lack some."""
+    return [family for family in families() if (curves["perturbation"] == family).any()]
+
+
+def _draw_families(figure: Any, curves: pd.DataFrame, chance: float) -> None:
     errors = curves[curves.metric == "error"]
     first_seed = errors["seed"].min()
-    for axes, family in zip(panels, families(), strict=True):
+    shown = families_in(errors)
+    panels = figure.subplots(1, len(shown), sharey=True)
+    for axes, family in zip(panels, shown, strict=True):
         for (stage, seed), curve in errors[errors.perturbation == family].groupby(["stage", "seed"]):
             emphasised = seed == first_seed
             axes.plot(
