@@ -445,8 +445,10 @@ def test_kernels_whose_matrix_does_not_fit_are_refused_before_training(registrie
         "the matrix of kernel 'wrong' for 2 blocks .* not a finite", optimizer, net.coupling_groups(), kernel="wrong"
     )
     ic.couple(optimizer, net.coupling_groups(), 0.5)  # nothing was left on the optimizer
-    with pytest.raises(ic.InputError, match="is not a Kernel; pass an instance"):
-        ic.coupling.register(Wrong)
+    for kernel, says in ((Wrong, "is not a Kernel; pass an instance"), (Kernel(), "has no name; give it one")):
+        with pytest.raises(ic.InputError, match=says):
+            ic.coupling.register(kernel)
+    assert list(KERNELS) == ["uniform", "triangular", "wrong"]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

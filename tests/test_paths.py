@@ -9,6 +9,7 @@ from torch import nn
 
 import iterconv as ic
 from iterconv import paths
+from iterconv.cli.main import main
 from iterconv.paths.untouched import untouched
 
 FULL = {1: ((0, 1, 2, 3),), 2: ((0, 1, 2, 3), (0, 1, 2, 3))}
@@ -289,6 +290,28 @@ def test_a_report_is_drawn_where_its_family_is_unknown(registries, tmp_path):
     code = "import sys, iterconv as ic; print([a.get_title() for a in ic.Report.load(sys.argv[1]).plot().axes[:4]])"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "r.json"], capture_output=True, text=True)
     assert done.stdout.strip() == "['Convergence', 'Recurrence', 'Divergence', 'halves']", done.stderr
+
+
+MODULE = """
+import iterconv as ic
+
+def make():
+    ic.paths.register(ic.paths.Family(name="cycle", make=lambda n: [(1, (*range(1, n), 0))], title="Cycle", axis="t"))
+    return ic.models.resnet(4, 3, 1, in_channels=1)
+"""
+
+
+def test_a_family_of_the_models_module_is_known_to_the_command_line(registries, tmp_path, monkeypatch, capsys):
+    (tmp_path / "users_family.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["measure", "users_family:make", "--data", "digits", "--out", "r.json", "--replicates", "0", "--further"]
+    assert main([*words, "jump"]) == 2
+    says = "iterconv: --further jump is unknown; use a list of 'early read-out', "
+    assert says in capsys.readouterr().err and not (tmp_path / "r.json").exists()
+    assert main([*words, "cycle"]) == 0
+    curves = ic.Report.load("r.json").curves
+    assert set(curves[curves.perturbation == "cycle"].path) == {(1, 2, 0)}
 
 
 def test_families_that_can_not_be_registered(registries):

@@ -6,7 +6,7 @@ Nothing here imports torch, so that the command line can name members at once.
 from collections.abc import Iterable
 from typing import Protocol, TypeVar, runtime_checkable
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, shown
 
 
 @runtime_checkable
@@ -43,11 +43,14 @@ class Registry(dict[str, Member]):
             The member.
 
         Raises:
-            InputError: If it is not an instance of the registry's class, or has the name of a member of iterconv.
+            InputError: If it is not an instance of the registry's class, has no name, or has the name of a member of
+                iterconv.
         """
         kind = self._kind.__name__
         if not isinstance(member, self._kind):
-            raise InputError(f"{member!r:.40} is not a {kind}; pass an instance of {self._kind.__module__}.{kind}")
+            raise InputError(f"{shown(member)} is not a {kind}; pass an instance of {self._kind.__module__}.{kind}")
+        if not isinstance(getattr(member, "name", None), str) or not member.name:
+            raise InputError(f"{shown(member)} has no name; give it one, by which it is found")
         if member.name in self._own:
             raise InputError(f"the {kind} {member.name!r} is iterconv's own; choose another name")
         self[member.name] = member

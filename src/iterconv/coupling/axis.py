@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -37,9 +38,9 @@ class AxisCoupling(Coupling):
         self._parameter, self._axes = parameter, axes
         super().__init__(optimizer, [("the axis", parameter)], [size], strength, kernel, normalise)
 
-    def _set(self, strength: object, kernel: object, normalise: bool) -> None:
+    def _set(self, strength: Any, kernel: Any, normalise: bool) -> None:
         check_choice("kernel", kernel, KERNELS)
-        if len(self._axes) > 1 and KERNELS[str(kernel)].ordered:
+        if len(self._axes) > 1 and KERNELS[kernel].ordered:
             raise InputError(
                 f"the {kernel} kernel needs an order of positions; couple one axis with it, not {self._axes}"
             )

@@ -152,5 +152,5 @@ register = FAMILIES.register
 
 
 def family_of(name: str) -> Family:
-    """The family of a name, for figures: of an unknown one, as of a report from elsewhere, only the name is known."""
+    """Return a family by name, for figures; they show a report's family that is unknown here under its bare name."""
     return FAMILIES.get(name) or Family(name=name, make=lambda num_blocks: (), title=name, axis="position")
