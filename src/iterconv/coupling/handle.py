@@ -140,7 +140,7 @@ class Coupling:
         """Put the dial where ``state_dict`` found it.
 
         Args:
-            state: What ``state_dict`` of a handle on equal groups returned.
+            state: The dictionary that ``state_dict`` of a handle on equal groups returned.
 
         Raises:
             InputError: If it is something else, or belongs to other groups.

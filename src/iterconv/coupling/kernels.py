@@ -20,7 +20,7 @@ class Kernel:
     name: str
     """The name by which ``couple(kernel=...)`` knows it."""
     ordered = True
-    """Whether the order of the blocks matters, so that only one axis of a tensor can be coupled."""
+    """True if the order of the blocks matters, so that only one axis of a tensor can be coupled."""
 
     def matrix(self, count: int, strength: float, normalise: bool) -> Tensor:
         """Compute the mixtures of a group.

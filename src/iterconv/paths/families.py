@@ -31,7 +31,7 @@ class Perturbation:
     family: str
     """The name of its family, as in ``FAMILIES``."""
     position: int
-    """Where the perturbation stands on its family's axis; ``Family.axis`` says what is counted there."""
+    """The place on the axis of its family; ``Family.axis`` says what is counted there."""
     path: Path
     """The 0-based blocks that the stage executes."""
 
