@@ -23,3 +23,16 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real data sets at {folder}")
     return folder
+
+
+@pytest.fixture
+def registries():
+    """The registries, which forget what a test has registered."""
+    import iterconv as ic
+
+    found = (ic.paths.FAMILIES, ic.indices.INDICES, ic.coupling.KERNELS)
+    before = [dict(registry) for registry in found]
+    yield
+    for registry, members in zip(found, before, strict=True):
+        registry.clear()
+        registry.update(members)

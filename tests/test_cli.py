@@ -62,7 +62,6 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, arguments, sa
         (["train", "--widht", "8"], "Perhaps you meant: --width INT"),
         (["train", "--residual", "other"], "invalid choice 'other' for argument '--residual'"),
         (["measure", "m:f", "--precision", "quarter"], "invalid choice 'quarter'"),
-        (["measure", "m:f", "--further", "jump"], "invalid choice 'jump'"),
         (["train", "--lr"], "Missing value for argument '--lr'"),
         (["measure"], "Missing from iterconv measure: STR The folder of a finished run"),
     ],
@@ -91,6 +90,7 @@ def test_train_measure_and_refusals_on_a_real_run(capsys, tmp_path):
     assert (tmp_path / "run" / "report-predictions.png").stat().st_size > 10_000
     assert "no known format" in refused(capsys, "measure", out, "--out", str(tmp_path / "x.txt"))
     assert "--extra-evaluations 0" in refused(capsys, "measure", out, "--extra-evaluations", "0")
+    assert "--further jump is unknown; use a list of" in refused(capsys, "measure", out, "--further", "swap", "jump")
 
 
 def test_folders_that_cannot_be_written(capsys, tmp_path):

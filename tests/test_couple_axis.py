@@ -98,8 +98,8 @@ def test_wrong_axes_are_refused():
     layer = local_layer()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     for arguments, says in (
-        ((layer.weight, 6, 0.5), "axis=6 is not there in a parameter of shape"),
-        ((layer.weight, (), 0.5), "not there"),
+        ((layer.weight, 6, 0.5), "axis=6 does not exist in a parameter of shape"),
+        ((layer.weight, (), 0.5), "does not exist"),
         ((layer.weight, (0, -6), 0.5), "names an axis twice"),
         ((layer.weight, (0, 1), 0.5, "triangular"), "order of positions"),
         ((layer.weight, 0, 1.5), "strength=1.5"),
@@ -117,6 +117,34 @@ def test_wrong_axes_are_refused():
         LocallyConnected2d(1, 1, 9, (4, 4))
     with pytest.raises(ic.InputError, match="1 or more"):
         LocallyConnected2d(1, 0, 3, (4, 4))
+
+
+def test_a_state_whose_kernel_needs_an_order_does_not_fit_several_axes():
+    layer = local_layer()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    handle = ic.couple_axis(optimizer, layer.weight, (0, 1), 0.5)
+    before = handle.state_dict()
+    with pytest.raises(ic.InputError, match="the triangular kernel needs an order of positions; couple one axis"):
+        handle.load_state_dict({**before, "kernel": "triangular"})
+    assert handle.state_dict() == before, "a refusal changes nothing"
+
+
+def test_any_kernel_without_an_order_mixes_several_axes(registries):
+    class Plain(ic.coupling.Kernel):
+        name, ordered = "plain", False
+
+        def matrix(self, count, strength, normalise):
+            return ic.coupling.coupling_matrix(count, strength)
+
+    ic.coupling.register(Plain())
+    moved = []
+    for kernel in ("uniform", "plain"):
+        layer = local_layer(equal_start=False)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        ic.couple_axis(optimizer, layer.weight, (1, 0), 0.4, kernel)
+        train(layer, optimizer, 1)
+        moved.append(layer.weight.detach())
+    torch.testing.assert_close(*moved)
 
 
 def test_layers_that_can_not_be_made():

@@ -1,11 +1,13 @@
 import copy
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
 import iterconv as ic
-from iterconv.coupling import coupling_matrix
+from iterconv.coupling import KERNELS, Kernel, coupling_matrix
+from iterconv.options import KernelName
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-2),
@@ -389,3 +391,75 @@ def test_optimizers_that_never_run_their_hooks_are_refused():
     with pytest.raises(ic.InputError, match=r"groups=\[\] couples nothing"):
         ic.couple(base, [], 0.5)
     ic.couple(base, [], 0.0)
+
+
+# Kernels of users
+
+
+class Neighbours(Kernel):
+    """Each block is coupled with the next one."""
+
+    name = "neighbours"
+
+    def matrix(self, count, strength, normalise):
+        eye = torch.eye(count, dtype=torch.float64)
+        return (1 - strength) * eye + strength * eye.roll(1, 0)
+
+
+def test_a_users_kernel_decides_what_the_next_step_uses(registries):
+    net = small_net("independent").double()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    says = "kernel='neighbours' is unknown; use 'uniform' or 'triangular'"
+    refused(says, optimizer, net.coupling_groups(), kernel="neighbours")
+    ic.coupling.register(Neighbours())
+    handle = ic.couple(optimizer, net.coupling_groups(), 0.3, "neighbours")
+    backward(net)
+    blocks = net.stages[1].blocks
+    raw = [block.conv1.weight.grad.clone() for block in blocks]
+    before = [block.conv1.weight.detach().clone() for block in blocks]
+    optimizer.step()
+    for t, block in enumerate(blocks):
+        torch.testing.assert_close(before[t] - block.conv1.weight, 0.7 * raw[t] + 0.3 * raw[t - 1])
+    state = handle.state_dict()
+    other = ic.couple(torch.optim.SGD(net.parameters(), lr=1.0), net.coupling_groups(), 0.0)
+    other.load_state_dict(state)
+    assert other.kernel == "neighbours" and torch.equal(other.matrix(5), handle.matrix(5))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [torch.ones(3, 3), torch.full((2, 2), float("nan")), [[1.0, 0.0], [0.0, 1.0]]],
+    ids=["size", "nan", "list"],
+)
+def test_kernels_whose_matrix_does_not_fit_are_refused_before_training(registries, matrix):
+    class Wrong(Neighbours):
+        name = "wrong"
+
+        def matrix(self, count, strength, normalise):
+            return matrix
+
+    ic.coupling.register(Wrong())
+    net = small_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    refused(
+        "the matrix of kernel 'wrong' for 2 blocks .* not a finite", optimizer, net.coupling_groups(), kernel="wrong"
+    )
+    ic.couple(optimizer, net.coupling_groups(), 0.5)  # nothing was left on the optimizer
+    for kernel, says in ((Wrong, "is not a Kernel; pass an instance"), (Kernel(), "has no name; give it one")):
+        with pytest.raises(ic.InputError, match=says):
+            ic.coupling.register(kernel)
+    assert list(KERNELS) == ["uniform", "triangular", "wrong"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_a_handle_shows_the_matrix_of_every_kernel(kernel, strength):
+    net = small_net()
+    handle = ic.couple(torch.optim.SGD(net.parameters(), lr=0.1), net.coupling_groups(), 0.5, kernel)
+    torch.testing.assert_close(handle.matrix(5), naive_kernel(kernel, 5, 0.5, True))
+    handle.strength = strength
+    torch.testing.assert_close(handle.matrix(5), naive_kernel(kernel, 5, strength, True))
+
+
+def test_the_kernels_of_a_run_are_those_of_iterconv():
+    assert get_args(KernelName) == tuple(KERNELS)

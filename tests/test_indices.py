@@ -1,13 +1,25 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from iterconv.indices import INDICES, convergence_index, divergence_index, recurrence_index, undefined_reason
+import iterconv as ic
+from iterconv.figures.alternatives import draw_alternatives
+from iterconv.figures.coupling import draw_coupling
+from iterconv.figures.curves import draw_instances
+from iterconv.figures.variants import draw_variants
+from iterconv.indices import INDICES, Index, convergence_index, divergence_index, recurrence_index, undefined_reason
+from iterconv.report.sections import summary
+from iterconv.studies.catalogue import SCALES
+from iterconv.studies.tables import Tables, prediction_indices
 
 CHANCE = 0.9
-BY_NAME = {index.name: index for index in INDICES}
 
 
 def test_convergence_is_1_at_once_and_0_at_chance_until_the_end():
@@ -48,18 +60,18 @@ def test_indices_equal_the_specification_term_by_term(errors):
 
 def test_trailing_dimensions_are_kept():
     errors = np.random.default_rng(0).random((5, 3, 2)) * 0.5
-    for index in INDICES:
-        together = index.compute(errors, CHANCE)
+    for index in INDICES.values():
+        together = index(errors, CHANCE)
         assert together.shape == (3, 2)
-        assert together[1, 0] == pytest.approx(index.compute(errors[:, 1, 0], CHANCE))
+        assert together[1, 0] == pytest.approx(index(errors[:, 1, 0], CHANCE))
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", INDICES)
 def test_an_index_without_a_margin_is_undefined_with_its_reason(name):
     def reason(reference, replicates, blocks=4):
         curve = np.full((blocks, 1 + len(replicates)), 0.5)
-        curve[BY_NAME[name].reference] = [reference, *replicates]
-        return undefined_reason(BY_NAME[name], curve, CHANCE, 0.05, 0.95)
+        curve[INDICES[name].at] = [reference, *replicates]
+        return undefined_reason(INDICES[name], curve, CHANCE, 0.05, 0.95)
 
     assert reason(0.2, [0.2] * 100) == ""
     assert reason(0.84, []) == ""
@@ -67,3 +79,91 @@ def test_an_index_without_a_margin_is_undefined_with_its_reason(name):
     assert "0.950 is within" in reason(0.95, [])
     assert "too few examples" in reason(0.8, [0.95] * 10 + [0.8] * 90)
     assert "too few blocks" in reason(0.2, [0.2], blocks=1)
+
+
+# Indices of users
+
+SWAPPING = Index(
+    name="swapping",
+    title="Swapping Index",
+    short="SI",
+    family="swap",
+    compute=lambda errors, chance: errors.mean(0) / chance,
+)
+SMALL = Path(__file__).parents[1] / "results" / "small"
+
+
+def make_report(**options):
+    torch.manual_seed(0)
+    net = ic.models.resnet(width=4, blocks=3, stages=2, in_channels=1).eval()
+    images = torch.randn(60, 1, 8, 8)
+    with torch.no_grad():
+        return ic.measure(net, [(images, net(images).argmax(1))], replicates=20, **options)
+
+
+def test_a_fourth_index_is_measured_kept_and_drawn(registries, tmp_path):
+    three = make_report()
+    assert ic.indices.register(SWAPPING) is INDICES["swapping"]
+    report = make_report()
+    own = report.indices[report.indices["index"] == "swapping"].set_index("stage")
+    for stage in (0, 1):
+        errors = report.curves.query("metric == 'error' and perturbation == 'swap' and stage == @stage").value
+        assert len(errors) == 2 and own.value[stage] == pytest.approx(errors.mean() / 0.9)
+        assert own.low[stage] <= own.value[stage] <= own.high[stage]
+    assert own.value["mean"] == pytest.approx((own.value[0] + own.value[1]) / 2) and own.defined.all()
+    drawn = report.plot(tmp_path / "four.png").axes[3]
+    labels = [text.get_text() for text in drawn.get_legend().get_texts()]
+    assert labels == [f"stage {stage + 1}: SI {own.value[stage]:.2f}" for stage in (0, 1)]
+    report.save(tmp_path / "four.json")
+    assert len(ic.Report.load(tmp_path / "four.json").indices) == 4 * 3
+    drawn = three.plot().axes[0]  # an older report, which lacks the index
+    assert drawn.get_legend().get_texts()[0].get_text().startswith("stage 1: CI ")
+
+
+def test_tables_from_before_an_index_stay_readable_and_can_be_drawn(registries, tmp_path):
+    ic.indices.register(SWAPPING)
+    tables = Tables.load(SMALL)
+    assert tables.runs["swapping"].isna().all() and tables.runs["convergence"].notna().any()
+    tables.save(tmp_path, {})
+    assert Tables.load(tmp_path).runs["swapping"].isna().all()
+    runs = tables.runs[tables.runs["residual"] == "ordinary"]
+    some = tables.named(runs[(runs["width"] == 8) & (runs["init"] == "independent")]["name"])
+    draw_variants(runs).savefig(tmp_path / "variants.png")
+    draw_instances(some.curves, some.indices, some.runs).savefig(tmp_path / "instances.png")
+    draw_alternatives(some.curves, prediction_indices(some)).savefig(tmp_path / "alternatives.png")
+    values = np.linspace(0, 1, len(runs))
+    figure = draw_coupling(runs.assign(swapping=values))
+    figure.savefig(tmp_path / "coupling.png")
+    assert [axes.get_title() for axes in figure.axes[:4]] == [index.title for index in INDICES.values()]
+    assert [axes.get_title() for axes in figure.axes[5:]] == [
+        "Error against convergence", "Error against divergence", "Error against swapping",
+    ]  # fmt: skip
+    shown = np.concatenate([line.get_ydata() for line in figure.axes[3].lines if line.get_marker() == "o"])
+    assert sorted(shown) == pytest.approx(sorted(values))
+
+
+def test_the_summary_of_a_report_has_a_column_for_every_index(registries):
+    ic.indices.register(SWAPPING)
+    table = summary([(SCALES["small"].settings[0], Tables.load(SMALL))])
+    assert set(table["swapping"]) == {"undefined"} and not table["convergence"].eq("undefined").any()
+
+
+def test_an_index_may_read_another_metric_and_is_undefined_without_it(registries):
+    ic.indices.register(replace(SWAPPING, name="away", metric="distance", compute=lambda curve, chance: curve.max(0)))
+    ic.indices.register(replace(SWAPPING, name="exactly", metric="exact_error"))
+    report = make_report()
+    indices = report.indices.set_index(["index", "stage"])
+    distances = report.curves.query("metric == 'distance' and perturbation == 'swap' and stage == 0").value
+    assert indices.value["away", 0] == pytest.approx(distances.max())
+    assert math.isnan(indices.value["exactly", 0]) and not indices.defined["exactly", 0]
+    assert indices.reason["exactly", 0] == "the stage has too few blocks or no exact_error for the exactly index"
+
+
+def test_indices_that_do_not_fit_are_refused(registries):
+    with pytest.raises(ic.InputError, match="family='hop' is unknown; use 'early read-out', .* or 'run drop-out'"):
+        replace(SWAPPING, family="hop")
+    with pytest.raises(ic.InputError, match="the Index 'convergence' is iterconv's own; choose another name"):
+        ic.indices.register(replace(SWAPPING, name="convergence"))
+    ic.indices.register(replace(SWAPPING, compute=lambda errors, chance: errors.mean()))
+    with pytest.raises(ic.InputError, match=r"the swapping index of .* has shape \(\), not \(21,\); let its `compute`"):
+        make_report()

@@ -147,8 +147,8 @@ def test_further_families_equal_a_naive_evaluation(tmp_path):
     plain = ic.measure(net, batches, extra_evaluations=1, replicates=5)
     pd.testing.assert_frame_equal(plain.indices[["value"]], report.indices[["value"]])
     report.plot(tmp_path / "all.png")
-    for wrong in (["repetitions"], "swap", ["drop-out"]):
-        with pytest.raises(ic.InputError, match="is unknown; use a list of 'repetition'"):
+    for wrong in (["repetitions"], "swap", ["swap", 5]):
+        with pytest.raises(ic.InputError, match="is unknown; use a list of 'early read-out', .*'repetition'"):
             ic.measure(net, batches, further=wrong)
 
 

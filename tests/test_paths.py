@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,6 +9,7 @@ from torch import nn
 
 import iterconv as ic
 from iterconv import paths
+from iterconv.cli.main import main
 from iterconv.paths.untouched import untouched
 
 FULL = {1: ((0, 1, 2, 3),), 2: ((0, 1, 2, 3), (0, 1, 2, 3))}
@@ -250,3 +254,87 @@ def test_further_families_by_hand():
     assert of_one_block["repetition"] == {(0, 0)}
     moving = {"swap", "reversal", "pair drop-out", "run drop-out"}
     assert not any(of_one_block[name] for name in moving), "one block has nothing to change places with"
+
+
+# Families of users
+
+
+def halves(num_blocks):
+    return [(1, range(num_blocks // 2)), (2, range(num_blocks // 2, num_blocks))]
+
+
+HALVES = paths.Family(name="halves", make=halves, title="Half a stage", axis="which half")
+
+
+def test_a_users_family_is_measured_and_drawn(registries, tmp_path):
+    net, images = NETS["ordinary"], torch.randn(20, 1, 8, 8)
+    batches = [(images, net(images).argmax(1))]
+    with pytest.raises(ic.InputError, match="further='halves' is unknown; use a list of 'early read-out', "):
+        ic.measure(net, batches, further=["halves"])
+    assert paths.register(HALVES) is paths.FAMILIES["halves"] is HALVES
+    report = ic.measure(net, batches, further=["halves"], replicates=0)
+    errors = report.curves.query("metric == 'error' and perturbation == 'halves' and stage == 1")
+    assert errors.path.tolist() == [(0, 1), (2, 3)] and errors.position.tolist() == [1, 2]
+    for path, value in zip(errors.path, errors.value, strict=True):
+        _, logits = alone(net, (FULL[1][0], path), images)
+        assert value == pytest.approx((logits.argmax(1) != batches[0][1]).float().mean().item())
+    drawn = report.plot(tmp_path / "halves.png").axes[3]
+    assert (drawn.get_title(), drawn.get_xlabel()) == ("Half a stage", "which half")
+    assert drawn.lines[1].get_ydata().tolist() == errors.value.tolist()
+
+
+def test_a_report_is_drawn_where_its_family_is_unknown(registries, tmp_path):
+    paths.register(HALVES)
+    net = NETS["ordinary"]
+    ic.measure(net, [torch.randn(8, 1, 8, 8)], reference="predictions", further=["halves"]).save(tmp_path / "r.json")
+    code = "import sys, iterconv as ic; print([a.get_title() for a in ic.Report.load(sys.argv[1]).plot().axes[:4]])"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "r.json"], capture_output=True, text=True)
+    assert done.stdout.strip() == "['Convergence', 'Recurrence', 'Divergence', 'halves']", done.stderr
+
+
+MODULE = """
+import iterconv as ic
+
+def make():
+    ic.paths.register(ic.paths.Family(name="cycle", make=lambda n: [(1, (*range(1, n), 0))], title="Cycle", axis="t"))
+    return ic.models.resnet(4, 3, 1, in_channels=1)
+"""
+
+
+def test_a_family_of_the_models_module_is_known_to_the_command_line(registries, tmp_path, monkeypatch, capsys):
+    (tmp_path / "users_family.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["measure", "users_family:make", "--data", "digits", "--out", "r.json", "--replicates", "0", "--further"]
+    assert main([*words, "jump"]) == 2
+    says = "iterconv: --further jump is unknown; use a list of 'early read-out', "
+    assert says in capsys.readouterr().err and not (tmp_path / "r.json").exists()
+    assert main([*words, "cycle"]) == 0
+    curves = ic.Report.load("r.json").curves
+    assert set(curves[curves.perturbation == "cycle"].path) == {(1, 2, 0)}
+
+
+def test_families_that_can_not_be_registered(registries):
+    for wrong, says in (
+        (halves, "is not a Family; pass an instance of iterconv.paths.families.Family"),
+        (paths.Family(name="swap", make=halves, title="", axis=""), "the Family 'swap' is iterconv's own"),
+    ):
+        with pytest.raises(ic.InputError, match=says) as error:
+            paths.register(wrong)
+        assert "\n" not in str(error.value)
+    assert "halves" not in paths.FAMILIES and paths.FAMILIES["swap"] is paths.swaps
+    paths.register(HALVES)
+    again = paths.register(paths.Family(name="halves", make=halves, title="Halves", axis="half"))
+    assert paths.FAMILIES["halves"] is again, "a notebook's cell may be run again"
+
+
+def test_paths_of_blocks_that_a_stage_lacks_are_refused(registries):
+    paths.register(paths.Family(name="beyond", make=lambda count: [(1, (count,))], title="", axis=""))
+    with pytest.raises(ic.InputError, match="block 4; stage 0 has 0..3"):
+        ic.measure(NETS["ordinary"], [torch.randn(2, 1, 8, 8)], reference="predictions", further=("beyond",))
+
+
+def test_the_evaluator_is_a_function_though_its_module_has_the_same_name():
+    code = "import iterconv.paths.evaluate, iterconv as ic; print(callable(ic.paths.evaluate), dir(ic.paths))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("True ") and "Any" not in done.stdout and "'FAMILIES'" in done.stdout, done.stderr

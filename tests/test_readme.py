@@ -2,6 +2,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 import zoo
 from iterconv.cli.main import COMMANDS, main
 from iterconv.cli.parsing import parse
@@ -26,6 +28,19 @@ def test_the_examples_for_any_model_run(tmp_path, monkeypatch):
     for example in examples:
         exec(compile(example, "any-model.md", "exec"), names)
     assert len(names["smaller"]) == 6 and len(names["plan"].frontier) == 5 and len(names["table"]) == 5
+
+
+EXTENDING = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+
+
+@pytest.mark.parametrize("section", re.findall(r"^## (.*)$", EXTENDING, re.MULTILINE))
+def test_every_example_of_a_new_member_runs_by_itself(section, registries, tmp_path, monkeypatch):
+    [text] = re.findall(rf"^## {section}$(.*?)(?=^## |\Z)", EXTENDING, re.MULTILINE | re.DOTALL)
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert example.count("\n") < 30
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "extending.md", "exec"), {"__name__": "extending"})
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in re.findall(r"(\w+\.png)", example))
 
 
 def test_every_file_that_it_names_is_there():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import iterconv as ic
-from iterconv.figures.similarity import draw_similarity
+from iterconv.figures.one_model import draw_similarity
 
 BATCHES = [(torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(n)), torch.zeros(n).long()) for n in (5, 3)]
 

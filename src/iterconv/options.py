@@ -4,11 +4,10 @@ from typing import Literal
 
 Init = Literal["recurrent", "independent"]
 Residual = Literal["ordinary", "improper", "proper"]
-Kernel = Literal["uniform", "triangular"]
+KernelName = Literal["uniform", "triangular"]
 Selection = Literal["validation", "test"]
 Reference = Literal["labels", "predictions"]
 ToyKind = Literal["residual", "recurrent", "feedforward"]
 Debris = Literal["light", "heavy"]
 Saves = Literal["blocks", "weights"]
 Precision = Literal["single", "double", "half", "bfloat16"]
-Family = Literal["repetition", "swap", "reversal", "shuffle", "pair drop-out", "run drop-out"]

@@ -16,11 +16,14 @@ from tyro import conf
 from iterconv.cli.parsing import parse
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError, OptionError
-from iterconv.options import Debris, Family, Reference, Saves
+from iterconv.options import Debris, Reference, Saves
+from iterconv.paths.families import FAMILIES
 from iterconv.training.config import RunConfig
 from iterconv.zoo.model_options import ModelOptions
 
 DEFAULT_ROOT = Path("runs")
+_FURTHER = f"""Further ways to perturb the order in which blocks are executed, besides those that the indices need:
+any of {", ".join(FAMILIES)}, and those that the module of your model registers."""
 
 DATA_SETS = (
     f"{', '.join(KNOWN)}, a folder, a Parquet file, a hub name, a .safetensors file that this command made; "
@@ -63,8 +66,7 @@ class Measure:
     """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
     extra_evaluations: int = 16
     """How often the last block is evaluated again, at most."""
-    further: tuple[Family, ...] = ()
-    """Further ways to perturb the order in which blocks are executed."""
+    further: Annotated[tuple[str, ...], conf.arg(help=_FURTHER)] = ()
     replicates: int = 1000
     """Bootstrap resamples for the intervals; 0 for none."""
     audit: bool = False

@@ -3,23 +3,22 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from iterconv.coupling.handle import Coupling, check_dense, check_whole, local
-from iterconv.coupling.kernels import mixture
+from iterconv.coupling.handle import Coupling, OptimizerWrapper, check_dense, check_whole, local
 from iterconv.errors import InputError
-from iterconv.options import Kernel
 
-Group = Sequence[nn.Module]
+Group = Sequence[nn.Module] | nn.ModuleList | nn.Sequential
+"""Equally built modules, which are coupled to each other."""
 
 
 class BlockCoupling(Coupling):
     """A handle on groups of modules; see ``couple``."""
 
-    def __init__(self, optimizer: Any, groups: Any, strength: Any, *dial: Any) -> None:
+    def __init__(self, optimizer: object, groups: object, strength: object, kernel: object, normalise: bool) -> None:
         self._tensors = corresponding(groups)
         if not self._tensors and strength != 0:
             raise InputError("groups=[] couples nothing; pass lists of modules, as [[block1, block2]], or strength 0")
@@ -29,7 +28,8 @@ class BlockCoupling(Coupling):
             for parallel in group
             for block, parameter in enumerate(parallel)
         ]
-        super().__init__(optimizer, everything, [len(group[0]) for group in self._tensors], strength, *dial)
+        sizes = [len(group[0]) for group in self._tensors]
+        super().__init__(optimizer, everything, sizes, strength, kernel, normalise)
 
     def _mixtures(self) -> Iterator[Callable[[], None]]:
         for number, group in enumerate(self._tensors):
@@ -55,15 +55,14 @@ class BlockCoupling(Coupling):
 
     def _mix_(self, gradients: list[Tensor]) -> None:
         stacked = torch.stack(gradients)
-        mixed = mixture(stacked, (0,), self._strength, self.kernel, self.matrix(len(gradients)))
-        torch._foreach_copy_(gradients, list(mixed.expand_as(stacked)))
+        torch._foreach_copy_(gradients, list(self._mix(stacked, (0,)).expand_as(stacked)))
 
 
 def couple(
-    optimizer: Any,
-    groups: Any,
-    strength: Any,
-    kernel: Kernel = "uniform",
+    optimizer: Optimizer | OptimizerWrapper,
+    groups: Sequence[Group],
+    strength: float,
+    kernel: str = "uniform",
     *,
     normalise: bool = True,
 ) -> Coupling:
@@ -83,25 +82,26 @@ def couple(
             closure, the gradients of each of its evaluations are coupled.
         groups: Lists of modules; those of one list have equal structure and are coupled to each other.
         strength: lambda, in [0, 1].
-        kernel: ``"uniform"`` couples all blocks alike, ``"triangular"`` near ones more.
+        kernel: ``"uniform"`` couples all blocks alike, ``"triangular"`` near ones more; or the name of a kernel of your
+            own (``iterconv.coupling.register``).
         normalise: Whether the rows of the triangular kernel sum to 1 (see ``coupling_matrix``).
 
     Returns:
         A handle, to change the strength, save its state, or uncouple; also a context manager.
 
     Raises:
-        InputError: If the strength or kernel is unknown, a group has fewer than two modules or modules of
-            different structure, a module or parameter occurs twice or is coupled in this optimizer already, or the
-            optimizer lacks a parameter or is of ``FullyShardedDataParallel``, whose shards don't correspond.
+        InputError: If the strength is out of range, the kernel is unknown, a group has fewer than two modules or
+            modules of different structure, a module or parameter occurs twice or is coupled in this optimizer already,
+            or the optimizer lacks a parameter or is of ``FullyShardedDataParallel``, whose shards don't correspond.
     """
     return BlockCoupling(optimizer, groups, strength, kernel, normalise)
 
 
-def corresponding(groups: Any) -> list[list[list[nn.Parameter]]]:
-    """The parameters of all groups' modules, those that correspond side by side.
+def corresponding(groups: object) -> list[list[list[nn.Parameter]]]:
+    """Collect the parameters of all groups' modules, with those that correspond side by side.
 
     Raises:
-        InputError: If the groups are no lists of equally built modules, or name something twice.
+        InputError: If the groups are not lists of equally built modules, or name something twice.
     """
     if not isinstance(groups, Sequence):
         raise InputError(f"groups ({type(groups).__name__}) is not a list; pass lists of modules, as [[a, b]]")
@@ -112,8 +112,8 @@ def corresponding(groups: Any) -> list[list[list[nn.Parameter]]]:
     return tensors
 
 
-def parallel_parameters(group: Any, number: int) -> list[list[nn.Parameter]]:
-    """The parameters of one group's modules, those that correspond side by side."""
+def parallel_parameters(group: object, number: int) -> list[list[nn.Parameter]]:
+    """Collect the parameters of one group's modules, with those that correspond side by side."""
     if not isinstance(group, (Sequence, nn.ModuleList, nn.Sequential)) or not all(
         isinstance(module, nn.Module) for module in group
     ):

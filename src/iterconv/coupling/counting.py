@@ -17,7 +17,7 @@ class ParameterCount(NamedTuple):
     raw: int
     """All parameters."""
     tied: int
-    """What is left when each group shares one set of weights."""
+    """The number that is left when each group shares one set of weights."""
     effective: float
     """The tied count plus the normalised deviations of all blocks from their mean."""
     mean_deviation: float
@@ -35,14 +35,14 @@ def effective_parameter_count(model: nn.Module, groups: Sequence[Group]) -> Para
 
     Args:
         model: The model that the groups belong to.
-        groups: As for ``couple``.
+        groups: Lists of equally built modules, as for ``couple``.
 
     Returns:
         Raw, tied and effective counts and the mean deviation; fully tied blocks give ``effective == tied``
         exactly.
 
     Raises:
-        InputError: If the groups don't fit together (as for ``couple``) or hold parameters of another model.
+        InputError: If the modules of a group differ in structure, or hold parameters of another model.
     """
     tensors = corresponding(groups)
     if not isinstance(model, nn.Module):

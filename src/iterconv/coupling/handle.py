@@ -1,7 +1,9 @@
 """The handle of a coupled optimizer: its dial, its state, its hook."""
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -9,12 +11,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from iterconv.coupling.kernels import check_dial, coupling_matrix
+from iterconv.coupling.kernels import KERNELS, check_dial, coupling_matrix
 from iterconv.errors import InputError
-from iterconv.options import Kernel
 
 _COUPLED: "WeakKeyDictionary[Optimizer, list[Coupling]]" = WeakKeyDictionary()
-"""The handles at work, so that nothing is coupled twice without notice."""
+"""The handles of each coupled optimizer, so that nothing is coupled twice without notice."""
+
+
+class OptimizerWrapper(Protocol):
+    """Fabric's, Lightning's or Accelerate's wrapper of a torch optimizer."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer that is wrapped."""
 
 
 class Coupling:
@@ -22,11 +31,11 @@ class Coupling:
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: object,
         parameters: list[tuple[str, nn.Parameter]],
         sizes: list[int],
-        strength: Any,
-        kernel: Kernel,
+        strength: object,
+        kernel: object,
         normalise: bool,
     ) -> None:
         if not isinstance(optimizer, LRScheduler):  # which has an optimizer, but is no wrapper of it
@@ -56,20 +65,25 @@ class Coupling:
     def strength(self, value: float) -> None:
         self._set(value, self.kernel, self.normalise)
 
-    def _set(self, strength: Any, kernel: Kernel, normalise: bool) -> None:
+    def _set(self, strength: Any, kernel: Any, normalise: bool) -> None:
         check_dial(strength, kernel)
-        # The uniform kernel is applied as a mean; its matrix would be large for a long axis.
-        sizes = set(self._sizes) if kernel == "triangular" else ()
-        self._matrices = {size: coupling_matrix(size, strength, kernel, normalise) for size in sizes}
+        coupling_matrix(2, strength, kernel, normalise)  # refuses a user's kernel that does not work, before training
+        self._matrices: dict[int, Tensor] = {}
         self._strength, self.kernel, self.normalise = float(strength), kernel, normalise
 
     def matrix(self, size: int) -> Tensor:
-        """The kernel for groups of a size; empty for the uniform one."""
-        return self._matrices.get(size, torch.empty(0))
+        """The mixtures of a group of ``size`` blocks, as ``coupling_matrix`` returns them."""
+        if size not in self._matrices:
+            self._matrices[size] = coupling_matrix(size, self._strength, self.kernel, self.normalise)
+        return self._matrices[size]
+
+    def _mix(self, gradients: Tensor, axes: tuple[int, ...]) -> Tensor:
+        size = math.prod(gradients.shape[axis] for axis in axes)
+        return KERNELS[self.kernel].mix(gradients, axes, self._strength, partial(self.matrix, size))
 
     @torch.no_grad()
     def apply_(self) -> None:
-        """Couple the gradients that are there now; the optimizer's step does this by itself.
+        """Couple the present gradients; the optimizer's step does this by itself.
 
         Raises:
             InputError: If some blocks of a group have a gradient and others have none, or they are sparse or
@@ -81,7 +95,7 @@ class Coupling:
             replace()
 
     def _mixtures(self) -> Iterator[Callable[[], None]]:
-        """For all gradients that are coupled to each other, what puts their mixture in their place."""
+        """Yield one function per set of coupled gradients; calling it overwrites them with their mixture."""
         raise NotImplementedError
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -114,7 +128,7 @@ class Coupling:
         self.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """The dial's position, to be saved with a run."""
+        """Return the dial's position, to be saved with a run."""
         return {
             "strength": self._strength,
             "kernel": self.kernel,
@@ -126,10 +140,10 @@ class Coupling:
         """Put the dial where ``state_dict`` found it.
 
         Args:
-            state: From ``state_dict`` of a handle on equal groups.
+            state: The dictionary that ``state_dict`` of a handle on equal groups returned.
 
         Raises:
-            InputError: If it is not such a state, or of other groups.
+            InputError: If it is something else, or belongs to other groups.
         """
         mine = self.state_dict()
         if not isinstance(state, dict) or state.keys() != mine.keys():
@@ -161,7 +175,7 @@ def check_whole(parameter: Tensor) -> None:
 
 
 def local(gradient: Tensor) -> Tensor:
-    """A gradient, or this process's shard of it."""
+    """Return a gradient, or this process's shard of it."""
     return gradient.to_local() if hasattr(gradient, "to_local") else gradient
 
 

@@ -5,7 +5,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iterconv.figures.style import (
-    INDEX_NAMES,
     condition_label,
     conditions_of,
     dots,
@@ -14,6 +13,7 @@ from iterconv.figures.style import (
     wide_enough,
     width_colour,
 )
+from iterconv.indices import INDICES
 
 
 def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Figure:
@@ -23,18 +23,18 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
     conditions of one width, that is, of equal raw parameter count.
 
     Args:
-        runs: ``studies.tables.run_table`` of one architecture and one kind of residual function.
+        runs: ``Tables.runs`` of one architecture and one kind of residual function.
         baseline: The same of unconstrained nets, drawn dashed for comparison.
 
     Returns:
         The figure.
     """
     with paper_style():
-        figure = new_figure(9.5, 5.4)
-        panels = figure.subplots(2, 3)
-        for axes, (name, title) in zip(panels[0], INDEX_NAMES.items(), strict=True):
-            against_coupling(axes, runs, name)
-            axes.set_title(title)
+        figure = new_figure(9.5 / 3 * len(INDICES), 5.4)
+        panels = figure.subplots(2, len(INDICES))
+        for axes, index in zip(panels[0], INDICES.values(), strict=True):
+            against_coupling(axes, runs, index.name)
+            axes.set_title(index.title)
             low, high = axes.get_ylim()
             axes.set_ylim(min(low, -0.03), max(high, 1.05))
         error = panels[1][0]
@@ -44,7 +44,8 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
         error.set_ylabel("test error")
         error.set_title("Error")
         wide_enough(error, x=0)
-        for axes, name in zip(panels[1][1:], ("convergence", "divergence"), strict=True):
+        # The recurrence index hardly varies, so that the error has no relation to it.
+        for axes, name in zip(panels[1][1:], (name for name in INDICES if name != "recurrence"), strict=True):
             _error_against(axes, runs, name)
         if runs["width"].nunique() > 1 or baseline is not None:
             error.legend(title="width")
@@ -52,7 +53,7 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
 
 
 def against_coupling(axes: Axes, runs: pd.DataFrame, column: str) -> None:
-    """A column against the conditions: every seed a dot, a line through the means of each width."""
+    """Draw a column against the conditions: every seed a dot, a line through the means of each width."""
     conditions = conditions_of(runs)
     for width, of_width in runs.groupby("width"):
         colour = width_colour(int(str(width)))
@@ -92,6 +93,6 @@ def _error_against(axes: Axes, runs: pd.DataFrame, name: str) -> None:
             axes.annotate(
                 label, (row[name], row["test_error"]), fontsize=6.5, xytext=(3, 3), textcoords="offset points"
             )
-    axes.set_xlabel(INDEX_NAMES[name])
-    axes.set_title(f"Error against {INDEX_NAMES[name].split()[0].lower()}")
+    axes.set_xlabel(INDICES[name].title)
+    axes.set_title(f"Error against {name}")
     wide_enough(axes)

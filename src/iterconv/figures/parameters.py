@@ -25,7 +25,7 @@ def draw_parameters(runs: pd.DataFrame) -> Figure:
     Source: Lippl et al., Fig. 7.
 
     Args:
-        runs: ``studies.tables.run_table`` of one architecture.
+        runs: ``Tables.runs`` of one architecture.
 
     Returns:
         The figure.

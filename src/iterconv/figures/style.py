@@ -1,4 +1,4 @@
-"""What all figures share: colours, sizes, the names of the conditions, the files they become."""
+"""Colours, sizes, names of conditions and files that all figures share."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,6 @@ from numpy.typing import NDArray
 
 from iterconv.files import write_atomically
 
-INDEX_NAMES = {
-    "convergence": "Convergence Index",
-    "recurrence": "Recurrence Index",
-    "divergence": "Divergence Index",
-}
 STAGE_COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#8d6a9f")
 WIDTH_COLOURS = {8: "#4c9fd4", 16: "#d1495b", 32: "#e3a72f", 64: "#5a9367"}
 CONDITION_COLOURS = ("#444444", "#4c9fd4", "#5a9367", "#e3a72f", "#d1495b", "#8d6a9f")
@@ -41,17 +36,17 @@ _SETTINGS: Any = {
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Our settings inside, the user's afterwards."""
+    """Draw with our settings inside the block, and with the user's after it."""
     with matplotlib.rc_context(_SETTINGS):
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure that no window system knows of.
+    """Make an empty figure that no window system knows of.
 
     Args:
-        width: Inches.
-        height: Inches.
+        width: The width in inches.
+        height: The height in inches.
 
     Returns:
         The figure, with constrained layout.
@@ -63,7 +58,7 @@ def save(figure: Figure, stem: Path) -> str:
     """Write a figure as PNG and SVG; return the SVG's text.
 
     Args:
-        figure: What to write.
+        figure: The figure.
         stem: The path without suffix.
 
     Returns:
@@ -82,33 +77,38 @@ def save(figure: Figure, stem: Path) -> str:
 
 
 def condition_label(init: str, coupling: float) -> str:
-    """A condition on the axis: its coupling strength, and for 0 how the net started."""
+    """Name a condition on an axis by its coupling strength, and for 0 by how the net started."""
     if coupling > 0:
         return f"{coupling:g}"
     return "0\nrec." if init == "recurrent" else "0\nnon-rec."
 
 
 def conditions_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
-    """The conditions in a table, ordinary ones first, then by coupling strength."""
+    """List the conditions in a table, ordinary ones first, then by coupling strength."""
     pairs = {(str(init), float(coupling)) for init, coupling in zip(runs["init"], runs["coupling"], strict=True)}
     return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
 
 
 def variant_label(norm_scale: float, kernel: str, first_coupled: int) -> str:
-    """What tells a variant of coupling and initialisation from the standard."""
+    """Name a variant of coupling and initialisation by its differences from the standard."""
     parts = [kernel] if kernel != "uniform" else []
     parts += [f"late, from block {first_coupled + 1}"] if first_coupled else []
     parts += [f"norm scale {norm_scale:g}"] if norm_scale != 1 else []
     return ", ".join(parts) or "standard"
 
 
+def stage_colour(stage: object) -> str:
+    """Return the colour that a stage, numbered from 0, has in every figure."""
+    return STAGE_COLOURS[int(str(stage)) % len(STAGE_COLOURS)]
+
+
 def width_colour(width: int) -> str:
-    """The colour that a width has in every figure."""
+    """Return the colour that a width has in every figure."""
     return WIDTH_COLOURS.get(width, "#777777")
 
 
 def dots(axes: Axes, x: float, values: Sequence[float] | pd.Series, colour: str) -> None:
-    """Every seed as a translucent dot, side by side."""
+    """Draw every seed as a translucent dot, side by side."""
     shown = np.asarray(values, dtype=float)
     offsets: NDArray[Any] = np.linspace(-0.08, 0.08, len(shown)) if len(shown) > 1 else np.zeros(len(shown))
     axes.plot(x + offsets, shown, "o", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
@@ -118,9 +118,9 @@ def wide_enough(axes: Axes, x: float = 0.1, y: float = 0.08) -> None:
     """Show errors in percent, from 0 on unless all are far from it, and no tiny range as if it were a large one.
 
     Args:
-        axes: With error rates on the y axis.
+        axes: The axes, with error rates on the y axis.
         x: The least range of the x axis.
-        y: The least range of the y axis where it does not begin at 0.
+        y: The least range of the y axis if it does not begin at 0.
     """
     left, right = axes.get_xlim()
     if right - left < x:
@@ -140,7 +140,7 @@ def percent(axes: Axes, axis: str = "y") -> None:
 
 
 def counts(axes: Axes, axis: str) -> None:
-    """A logarithmic axis of counts, labelled 1 k, 2 k, 5 k, 10 k, ..."""
+    """Make an axis of counts logarithmic, labelled 1 k, 2 k, 5 k, 10 k, ..."""
     shown = axes.yaxis if axis == "y" else axes.xaxis
     (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
     shown.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -18,7 +18,7 @@ _FAMILIES = {
     "extra evaluation": (STAGE_COLOURS[1], "t extra evaluations of the last"),
 }
 _LIMIT = 3.0
-"""Of the plane and of the error axis: nets without shortcuts leave both."""
+"""The end of the plane and of the error axis; nets without shortcuts leave both."""
 
 
 def draw_toy(toy: pd.DataFrame) -> Figure:
@@ -27,7 +27,7 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
     Source: Lippl et al., Fig. 1. The first seed is traced; every seed has its error curves.
 
     Args:
-        toy: ``studies.inverse.toy_table``.
+        toy: The table that ``studies.toy.toy_table`` returns.
 
     Returns:
         The figure.

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from iterconv.figures.coupling import against_coupling
 from iterconv.figures.style import (
     CONDITION_COLOURS,
-    INDEX_NAMES,
     condition_label,
     conditions_of,
     dots,
@@ -18,8 +17,7 @@ from iterconv.figures.style import (
     percent,
     variant_label,
 )
-
-_MEASURES = {"test_error": "Error", "mean_deviation": "Mean deviation of blocks", **INDEX_NAMES}
+from iterconv.indices import INDICES
 
 
 def draw_variants(runs: pd.DataFrame) -> Figure:
@@ -36,10 +34,12 @@ def draw_variants(runs: pd.DataFrame) -> Figure:
     keys = ["norm_scale", "kernel", "first_coupled"]
     groups = sorted(runs.groupby(keys), key=lambda item: variant_label(*item[0]) != "standard")
     conditions = conditions_of(runs)
+    measures = {"test_error": "Error", "mean_deviation": "Mean deviation of blocks"}
+    measures |= {index.name: index.title for index in INDICES.values()}
     with paper_style():
-        figure = new_figure(13, 3.4)
-        panels = list(figure.subplots(1, len(_MEASURES)))
-        for axes, (column, title) in zip(panels, _MEASURES.items(), strict=True):
+        figure = new_figure(2.6 * len(measures), 3.4)
+        panels = list(figure.subplots(1, len(measures)))
+        for axes, (column, title) in zip(panels, measures.items(), strict=True):
             for number, (key, own) in enumerate(groups):
                 colour = CONDITION_COLOURS[number % len(CONDITION_COLOURS)]
                 _line(axes, own, column, conditions, colour, variant_label(*key), (number - len(groups) / 2) * 0.06)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from iterconv import paths
 from iterconv.adapters.staged import as_staged
 from iterconv.errors import OptionError, check_choice, check_count, check_range
-from iterconv.indices import INDICES, undefined_reason
+from iterconv.indices import INDICES, Index, undefined_reason
+from iterconv.indices import families as families_of_indices
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.report import Report
@@ -59,8 +60,9 @@ def measure(
         task: The meaning of outputs and targets, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
             language models, else classes or label sets, as the targets tell.
         extra_evaluations: How often the last block is evaluated again, at most; at least 1.
-        further: Families of paths besides the paper's three, of ``iterconv.paths.FAMILIES``: ``"repetition"``,
-            ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``.
+        further: Names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
+            ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
+            those that you have registered (``iterconv.paths.register``).
         chance: The error of guessing, in (0, 1]; from the number of outputs and labels by default.
         least_margin: An index whose reference error is not this far below chance is undefined.
         replicates: Bootstrap resamples of the examples; 0 for no intervals.
@@ -116,18 +118,17 @@ def measure(
 
 
 def _check_families(further: Any) -> None:
-    known = list(paths.FAMILIES)[3:]
-    if not isinstance(further, (tuple, list)) or not all(family in known for family in further):
-        raise OptionError("further", further, f"is unknown; use a list of {', '.join(map(repr, known))}")
+    known = list(paths.FAMILIES)
+    names = further if isinstance(further, (tuple, list)) else [further]
+    wrong = [name for name in names if name not in known] or ([] if names is further else names)
+    if wrong:
+        raise OptionError("further", wrong[0], f"is unknown; use a list of {', '.join(map(repr, known))}")
 
 
 def _families(num_blocks: int, extra: int, further: Sequence[str]) -> list[paths.Perturbation]:
-    return [
-        *paths.early_readouts(num_blocks),
-        *paths.dropouts(num_blocks),
-        *paths.extra_evaluations(num_blocks, extra),
-        *(perturbation for family in dict.fromkeys(further) for perturbation in paths.FAMILIES[family](num_blocks)),
-    ]
+    options = {"extra evaluation": {"most": extra}}
+    names = dict.fromkeys([*families_of_indices(), *further])
+    return [p for name in names for p in paths.FAMILIES[name](num_blocks, **options.get(name, {}))]
 
 
 def _routes(full: paths.Route, families: list[list[paths.Perturbation]]) -> list[paths.Route]:
@@ -186,12 +187,12 @@ def _index_table(
     confidence: float,
 ) -> pd.DataFrame:
     rows = []
-    for index in INDICES:
+    for index in INDICES.values():
         per_stage, reasons = [], []
         for stage, family in enumerate(families):
-            curve = np.stack([means[stage, p.path, "error"] for p in family if p.family == index.family])
+            curve = _curve_of(index, stage, family, means)
             reason = undefined_reason(index, curve, chance, least_margin, confidence)
-            estimates = np.asarray(index.compute(curve, chance))
+            estimates = index(curve, chance)
             rows.append(_index_row(stage, index.name, estimates, reason, confidence))
             per_stage.append(estimates)
             reasons += [f"stage {stage + 1}: {reason}"] if reason else []
@@ -200,6 +201,13 @@ def _index_table(
         rows.append(_index_row("mean", index.name, mean, "; ".join(reasons), confidence))
     table = pd.DataFrame(rows)
     return table.astype({"stage": object})
+
+
+def _curve_of(index: Index, stage: int, family: list[paths.Perturbation], means: Values) -> NDArray[np.float64]:
+    """The curve that an index reads; without positions where the metric was not measured."""
+    keys = [(stage, p.path, index.metric) for p in family if p.family == index.family]
+    found = [means[key] for key in keys if key in means]
+    return np.stack(found) if found and len(found) == len(keys) else np.empty((0, len(next(iter(means.values())))))
 
 
 def _index_row(

@@ -94,9 +94,9 @@ class Plan:
     def plot(self) -> "Figure":
         """Draw the frontier."""
         require("matplotlib", "drawing")
-        from iterconv.figures.planning import draw_plan  # late, as matplotlib is optional
+        from iterconv.figures.one_model import draw_plan  # late, as matplotlib is optional
 
-        return draw_plan(self)
+        return draw_plan(self.frontier, self.options["saves"])
 
 
 def plan(

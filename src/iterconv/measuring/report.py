@@ -50,7 +50,7 @@ class Report:
             InputError: If matplotlib is missing, the suffix is no picture format, or the file can't be written.
         """
         require("matplotlib", "drawing")
-        from iterconv.figures.curves import draw_report  # late, as matplotlib is optional
+        from iterconv.figures.one_model import draw_report  # late, as matplotlib is optional
 
         figure = draw_report(self.curves, self.indices, self.options)
         if path is not None:

@@ -2,12 +2,17 @@
 
 A *path* is the sequence of blocks that one stage executes; a *route* is a path for every stage, that is, one way
 through the whole network. All perturbations of the paper are routes in which a single stage leaves its ordinary path.
+
+Nothing here imports torch, so that the command line can name the families at once.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
+
+from iterconv.registry import Registry
 
 Path = tuple[int, ...]
 """The 0-based numbers of the blocks that a stage executes, in order."""
@@ -15,99 +20,137 @@ Path = tuple[int, ...]
 Route = tuple[Path, ...]
 """A path for every stage of a network."""
 
+Maker = Callable[..., Iterable[tuple[int, Path]]]
+"""A function from the number of a stage's blocks to the positions and paths of a family's perturbations."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
     """One perturbation of one stage."""
 
     family: str
-    """One of ``FAMILIES``."""
+    """The name of its family, as in ``FAMILIES``."""
     position: int
-    """Blocks evaluated, the number of the block that is dropped or repeated or of the first one that is (1-based), the
-    number of extra evaluations, how many blocks are reversed, or the number of the shuffle."""
+    """The place on the axis of its family; ``Family.axis`` says what is counted there."""
     path: Path
     """The 0-based blocks that the stage executes."""
 
 
-def early_readouts(num_blocks: int) -> list[Perturbation]:
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family of perturbations; call it with a number of blocks to get its perturbations of a stage.
+
+    ``iterconv.paths.register`` makes a family of yours known to ``iterconv.measure``.
+    """
+
+    name: str
+    """The name by which ``measure(further=...)`` and tables know it."""
+    make: Maker
+    """A function from the number of blocks to pairs of a position and a path."""
+    title: str
+    """The title of its panel in figures."""
+    axis: str
+    """The label of the panel's x axis: what a position counts."""
+
+    def __call__(self, num_blocks: int, *args: Any, **options: Any) -> list[Perturbation]:
+        """Make the perturbations of a stage.
+
+        Args:
+            num_blocks: The number of blocks of the stage.
+            args: Further arguments of the maker, such as the number of extra evaluations.
+            options: Its further keyword arguments.
+
+        Returns:
+            The perturbations, in the order of the maker.
+        """
+        return [
+            Perturbation(family=self.name, position=int(position), path=tuple(map(int, path)))
+            for position, path in self.make(num_blocks, *args, **options)
+        ]
+
+
+def _early_readouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Stop after t = 1..T blocks; t = T is the ordinary pass. Source: Lippl et al., Sec. 3.3."""
-    return [Perturbation(family="early read-out", position=t, path=tuple(range(t))) for t in range(1, num_blocks + 1)]
+    return ((t, tuple(range(t))) for t in range(1, num_blocks + 1))
 
 
-def dropouts(num_blocks: int) -> list[Perturbation]:
+def _dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Leave out block t = 1..T. Source: Lippl et al., Sec. 3.3."""
     full = range(num_blocks)
-    return [
-        Perturbation(family="drop-out", position=t + 1, path=tuple(block for block in full if block != t)) for t in full
-    ]
+    return ((t + 1, tuple(block for block in full if block != t)) for t in full)
 
 
-def extra_evaluations(num_blocks: int, most: int = 16) -> list[Perturbation]:
+def _extra_evaluations(num_blocks: int, most: int = 16) -> Iterable[tuple[int, Path]]:
     """Evaluate the last block k = 0..``most`` more times; k = 0 is the ordinary pass.
 
     Source: Lippl et al., Sec. 3.3.
     """
     full, last = tuple(range(num_blocks)), num_blocks - 1
-    return [Perturbation(family="extra evaluation", position=k, path=full + (last,) * k) for k in range(most + 1)]
+    return ((k, full + (last,) * k) for k in range(most + 1))
 
 
-def repetitions(num_blocks: int) -> list[Perturbation]:
+def _repetitions(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Evaluate block t = 1..T twice in a row."""
     full = tuple(range(num_blocks))
-    return [Perturbation(family="repetition", position=t + 1, path=(*full[: t + 1], t, *full[t + 1 :])) for t in full]
+    return ((t + 1, (*full[: t + 1], t, *full[t + 1 :])) for t in full)
 
 
-def swaps(num_blocks: int) -> list[Perturbation]:
+def _swaps(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Exchange blocks t and t + 1, t = 1..T-1. Source: Veit et al. 2016, Sec. 4.3, exchange blocks in this way."""
     full = tuple(range(num_blocks))
-    return [Perturbation(family="swap", position=t + 1, path=(*full[:t], t + 1, t, *full[t + 2 :])) for t in full[:-1]]
+    return ((t + 1, (*full[:t], t + 1, t, *full[t + 2 :])) for t in full[:-1])
 
 
-def reversals(num_blocks: int) -> list[Perturbation]:
+def _reversals(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Execute the last k = 2..T blocks in reverse order."""
     full = tuple(range(num_blocks))
-    return [
-        Perturbation(family="reversal", position=k, path=full[:-k] + full[-k:][::-1]) for k in range(2, num_blocks + 1)
-    ]
+    return ((k, full[:-k] + full[-k:][::-1]) for k in range(2, num_blocks + 1))
 
 
-def shuffles(num_blocks: int, count: int = 16, seed: int = 0) -> list[Perturbation]:
+def _shuffles(num_blocks: int, count: int = 16, seed: int = 0) -> Iterable[tuple[int, Path]]:
     """Execute all blocks in a random order, ``count`` times; the orders follow from the seed and may repeat."""
     generator = random.Random(seed)
-    return [
-        Perturbation(family="shuffle", position=k, path=tuple(generator.sample(range(num_blocks), num_blocks)))
-        for k in range(1, count + 1)
-    ]
+    return ((k, tuple(generator.sample(range(num_blocks), num_blocks))) for k in range(1, count + 1))
 
 
-def pair_dropouts(num_blocks: int) -> list[Perturbation]:
-    """Leave out every two blocks; the position is the first one's."""
+def _pair_dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
+    """Leave out every two blocks."""
     full = range(num_blocks)
-    return [
-        Perturbation(family="pair drop-out", position=a + 1, path=tuple(b for b in full if b not in (a, other)))
-        for a, other in combinations(full, 2)
-    ]
+    return ((a + 1, tuple(b for b in full if b not in (a, other))) for a, other in combinations(full, 2))
 
 
-def run_dropouts(num_blocks: int) -> list[Perturbation]:
-    """Leave out every run of two or more blocks; the position is the first one's."""
-    full = tuple(range(num_blocks))
-    return [
-        Perturbation(family="run drop-out", position=a + 1, path=full[:a] + full[end:])
-        for a, end in combinations(range(num_blocks + 1), 2)
-        if end - a > 1
-    ]
+def _run_dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
+    """Leave out every sequence of two or more blocks."""
+    full, ends = tuple(range(num_blocks)), range(num_blocks + 1)
+    return ((a + 1, full[:a] + full[end:]) for a, end in combinations(ends, 2) if end - a > 1)
 
 
-FAMILIES: dict[str, Callable[[int], list[Perturbation]]] = {
-    "early read-out": early_readouts,
-    "drop-out": dropouts,
-    "extra evaluation": extra_evaluations,
-    "repetition": repetitions,
-    "swap": swaps,
-    "reversal": reversals,
-    "shuffle": shuffles,
-    "pair drop-out": pair_dropouts,
-    "run drop-out": run_dropouts,
-}
-"""Perturbations of a stage from its number of blocks; the first three are the paper's."""
+early_readouts = Family(name="early read-out", make=_early_readouts, title="Convergence", axis="evaluated blocks")
+dropouts = Family(name="drop-out", make=_dropouts, title="Recurrence", axis="dropped block")
+extra_evaluations = Family(
+    name="extra evaluation",
+    make=_extra_evaluations,
+    title="Divergence",
+    axis="extra evaluations of the last block",
+)
+repetitions = Family(name="repetition", make=_repetitions, title="Repetition", axis="block evaluated twice")
+swaps = Family(name="swap", make=_swaps, title="Swap", axis="first of two swapped neighbours")
+reversals = Family(name="reversal", make=_reversals, title="Reversal", axis="last blocks in reverse order")
+shuffles = Family(name="shuffle", make=_shuffles, title="Shuffle", axis="number of the shuffle")
+pair_dropouts = Family(name="pair drop-out", make=_pair_dropouts, title="Drop-out of two", axis="first dropped block")
+run_dropouts = Family(name="run drop-out", make=_run_dropouts, title="Drop-out of runs", axis="first dropped block")
+
+FAMILIES = Registry(
+    Family,
+    (
+        *(early_readouts, dropouts, extra_evaluations),  # the paper's
+        *(repetitions, swaps, reversals, shuffles, pair_dropouts, run_dropouts),
+    ),
+)
+"""All families by name."""
+register = FAMILIES.register
+
+
+def family_of(name: str) -> Family:
+    """Return a family by name, for figures; they show a report's family that is unknown here under its bare name."""
+    return FAMILIES.get(name) or Family(name=name, make=lambda num_blocks: (), title=name, axis="position")

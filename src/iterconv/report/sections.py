@@ -14,10 +14,9 @@ from iterconv.figures.style import condition_label, variant_label
 from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
+from iterconv.indices import INDICES
 from iterconv.studies.catalogue import Scale, Setting, Study
 from iterconv.studies.tables import Tables, prediction_indices
-
-INDICES = ["convergence", "recurrence", "divergence"]
 
 
 @dataclass(frozen=True, kw_only=True)

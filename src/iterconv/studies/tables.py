@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable
@@ -34,8 +35,8 @@ class Tables:
     """
 
     runs: pd.DataFrame
-    """One row a run: test_error, raw, tied, effective, mean_deviation and the rest of ``result.json``; convergence,
-    recurrence, divergence (means over the stages, NaN where undefined)."""
+    """One row a run: test_error, raw, tied, effective, mean_deviation and the rest of ``result.json``; every index by
+    its name (the mean over the stages, NaN where undefined or not measured)."""
     indices: pd.DataFrame
     """One row a run, stage (from 0, or "mean") and index."""
     curves: pd.DataFrame
@@ -69,6 +70,7 @@ class Tables:
                 continue
             report = Report.load(folder.path / "report.parquet")
             means = report.indices[report.indices.stage == "mean"].set_index("index")["value"]
+            means = means.reindex(means.index.union(list(INDICES), sort=False))  # older reports may lack an index
             label = {**{name: config.to_dict()[name] for name in _CONFIG}, "name": config.name}
             runs.append({**label, **folder.result(), **means.to_dict()})
             indices.append(report.indices.assign(**label))
@@ -138,6 +140,8 @@ class Tables:
         """
         tables = {name: _read(folder / file) for name, file in _FILES.items()}
         runs = tables["runs"]
+        if len(runs):  # older tables may lack an index
+            tables["runs"] = runs = runs.assign(**{name: math.nan for name in INDICES if name not in runs})
         if runs.empty and tables["toy"].empty:
             raise InputError(
                 f"{folder} holds no tables; give a folder that `iterconv reproduce` wrote, report-quick/tables"
@@ -182,20 +186,21 @@ def _history(path: Path) -> pd.DataFrame:
 
 def _check(name: str, table: pd.DataFrame, path: Path) -> None:
     """Make numbers of what has to be numbers, and refuse what could not be judged."""
-    for column in (*_KEYS[name], *_TEXTS[name], *_NUMBERS[name], *(_CONFIG if name == "runs" else ())):
+    numbers = [*_NUMBERS[name], *(INDICES if name == "runs" else ())]
+    for column in (*_KEYS[name], *_TEXTS[name], *numbers, *(_CONFIG if name == "runs" else ())):
         if column not in table:
             raise InputError(f"{path} lacks the column {column!r}; make it again")
     try:
-        for column in _NUMBERS[name]:
+        for column in numbers:
             table[column] = pd.to_numeric(table[column])
         if name == "indices":
             stages = [stage if stage == "mean" else int(stage) for stage in table["stage"]]
             table["stage"] = pd.Series(stages, dtype=object, index=table.index)
     except (ValueError, TypeError, OverflowError) as problem:
         raise InputError(f"{path}: {problem}; make it again") from None
-    for column in (*_TEXTS[name], *_NUMBERS[name]):
-        if column not in _UNDEFINED and table[column].isna().any():
-            kind = "a number" if column in _NUMBERS[name] else "text"
+    for column in (*_TEXTS[name], *numbers):
+        if column not in (*_UNDEFINED, *INDICES) and table[column].isna().any():
+            kind = "a number" if column in numbers else "text"
             raise InputError(f"{path}: {column} is not {kind} in every row; make it again")
     table[_TEXTS[name]] = table[_TEXTS[name]].astype(str)  # some names look like numbers
     twice = table[table.duplicated(_KEYS[name])]
@@ -213,9 +218,8 @@ _FILES = {
 }
 
 
-_INDEX_NAMES = ("convergence", "recurrence", "divergence")
-_UNDEFINED = (*_INDEX_NAMES, "value", "rmse", "distance")
-"""Numbers that are missing where they are not defined."""
+_UNDEFINED = ("value", "rmse", "distance")
+"""Numbers that are missing where they are not defined, besides the indices."""
 _KEYS = {
     "runs": ["name"],
     "indices": ["name", "stage", "index"],
@@ -233,7 +237,7 @@ _TEXTS = {
 }
 _NUMBERS = {
     "runs": [
-        *("test_error", "chance", "raw", "tied", "effective", "mean_deviation", *_INDEX_NAMES),
+        *("test_error", "chance", "raw", "tied", "effective", "mean_deviation"),
         *("width", "coupling", "seed", "stages", "blocks", "norm_scale", "first_coupled"),
     ],
     "indices": ["value"],
@@ -269,12 +273,12 @@ def _processor() -> str:
 
 
 def prediction_indices(tables: Tables) -> pd.DataFrame:
-    """The indices with errors against the unperturbed networks' own predictions.
+    """Compute the indices of errors with errors against the unperturbed networks' own predictions.
 
     Source: Lippl et al., App. B. Choice: the chance level is that of the labels.
 
     Args:
-        tables: With curves of the metric ``disagreement``.
+        tables: Tables whose curves have the metric ``disagreement``.
 
     Returns:
         One row a run, stage (from 0, or "mean") and index: ``value``, NaN where undefined.
@@ -283,13 +287,13 @@ def prediction_indices(tables: Tables) -> pd.DataFrame:
     for name, curves in tables.curves[tables.curves["metric"] == "disagreement"].groupby("name", sort=False):
         run = tables.runs[tables.runs["name"] == name].iloc[0]
         label = {"name": name, **{field: run[field] for field in _CONFIG}}
-        for index in INDICES:
+        for index in (index for index in INDICES.values() if index.metric == "error"):
             own = curves[curves["perturbation"] == index.family].sort_values(["stage", "position"])
             values = {}
             for stage, curve in own.groupby("stage"):
                 errors = curve["value"].to_numpy()
                 reason = undefined_reason(index, errors[:, None], run["chance"], LEAST_MARGIN, 0.95)
-                values[stage] = float("nan") if reason else float(index.compute(errors, run["chance"]))
-            values["mean"] = sum(values.values()) / len(values)
+                values[stage] = math.nan if reason else float(index(errors, run["chance"]))
+            values["mean"] = sum(values.values()) / len(values) if values else math.nan
             rows += [{**label, "stage": stage, "index": index.name, "value": value} for stage, value in values.items()]
     return pd.DataFrame(rows)

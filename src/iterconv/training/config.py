@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from iterconv.data.known import recipe_of
 from iterconv.errors import InputError, OptionError, check_choice, check_number, check_range
-from iterconv.options import Init, Kernel, Residual, Selection
+from iterconv.options import Init, KernelName, Residual, Selection
 
 FLOAT32_MOST = 3.4e38
 """The largest number that optimizers and norms take, as they compute with 32 bits."""
@@ -51,7 +51,7 @@ class RunConfig:
     """Initial scale of the batch norms; the paper's variant is 0.1."""
     coupling: Annotated[float, "[0, 1]"] = 0.0
     """Strength of the soft gradient coupling, 0 (ordinary) to 1 (weights tied)."""
-    kernel: Kernel = "uniform"
+    kernel: KernelName = "uniform"
     """The fall of the coupling with the distance between blocks."""
     first_coupled: Annotated[int, "[0, 10000]"] = 0
     """The first coupled block of each stage; the paper's late coupling is 5."""
