@@ -89,7 +89,7 @@ class Traced:
     """A tensor in a traced block with input z: ``z + g(z)``, or only ``g(z)``."""
 
     has_input: bool
-    """Whether z is added to g(z)."""
+    """True if z is added to g(z)."""
     bound: Expression
     """The bound of g, without ``part``."""
     part: LinearPart | None = None

@@ -81,7 +81,7 @@ def opaque_parts(block: nn.Module) -> list[str]:
 
 
 def _is_opaque(module: nn.Module) -> bool:
-    """Whether a module is a norm without fixed statistics, or attention: no useful constant bounds it."""
+    """Tell whether a module is a norm without fixed statistics, or attention: no useful constant bounds it."""
     name = type(module).__name__.lower()
     return not is_layer(module) and re.search("attention|norm(2d)?$|(layer|group|rms)norm", name) is not None
 
@@ -162,7 +162,7 @@ class _Walk(fx.Interpreter):
         return result
 
     def is_elementwise(self, n: fx.Node) -> bool:
-        """Whether a node is an activation of a tensor that depends on z, or does nothing to it."""
+        """Tell whether a node is an activation of a tensor that depends on z, or does nothing to it."""
         rule = self._rule(n)
         return n in self.traced and (rule is identity or isinstance(rule, Slope))
 
@@ -183,7 +183,7 @@ class _Walk(fx.Interpreter):
         function = _function(n)
         if function in _SUMS or function in _PRODUCTS:
             # A tensor that is broadcast to a larger one gets a larger norm.
-            if len(given) != 2 or n.kwargs or any(self.env[x].shape != result.shape for x in own):
+            if len(given) != 2 or n.args != tuple(given) or n.kwargs or any(self.env[x].shape != result.shape for x in own):
                 return None
             return self._add(own) if function in _SUMS else self._multiply(own, given)
         rule = self._rule(n)

@@ -156,7 +156,7 @@ def register(cls: Any, rule: Any) -> None:
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether a module is one layer to the bounds: it has a rule, or is of a class that extends one with a rule."""
+    """Tell whether a module is traced as one layer: it has a rule, or its class extends one with a rule."""
     return _known(module) is not None or isinstance(module, tuple(kind for kind in RULES if isinstance(kind, type)))
 
 
@@ -168,7 +168,7 @@ def rule_of(module: nn.Module) -> Rule | None:
 
 
 def scales_with_its_weights(layer: nn.Module) -> bool:
-    """Whether dividing a layer's parameters divides its output."""
+    """Tell whether dividing a layer's parameters divides its output."""
     known = type(layer) in (*WEIGHTED, *BATCH_NORMS) or _qualified_name(type(layer)) == _TIMM_NORM
     return known and any(True for _ in layer.parameters())
 

@@ -28,8 +28,8 @@ class ConstrainedStage(ResidualStage):
 
     Args:
         blocks: The blocks, in order.
-        proper: Whether the shortcut comes from the stage's input.
-        lipschitz: mu, above 0.
+        proper: True if the shortcut comes from the stage's input.
+        lipschitz: The constant mu, above 0.
     """
 
     def __init__(self, blocks: list[ResidualBlock], *, proper: bool, lipschitz: float) -> None:
