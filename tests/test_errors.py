@@ -14,7 +14,7 @@ from torch import nn
 import iterconv as ic
 from iterconv import memory
 from iterconv.errors import check_choice, check_count, check_number, check_range
-from iterconv.spectral.convolutions import cast
+from iterconv.spectral.iteration import cast
 
 
 class Res(nn.Module):

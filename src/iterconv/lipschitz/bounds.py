@@ -1,26 +1,31 @@
-"""Bounds on Lipschitz constants as expressions in norms of operators, and what is known of a tensor in a block.
+"""Bounds on Lipschitz constants, as expressions in the norms of a branch's linear parts.
 
-An expression is made once for a branch; its value is taken once and for all, or step by step in training.
+An expression is made once for a branch. Its value is taken once and for all, or at each step of training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from iterconv.spectral.linear_maps import Operator
+from iterconv.spectral.linear_maps import LinearPart
 
-Norm = Callable[[Operator], Any]
-"""What gives an operator's norm: a number or a tensor."""
+Norm = Callable[[LinearPart], Any]
+"""A function that gives a linear part's norm, as a number or a tensor."""
+Factor = float | Tensor | LinearPart
+"""A number, a parameter that multiplies elementwise and counts with its largest magnitude, or a part with its norm."""
 
 
 class Expression:
-    """A bound, in norms of operators."""
+    """A bound."""
 
     def value(self, norm: Norm) -> Any:
-        """Its value for given norms."""
+        """Return the bound's value for given norms."""
+        raise NotImplementedError
+
+    def factors(self) -> Iterator[Factor]:
+        """Go through the factors in it."""
         raise NotImplementedError
 
 
@@ -31,76 +36,92 @@ class Constant(Expression):
     number: float
 
     def value(self, norm: Norm) -> Any:
-        """The number."""
+        """Return the number."""
         return self.number
 
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """A tensor that multiplies another one elementwise; by its largest entry, as it is when asked."""
-
-    tensor: Tensor
-    inverse: bool = False
-    derived: bool = False
-    """Made of parameters, and so right only as long as they are not trained."""
-
-    def value(self) -> Tensor:
-        """The largest magnitude."""
-        return (1 / self.tensor if self.inverse else self.tensor).abs().max()
+    def factors(self) -> Iterator[Factor]:
+        """Go through nothing."""
+        return iter(())
 
 
 @dataclass(frozen=True, eq=False)
 class Times(Expression):
-    """A bound times a constant, a scale's largest entry or an operator's norm."""
+    """A bound times a factor."""
 
-    factor: float | Scale | Operator
+    factor: Factor
     of: Expression
 
     def value(self, norm: Norm) -> Any:
-        """The product."""
-        factor = self.factor
-        if isinstance(factor, Operator):
-            return self.of.value(norm) * norm(factor)
-        return self.of.value(norm) * (factor.value() if isinstance(factor, Scale) else factor)
+        """Return the product, with a parameter as it is now."""
+        of, factor = self.of.value(norm), self.factor
+        if isinstance(factor, LinearPart):
+            return of * norm(factor)
+        return of * (factor.abs().max() if isinstance(factor, Tensor) else factor)
+
+    def factors(self) -> Iterator[Factor]:
+        """Go through the factors of both."""
+        yield from self.of.factors()
+        yield self.factor
 
 
 @dataclass(frozen=True, eq=False)
 class Sum(Expression):
-    """Of parts that are added, or, in the Euclidean sense, laid side by side."""
+    """A bound of two tensors that are added."""
 
-    parts: tuple[Expression, ...]
-    power: int = 1
+    one: Expression
+    other: Expression
 
     def value(self, norm: Norm) -> Any:
-        """The sum, or the root of the sum of squares."""
-        values = [part.value(norm) for part in self.parts]
-        if self.power == 1:
-            return sum(values)
-        like = next((value for value in values if isinstance(value, Tensor)), torch.zeros((), dtype=torch.float64))
-        # Unlike a root, this norm has a gradient where all parts are 0.
-        return torch.linalg.vector_norm(torch.stack([torch.as_tensor(value).to(like) for value in values]))
+        """Return the sum."""
+        return self.one.value(norm) + self.other.value(norm)
+
+    def factors(self) -> Iterator[Factor]:
+        """Go through the factors of both."""
+        yield from self.one.factors()
+        yield from self.other.factors()
 
 
 NOTHING = Constant(0.0)
 
 
 @dataclass(frozen=True, eq=False)
-class State:
-    """A tensor ``identity * z + g(z)``; the operator, if any, is the last one of g and may still take on diagonals."""
+class Traced:
+    """A tensor in a traced block with input z: ``z + g(z)``, or only ``g(z)``."""
 
-    identity: float
+    has_input: bool
+    """True if z is added to g(z)."""
     bound: Expression
-    operator: Operator | None = None
+    """The bound of g, without ``part``."""
+    part: LinearPart | None = None
+    """The last linear part of g, which may still take on the diagonal of a batch norm."""
+    last: nn.Module | None = None
+    """The layer that g ends in, if it ends in one that is used nowhere else."""
+    uncovered: tuple[str, ...] = ()
+    """The names of the parts of g without a bound."""
 
     @property
     def branch(self) -> Expression:
         """The bound of g."""
-        return self.bound if self.operator is None else Times(self.operator, self.bound)
+        return self.bound if self.part is None else Times(self.part, self.bound)
 
     @property
     def total(self) -> Expression:
         """The bound of the tensor as a function of z."""
-        if self.identity == 0:
+        if not self.has_input:
             return self.branch
-        own = Constant(abs(self.identity))
-        return own if self.branch is NOTHING else Sum((own, self.branch))
+        return Constant(1.0) if self.bound is NOTHING else Sum(Constant(1.0), self.branch)
+
+    def then(self, bound: Expression, part: LinearPart | None = None, last: nn.Module | None = None) -> "Traced":
+        """Return what a layer makes of this tensor, which has a bound of its own."""
+        return Traced(False, bound, part, last, self.uncovered)
+
+    def __add__(self, other: "Traced") -> "Traced":
+        """Return the sum of two tensors."""
+        first, second = (self, other) if self.has_input else (other, self)
+        bare = first.has_input and first.bound is NOTHING
+        return Traced(
+            first.has_input,
+            second.total if bare else Sum(first.branch, second.total),
+            last=second.last if bare and not second.has_input else None,
+            uncovered=tuple(dict.fromkeys((*first.uncovered, *second.uncovered))),
+        )

@@ -1,34 +1,28 @@
-"""The residual branch of any block: found in its traced forward, bounded part by part.
+"""The residual branch of any block: found in its traced forward, and bounded part by part.
 
-A block is traced with torch.fx and walked once. Each tensor on the way is ``a z + g(z)`` with a number a and a bound on
-the Lipschitz constant of g, z being the block's input; where a is 1, g is the residual branch, else (a - 1) z + g(z).
+A block is traced with torch.fx and run once. Each tensor on the way is ``z + g(z)`` or ``g(z)``, with the block's input
+z and a bound on the Lipschitz constant of g. The branch is g of the tensor that the block hands on.
 """
 
 import inspect
 import math
-import operator as python
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from iterconv.errors import InputError
-from iterconv.lipschitz.bounds import NOTHING, Constant, Expression, Scale, State, Sum, Times
-from iterconv.lipschitz.rules import (
-    AFFINE_FUNCTIONS,
-    AFFINE_LAYERS,
-    IDENTITIES,
-    REARRANGEMENTS,
-    behaves,
-    is_activation,
-    slope,
-    window_overlap,
-)
-from iterconv.spectral.linear_maps import Operator
+from iterconv.lipschitz.bounds import NOTHING, Constant, Expression, Times, Traced
+from iterconv.lipschitz.rules import FUNCTIONS, Slope, identity, is_layer, rule_of
+from iterconv.spectral.linear_maps import LinearPart
+
+_SUMS: set[Any] = {operator.add, torch.add, Tensor.add, Tensor.add_}
+_PRODUCTS: set[Any] = {operator.mul, torch.mul, Tensor.mul, Tensor.mul_}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +33,19 @@ class Branch:
     """f itself."""
     bound: Expression
     uncovered: tuple[str, ...]
-    """Parts without a bound, by name."""
+    """The names of the parts without a bound."""
     last: nn.Module | None
-    """The layer that f ends in."""
+    """The layer that f ends in, if it ends in one that is used nowhere else."""
 
+    @property
+    def parts(self) -> list[LinearPart]:
+        """The linear parts in the bound, each once."""
+        return list(dict.fromkeys(factor for factor in self.bound.factors() if isinstance(factor, LinearPart)))
 
-def _first(result: Any) -> Any:
-    """What a block hands on: its result, or the first part of it; traced results are no tensors yet."""
-    if isinstance(result, Mapping):
-        return next(iter(result.values()), None)
-    if isinstance(result, (tuple, list)):
-        return result[0] if result else None
-    return result
+    @property
+    def scales(self) -> list[Tensor]:
+        """The parameters that multiply in the bound, each once."""
+        return list(dict.fromkeys(factor for factor in self.bound.factors() if isinstance(factor, Tensor)))
 
 
 def find_branch(block: nn.Module, z: Tensor) -> Branch:
@@ -58,44 +53,56 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
 
     Args:
         block: A module in evaluation mode that takes one tensor.
-        z: What comes in, a batch. What it hands on is its output, or the first of several.
+        z: A batch of what comes in. The block hands on its output, or the first of several.
 
     Returns:
         The branch.
 
     Raises:
-        InputError: If the block can't be traced or adds nothing to its input.
+        InputError: If the block can't be traced, makes NaN of the batch, or adds nothing to its input.
     """
-    kind = type(block).__name__
-    root = _traced(block)
-    graph = root.graph
+    root = _trace(block)
     walk = _Walk(root)
-    with torch.random.fork_rng(devices=[]):
-        results = []
-        for run in (block, walk.run):
-            torch.manual_seed(0)
-            results.append(_first(run(z.clone())))
-    if any(isinstance(result, Tensor) and bool(result.isnan().any()) for result in results):
-        raise InputError(f"{kind} makes NaN of this batch; look for NaN in the batch and the weights")
-    if all(isinstance(result, Tensor) for result in results) and not torch.equal(*results):
-        raise InputError(f"the traced forward of {kind} computes something else, as where an alias is changed in place")
-    [output] = [node for node in graph.nodes if node.op == "output"]
-    node: Any = _first(output.args[0])  # of several outputs, the one that is handed on
+    _check_trace(block, walk, z)
+    [output] = [node for node in root.graph.nodes if node.op == "output"]
+    node: Any = _first(output.args[0])
     # Behind the addition there may be an activation, as in the first ResNets.
-    while isinstance(node, fx.Node) and node in walk.states and walk.states[node].identity == 0:
-        if not _is_activation(node, root):
-            break
+    while isinstance(node, fx.Node) and walk.is_elementwise(node) and not walk.traced[node].has_input:
         node = node.args[0]
-    if not isinstance(node, fx.Node) or node not in walk.states or walk.states[node].identity == 0:
-        raise InputError(f"{kind} adds nothing to its input: no z + f(z) is found in its forward")
-    state, uncovered = walk.states[node], _uncovered_before(node, walk)
-    bound, last = state.branch, _last_layer(node, walk)
-    if state.identity != 1:  # a z + g(z): what is beyond z belongs to the branch
-        bound, last = Sum((Constant(abs(state.identity - 1)), bound)), None
-    return Branch(_branch_function(root, node), bound, uncovered, last)
+    if not isinstance(node, fx.Node) or node not in walk.traced or not walk.traced[node].has_input:
+        raise InputError(f"{type(block).__name__} adds nothing to its input: no z + f(z) is found in its forward")
+    found = walk.traced[node]
+    return Branch(_branch_function(root, walk.z, node), found.branch, found.uncovered, found.last)
 
 
-def _traced(block: nn.Module) -> fx.GraphModule:
+def opaque_parts(block: nn.Module) -> list[str]:
+    """Return the classes of a block's parts that no bound covers."""
+    return list(dict.fromkeys(type(module).__name__ for module in block.modules() if _is_opaque(module)))
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    """Tell whether a module is a norm without fixed statistics, or attention: no useful constant bounds it."""
+    name = type(module).__name__.lower()
+    return not is_layer(module) and re.search("attention|norm(2d)?$|(layer|group|rms)norm", name) is not None
+
+
+def _first(result: Any) -> Any:
+    """Return what a block hands on: its result, or the first part of it."""
+    if isinstance(result, Mapping):
+        return next(iter(result.values()), None)
+    if isinstance(result, (tuple, list)):
+        return result[0] if result else None
+    return result
+
+
+class _Tracer(fx.Tracer):
+    """Follows a forward down to the layers that have rules, and those that can have none."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_layer(m) or _is_opaque(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _trace(block: nn.Module) -> fx.GraphModule:
     parameters = list(inspect.signature(block.forward).parameters.values())
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     defaults = {p.name: p.default for p in parameters[1:] if p.kind not in variadic}
@@ -107,320 +114,134 @@ def _traced(block: nn.Module) -> fx.GraphModule:
         raise InputError(f"the forward of {type(block).__name__} can't be traced") from problem
 
 
-class _Tracer(fx.Tracer):
-    """Follows a forward down to the layers that have rules, and those that can have none."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        name = type(m).__name__.lower()
-        known = isinstance(m, (*AFFINE_LAYERS, _BatchNorm)) or name in IDENTITIES or is_activation(name)
-        return known or _is_opaque(m) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _is_opaque(module: nn.Module) -> bool:
-    """Whether a module is a norm without fixed statistics, or attention: no useful constant bounds it."""
-    name = type(module).__name__.lower()
-    return (
-        not isinstance(module, _BatchNorm) and re.search("attention|norm(2d)?$|(layer|group|rms)norm", name) is not None
-    )
-
-
-def opaque_parts(block: nn.Module) -> list[str]:
-    """The classes of a block's parts that no bound covers."""
-    return list(dict.fromkeys(type(module).__name__ for module in block.modules() if _is_opaque(module)))
+def _check_trace(block: nn.Module, walk: "_Walk", z: Tensor) -> None:
+    """Raise ``InputError`` unless the traced forward computes bit by bit what the block does, or if that is NaN."""
+    kind = type(block).__name__
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # A rectifier that works in place shows in noise, though not in what comes from another one.
+        for number, given in enumerate((z, torch.randn_like(z))):
+            results = []
+            for run in (block, walk.run):
+                torch.manual_seed(1)
+                results.append(_first(run(given.clone())))
+            own, traced = results
+            if not isinstance(own, Tensor) or not isinstance(traced, Tensor):
+                continue
+            if number == 0 and bool(own.isnan().any()):
+                raise InputError(f"{kind} makes NaN of this batch; look for NaN in the batch and the weights")
+            if not torch.equal(own.nan_to_num(), traced.nan_to_num()):
+                raise InputError(
+                    f"the traced forward of {kind} computes something else, as where something is changed in place"
+                )
 
 
 class _Walk(fx.Interpreter):
-    """Runs a traced block, and notes the state of each tensor that depends on its input."""
+    """Runs a traced block, and notes what is known of each tensor that depends on its input."""
 
     def __init__(self, root: fx.GraphModule) -> None:
         super().__init__(root)
-        self.states: dict[fx.Node, State] = {}
-        self.uncovered: dict[fx.Node, str] = {}
-        self._order = {node: place for place, node in enumerate(root.graph.nodes)}
+        self.traced: dict[fx.Node, Traced] = {}
+        self.z = next(node for node in root.graph.nodes if node.op == "placeholder")
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        # All work on copies, so that what works in place changes nothing else here: where the block's own output
+        # depends on such a change, it differs from this one, and the block is refused.
+        given = super().fetch_args_kwargs_from_env(n)
+        return fx.node.map_aggregate(given, lambda value: value.clone() if isinstance(value, Tensor) else value)
 
     def run_node(self, n: fx.Node) -> Any:
-        # Shapes are taken before the node runs, as it may work in place.
-        inputs = [node for node in n.all_input_nodes if node in self.states]
-        shapes = {node: tuple(self.env[node].shape) for node in inputs if isinstance(self.env[node], Tensor)}
-        first = n.op == "placeholder" and not any(node.op == "placeholder" for node in self.states)
         result = super().run_node(n)
-        if first:
-            self.states[n] = State(1.0, NOTHING)
-        elif inputs and n.op != "output" and not (self._name(n) in _OF_SHAPES and not _has_tensor(result)):
-            try:
-                state = self._state(n, inputs, shapes, tuple(result.shape) if isinstance(result, Tensor) else ())
-            except (IndexError, TypeError, KeyError, AttributeError, ValueError):  # an unforeseen way to call it
-                state = None
-            for overwritten in self._overwritten(n, inputs):  # what was noted of it holds no longer
-                self.states[overwritten], self.uncovered[overwritten] = State(0.0, Constant(math.nan)), self._name(n)
-                state = None
-            if state is None:
-                self.uncovered[n] = self._name(n)
-                state = State(0.0, Constant(math.nan))
-            self.states[n] = state
+        inputs = [node for node in n.all_input_nodes if node in self.traced]
+        if n is self.z:
+            self.traced[n] = Traced(True, NOTHING)
+        elif inputs and n.op != "output":
+            x = self._apply_rule(n, result) or self._leave_uncovered(n, inputs)
+            # A layer that something else uses too must not be divided.
+            self.traced[n] = replace(x, last=None) if len(n.users) > 1 and not x.has_input else x
         return result
 
-    def _overwritten(self, n: fx.Node, inputs: Sequence[fx.Node]) -> list[fx.Node]:
-        """What is needed later and is changed in place, also through an alias."""
-        in_place = (
-            getattr(self.submodules_of(n), "inplace", False) is True
-            or n.kwargs.get("inplace") is True
-            or (n.op != "call_module" and re.fullmatch(r".*[a-z0-9]_|i(add|sub|mul|truediv)", _function_name(n)))
-        )
-        changed = self.env[inputs[0]]
-        if not in_place or not isinstance(changed, Tensor):
-            return []
-        memory = changed.untyped_storage().data_ptr()
-        return [
-            node
-            for node in self.states
-            if any(self._order[user] > self._order[n] for user in node.users)
-            and isinstance(value := self.env.get(node), Tensor)
-            and value.untyped_storage().data_ptr() == memory
-        ]
+    def is_elementwise(self, n: fx.Node) -> bool:
+        """Tell whether a node is an activation of a tensor that depends on z, or does nothing to it."""
+        rule = self._rule(n)
+        return n in self.traced and (rule is identity or isinstance(rule, Slope))
 
-    def submodules_of(self, n: fx.Node) -> nn.Module | None:
-        """The module that a node calls."""
-        return self.fetch_attr(str(n.target)) if n.op == "call_module" else None
-
-    def _name(self, n: fx.Node) -> str:
-        module = self.submodules_of(n)
-        return type(module).__name__ if module is not None else _function_name(n)
-
-    def _state(
-        self, n: fx.Node, inputs: Sequence[fx.Node], shapes: dict[fx.Node, tuple[int, ...]], made: tuple[int, ...]
-    ) -> State | None:
-        name = self._name(n).lower().rstrip("_")
+    def _rule(self, n: fx.Node) -> Any:
         if n.op == "call_module":
-            return self._of_module(n, self.submodules_of(n), name, shapes)
-        if name in ("add", "iadd", "sub", "isub", "mul", "imul", "truediv", "itruediv", "div", "neg"):
-            if any(shapes[node] != made for node in inputs):
-                return None  # broadcast to something larger, whose norm grows
-            if name.startswith(("add", "iadd", "sub", "isub")):
-                return self._of_sum(n, -1 if "sub" in name else 1)
-            return self._of_product(n, name)
-        state = self.states[inputs[0]]
-        if name in ("cat", "concat"):
-            parts = n.args[0]
-            if isinstance(parts, (list, tuple)) and all(part in self.states for part in parts):
-                return State(0.0, Sum(tuple(self.states[part].total for part in parts), power=2))  # type: ignore[index]
-            return None
-        if len(inputs) > 1 or n.args[:1] != (inputs[0],):
-            return None
-        if name in IDENTITIES:
-            return None if _is_awake(n) else state
-        if name in REARRANGEMENTS and not (name == "getitem" and _picks(n.args[1])):
-            return State(0.0, state.total)
-        if name in AFFINE_FUNCTIONS and not (name in ("mean", "sum") and _reduces_examples(n, len(shapes[inputs[0]]))):
-            args, kwargs = fx.node.map_arg((n.args[1:], dict(n.kwargs)), lambda node: self.env[node])
-            function = Applied(n.op == "call_method", n.target, args, kwargs)
-            return State(0.0, state.total, Operator(function, shapes[inputs[0]][1:]))
-        return _activated(state, slope(name, None, n.args[1:], dict(n.kwargs)))
+            return rule_of(self._module(n))
+        return FUNCTIONS.get(_function(n))
 
-    def _of_module(self, n: fx.Node, module: Any, name: str, shapes: dict[fx.Node, tuple[int, ...]]) -> State | None:
-        if len(n.args) != 1 or n.kwargs or n.args[0] not in shapes or _hooked(module):
-            return None
-        state, shape = self.states[n.args[0]], shapes[n.args[0]][1:]  # type: ignore[index]
-        if not behaves(module, name, shape):
-            return None
-        if isinstance(module, AFFINE_LAYERS):
-            if state.operator is not None and state.operator.layer is None:
-                return replace(state, operator=replace(state.operator, layer=module, shape=shape))
-            return State(0.0, state.total, Operator(module, shape))
-        if isinstance(module, _BatchNorm):
-            if module.running_var is None:
-                return None
-            return _activated(_normed(state, module, shape), _own_slope(module))
-        if name in IDENTITIES:
-            return state
-        if name.startswith("maxpool") and module.dilation in (1, (1, 1), (1, 1, 1)) and not module.return_indices:
-            return State(0.0, Times(window_overlap(module), state.total))
-        if name in ("flatten", "unflatten"):
-            return State(0.0, state.total)
-        return _activated(state, slope(name, module, (), {}))
+    def _module(self, n: fx.Node) -> nn.Module:
+        return self.fetch_attr(str(n.target))
 
-    def _of_sum(self, n: fx.Node, sign: int) -> State | None:
-        if len(n.args) != 2 or n.kwargs:
+    def _apply_rule(self, n: fx.Node, result: Any) -> Traced | None:
+        """Return what is known of a node's tensor, or None if no rule covers it."""
+        given = [x for x in n.args if isinstance(x, fx.Node)]
+        own = [x for x in given if x in self.traced]
+        if not own or not all(isinstance(value, Tensor) for value in (result, *(self.env[x] for x in given))):
             return None
-        left, right = n.args
-        own = [node for node in (left, right) if node in self.states]
-        if len(own) == 1:  # a constant
-            state = self.states[own[0]]  # type: ignore[index]
-            return state if own[0] is left or sign > 0 else replace(state, identity=-state.identity)
-        a, b = self.states[left], self.states[right]  # type: ignore[index]
-        parts = tuple(state.branch for state in (a, b) if state.branch is not NOTHING)
-        bound = Sum(parts) if len(parts) > 1 else parts[0] if parts else NOTHING
-        return State(a.identity + sign * b.identity, bound)
-
-    def _of_product(self, n: fx.Node, name: str) -> State | None:
-        if name == "neg":
-            return _scaled(self.states[n.args[0]], -1.0)  # type: ignore[index]
-        if len(n.args) != 2 or n.kwargs:
-            return None
-        own = [node for node in n.args if node in self.states]
-        [other] = [node for node in n.args if node not in self.states] if len(own) == 1 else [None]
-        if other is None or ("div" in name and own[0] is not n.args[0]):
-            return None
-        state = self.states[own[0]]  # type: ignore[index]
-        if not isinstance(other, fx.Node) or not isinstance(self.env[other], Tensor):
-            factor = float(self.env[other] if isinstance(other, fx.Node) else other)  # type: ignore[arg-type]
-            return _scaled(state, 1 / factor if "div" in name else factor)
-        value = self.env[other]
-        derived = not isinstance(value, nn.Parameter) and self._of_parameters(other)
-        return State(0.0, Times(Scale(value, "div" in name, derived), state.total))
-
-    def _of_parameters(self, node: fx.Node) -> bool:
-        """Whether a value is made of parameters."""
-        waiting, seen = [node], set()
-        while waiting:
-            current = waiting.pop()
-            if current.op == "call_module" or (
-                current.op == "get_attr" and isinstance(self.fetch_attr(str(current.target)), nn.Parameter)
+        function = _function(n)
+        if function in _SUMS or function in _PRODUCTS:
+            # A tensor that is broadcast to a larger one gets a larger norm.
+            if (
+                len(given) != 2
+                or n.args != tuple(given)
+                or n.kwargs
+                or any(self.env[x].shape != result.shape for x in own)
             ):
-                return True
-            waiting += [before for before in current.all_input_nodes if before not in seen]
-            seen.update(current.all_input_nodes)
-        return False
+                return None
+            return self._add(own) if function in _SUMS else self._multiply(own, given)
+        rule = self._rule(n)
+        if rule is None or n.all_input_nodes != own or (n.op == "call_module" and len(n.args) + len(n.kwargs) > 1):
+            return None
+        layer = self._module(n) if n.op == "call_module" else _arguments(n)
+        return rule(layer, self.traced[own[0]], tuple(self.env[own[0]].shape[1:]))
+
+    def _add(self, own: list[fx.Node]) -> Traced | None:
+        return self.traced[own[0]] + self.traced[own[1]] if len(own) == 2 else None
+
+    def _multiply(self, own: list[fx.Node], given: list[fx.Node]) -> Traced | None:
+        """Multiply by a parameter; nothing else is known to be followed as it changes."""
+        factors = [self.env[x] for x in given if x not in own]
+        if len(factors) != 1 or not isinstance(factors[0], nn.Parameter):
+            return None
+        x = self.traced[own[0]]
+        return x.then(Times(factors[0], x.total))
+
+    def _leave_uncovered(self, n: fx.Node, inputs: list[fx.Node]) -> Traced:
+        name = type(self._module(n)).__name__ if n.op == "call_module" else _function_name(n)
+        before = [other for node in inputs for other in self.traced[node].uncovered]
+        return Traced(False, Constant(math.nan), uncovered=tuple(dict.fromkeys((*before, name))))
 
 
-_OF_SHAPES = {"size", "dim", "numel", "nelement", "stride", "getattr", "len", "is_floating_point", "get_device"}
-"""What tells of a tensor only what does not depend on its values."""
+def _function(n: fx.Node) -> Any:
+    """Return the function or method that a node calls."""
+    return getattr(Tensor, str(n.target), None) if n.op == "call_method" else n.target
 
 
 def _function_name(n: fx.Node) -> str:
     return str(n.target) if n.op == "call_method" else getattr(n.target, "__name__", str(n.target))
 
 
-def _is_awake(n: fx.Node) -> bool:
-    """Whether a dropout written as a function drops in evaluation too, as ``F.dropout(z)`` does."""
+def _arguments(n: fx.Node) -> SimpleNamespace | None:
+    """Return the arguments of a function, which have the names of the attributes of the layer that it stands for."""
     try:
         given = inspect.signature(n.target).bind(*n.args, **n.kwargs)  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # a method or a builtin
-        return "drop" in _function_name(n)
+    except (TypeError, ValueError):  # builtins have no signatures; none of those with a rule has a slope to be read
+        return None
     given.apply_defaults()
-    return given.arguments.get("training", False) is not False
+    return SimpleNamespace(**given.arguments)
 
 
-def _hooked(module: nn.Module) -> bool:
-    """Whether hooks other than ours can change what a layer computes (as the older ``spectral_norm`` does)."""
-    own = "iterconv.lipschitz.constraint"
-    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    return any(getattr(hook, "__module__", "") != own for hook in hooks)
-
-
-def _has_tensor(result: Any) -> bool:
-    return isinstance(result, Tensor) or (isinstance(result, (tuple, list)) and any(map(_has_tensor, result)))
-
-
-def _picks(index: Any) -> bool:
-    """Whether an index can take entries more than once: anything but numbers and slices."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return not all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
-
-
-@dataclass(frozen=True, eq=False)
-class Applied:
-    """A function or method with all its arguments but the first."""
-
-    method: bool
-    target: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Call it."""
-        function = getattr(type(x), self.target) if self.method else self.target
-        return function(x, *self.args, **self.kwargs)
-
-
-def _reduces_examples(n: fx.Node, dimensions: int) -> bool:
-    """Whether a sum or mean goes over the examples too."""
-    axes = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", n.kwargs.get("axis"))
-    axes = axes if isinstance(axes, (tuple, list)) else (axes,)
-    return not axes or not all(isinstance(axis, int) and axis % dimensions != 0 for axis in axes)
-
-
-def _activated(state: State, constant: float | None) -> State | None:
-    if constant is None:
-        return None
-    if state.operator is not None:  # slopes are diagonal too, and so change places with those of a batch norm
-        return replace(state, bound=_times(constant, state.bound))
-    return State(0.0, _times(constant, state.total))
-
-
-def _times(factor: float, bound: Expression) -> Expression:
-    return bound if factor == 1 else Times(factor, bound)
-
-
-def _scaled(state: State, factor: float) -> State:
-    bound = state.bound if state.branch is NOTHING else _times(abs(factor), state.bound)
-    return State(state.identity * factor, bound, state.operator)
-
-
-def _normed(state: State, norm: nn.Module, shape: tuple[int, ...]) -> State:
-    if state.operator is None:
-        return State(0.0, state.total, Operator(None, shape, right=(norm,)))
-    if state.operator.layer is None:
-        return replace(state, operator=replace(state.operator, right=(*state.operator.right, norm)))
-    return replace(state, operator=replace(state.operator, left=(*state.operator.left, norm)))
-
-
-def _own_slope(norm: nn.Module) -> float | None:
-    """The constant of the activation inside of a batch norm (timm has such layers); 1 without one."""
-    activation = getattr(norm, "act", None)
-    if not isinstance(activation, nn.Module) or type(activation).__name__.lower() in IDENTITIES:
-        return 1.0
-    return slope(type(activation).__name__.lower(), activation, (), {})
-
-
-def _is_activation(n: fx.Node, root: fx.GraphModule) -> bool:
-    if not n.args or not isinstance(n.args[0], fx.Node):
-        return False
-    if n.op == "call_module":
-        module = root.get_submodule(str(n.target))
-        name = type(module).__name__.lower()
-        return name in IDENTITIES or slope(name, module, (), {}) is not None
-    name = _function_name(n).lower().rstrip("_")
-    return n.op in ("call_function", "call_method") and (name in IDENTITIES or slope(name, None, (), {}) is not None)
-
-
-def _uncovered_before(node: fx.Node, walk: _Walk) -> tuple[str, ...]:
-    """Names of the parts without a bound that a tensor depends on."""
-    seen, waiting = set(), [node]
-    while waiting:
-        current = waiting.pop()
-        if current not in seen:
-            seen.add(current)
-            waiting += current.all_input_nodes
-    return tuple(dict.fromkeys(name for other, name in walk.uncovered.items() if other in seen))
-
-
-def _last_layer(node: fx.Node, walk: _Walk) -> nn.Module | None:
-    """The layer whose output is added to z, with nothing behind it but identities."""
-    while walk._name(node).lower().rstrip("_") in IDENTITIES:
-        node = node.args[0]  # type: ignore[assignment]
-    added = [n for n in node.args if isinstance(n, fx.Node) and n in walk.states and walk.states[n].identity == 0]
-    rest = [n for n in node.args if n not in added]
-    bare = all(isinstance(n, fx.Node) and n in walk.states and walk.states[n].branch is NOTHING for n in rest)
-    if len(added) != 1 or not bare or "sub" in _function_name(node):
-        return None
-    current: Any = added[0]
-    while isinstance(current, fx.Node) and len(current.users) == 1:
-        module = walk.submodules_of(current)
-        if isinstance(module, (*AFFINE_LAYERS, _BatchNorm)):
-            return module
-        if walk._name(current).lower().rstrip("_") not in IDENTITIES:
-            return None
-        current = current.args[0]
-    return None
-
-
-def _branch_function(root: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
-    """What the traced block adds to its input: the addition's result, less the input."""
+def _branch_function(root: fx.GraphModule, z: fx.Node, node: fx.Node) -> fx.GraphModule:
+    """Make the traced block return what it adds to its input."""
     graph = root.graph
-    z = next(n for n in graph.nodes if n.op == "placeholder")
+    with graph.inserting_after(z):
+        own = graph.call_method("clone", ())  # the block may change its input in place
+    z.replace_all_uses_with(own)
+    own.args = (z,)
     with graph.inserting_after(node):  # before anything behind it works in place
-        difference = graph.call_function(python.sub, (node, z))
+        difference = graph.call_function(operator.sub, (node, z))
     [output] = [n for n in graph.nodes if n.op == "output"]
     output.args = (difference,)
     root.recompile()

@@ -1,193 +1,182 @@
-"""Which layers and functions the bounds cover, by name, and with what constants.
+"""The layers and functions that the bounds cover, and what each does to a bound.
 
-Names rather than classes, so that the activations of timm and transformers are known without importing them.
+A layer is covered if its very class is in ``RULES``: a subclass may compute something else. Users ``register`` theirs.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import type_before_parametrizations
 
-AFFINE_LAYERS = (
-    nn.Linear,
-    nn.modules.conv._ConvNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.modules.padding._ConstantPadNd,
-    nn.modules.padding._ReflectionPadNd,
-    nn.modules.padding._ReplicationPadNd,
-    nn.modules.padding._CircularPadNd,
-    nn.Upsample,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.ChannelShuffle,
-    nn.Fold,
-    nn.Unfold,
+from iterconv.errors import InputError, check_range
+from iterconv.lipschitz.bounds import Expression, Times, Traced
+from iterconv.spectral.linear_maps import LinearPart
+
+Rule = Callable[[Any, Traced, tuple[int, ...]], Traced | None]
+"""A function of a layer, the tensor that it gets, and the shape of one example of it. It returns what comes out, or
+None if the layer is not covered as it is set up."""
+
+
+def identity(layer: Any, x: Traced, shape: tuple[int, ...]) -> Traced:
+    """Rule for layers that do nothing in evaluation."""
+    return x
+
+
+def affine(layer: nn.Module, x: Traced, shape: tuple[int, ...]) -> Traced:
+    """Rule for layers that are affine in their input; the norm is computed from the layer's own forward."""
+    if x.part is not None and x.part.layer is None:  # a batch norm came before, and becomes a part of the same map
+        return replace(x, part=replace(x.part, layer=layer, shape=shape), last=layer)
+    return x.then(x.total, LinearPart(layer, shape), layer)
+
+
+def batch_norm(layer: Any, x: Traced, shape: tuple[int, ...]) -> Traced | None:
+    """Rule for batch norms: a diagonal beside the linear layer before or behind it."""
+    if layer.running_var is None:
+        return None
+    if x.part is not None and x.part.layer is not None and x.part.left is None:
+        return replace(x, part=replace(x.part, left=layer), last=layer)
+    return x.then(x.total, LinearPart(None, shape, right=layer), layer)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Rule for elementwise functions.
+
+    Args:
+        largest: The largest magnitude of the slope, or a function that reads it from the layer.
+
+    Raises:
+        InputError: If it is negative or not finite.
+    """
+
+    largest: float | Callable[[Any], float]
+
+    def __post_init__(self) -> None:
+        if not callable(self.largest):
+            check_range("largest", self.largest, "[0, inf)", "pass the largest slope of the function")
+
+    def __call__(self, layer: Any, x: Traced, shape: tuple[int, ...]) -> Traced:
+        """Apply it."""
+        slope = self.largest(layer) if callable(self.largest) else self.largest
+        # Slopes are diagonal, and so change places with the diagonal of a batch norm that comes behind.
+        return x.then(_times(slope, x.total if x.part is None else x.bound), x.part)
+
+
+def _times(factor: float, bound: Expression) -> Expression:
+    return bound if factor == 1 else Times(factor, bound)
+
+
+def _batch_norm_act(layer: Any, x: Traced | None, shape: tuple[int, ...]) -> Traced | None:
+    """Rule for timm's batch norms with a drop-out and an activation inside."""
+    x = batch_norm(layer, x, shape) if x is not None else None
+    for inner in (layer.drop, layer.act):
+        rule = rule_of(inner)
+        x = rule(inner, x, shape) if x is not None and rule is not None else None
+    return x
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Layers whose output is linear in their parameters, as that of batch norms is."""
+_UNWEIGHTED = (
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.Upsample),
 )
-"""Affine in their input; their operators' norms are computed."""
+_IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_TIMM_NORM = "timm.layers.norm_act.BatchNormAct2d"
 
-AFFINE_FUNCTIONS = {
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "interpolate",
-    "mean",
-    "sum",
+_SILU, _GELU = Slope(1.0999), Slope(1.1291)
+ACTIVATIONS: dict[type[nn.Module] | str, Slope] = {
+    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.Tanhshrink, nn.Softshrink), Slope(1.0)),
+    **dict.fromkeys((nn.Softsign, nn.Softplus, nn.LogSigmoid), Slope(1.0)),
+    nn.Sigmoid: Slope(0.25),
+    nn.Hardsigmoid: Slope(1 / 6),
+    nn.Hardswish: Slope(1.5),
+    nn.SiLU: _SILU,
+    nn.GELU: _GELU,
+    nn.Mish: Slope(1.0886),
+    nn.SELU: Slope(1.7581),
+    nn.LeakyReLU: Slope(lambda layer: max(1.0, abs(float(layer.negative_slope)))),
+    nn.ELU: Slope(lambda layer: max(1.0, abs(float(layer.alpha)))),
+    "transformers.activations.NewGELUActivation": _GELU,
+    "transformers.activations.FastGELUActivation": _GELU,
+    "transformers.activations.QuickGELUActivation": _SILU,  # x sigmoid(1.702 x): the same slopes
 }
+"""Elementwise layers, with the largest slope, rounded up."""
 
-_SILU, _GELU = 1.0999, 1.1291
-ACTIVATIONS = {
-    "relu": 1.0,
-    "relu6": 1.0,
-    "hardtanh": 1.0,
-    "tanh": 1.0,
-    "tanhshrink": 1.0,
-    "softshrink": 1.0,
-    "softsign": 1.0,
-    "softplus": 1.0,
-    "logsigmoid": 1.0,
-    "sigmoid": 0.25,
-    "hardsigmoid": 1 / 6,
-    "hardswish": 1.5,
-    "silu": _SILU,
-    "swish": _SILU,
-    "siluactivation": _SILU,
-    "quickgelu": _SILU,  # x sigmoid(1.702 x): the same slopes
-    "quickgeluactivation": _SILU,
-    "gelu": _GELU,
-    "gelutanh": _GELU,
-    "geluactivation": _GELU,
-    "newgeluactivation": _GELU,
-    "fastgeluactivation": _GELU,
-    "gelunew": _GELU,
-    "mish": 1.0886,
-    "selu": 1.7581,
-    "abs": 1.0,
+RULES: dict[type[nn.Module] | str, Rule] = {
+    **dict.fromkeys((*WEIGHTED, *_UNWEIGHTED), affine),
+    **dict.fromkeys(BATCH_NORMS, batch_norm),
+    **dict.fromkeys(_IDENTITIES, identity),
+    **ACTIVATIONS,
+    _TIMM_NORM: _batch_norm_act,
 }
-"""Elementwise, with the largest slope, rounded up."""
+"""The rules of layers by class; classes of other libraries by their qualified name, so that nothing is imported."""
 
-IDENTITIES = {
-    "identity",
-    "dropout",
-    "dropout1d",
-    "dropout2d",
-    "dropout3d",
-    "alphadropout",
-    "featurealphadropout",
-    "droppath",
-    "stochasticdepth",
-    "dropblock2d",
-    "contiguous",
-    "clone",
-    "stochastic_depth",
-    "drop_path",
+_NAMED = {kind.__name__.lower(): slope for kind, slope in ACTIVATIONS.items() if not isinstance(kind, str)}
+FUNCTIONS: dict[Any, Slope] = {
+    getattr(owner, name + end): slope
+    for owner in (torch, F, Tensor)
+    for name, slope in (*_NAMED.items(), ("leaky_relu", _NAMED["leakyrelu"]))
+    for end in ("", "_")
+    if hasattr(owner, name + end)
 }
-"""Nothing happens here in evaluation."""
-
-REARRANGEMENTS = {
-    "flatten",
-    "unflatten",
-    "reshape",
-    "view",
-    "permute",
-    "transpose",
-    "t",
-    "squeeze",
-    "unsqueeze",
-    "roll",
-    "flip",
-    "chunk",
-    "split",
-    "getitem",
-    "narrow",
-    "moveaxis",
-    "movedim",
-    "rearrange",
-}
-"""Entries change place or go; no norm grows."""
+"""The rules of activations that are called as functions or methods, also in place."""
 
 
-_CLAMPS = {"clamp", "clip", "clampmin", "clampmax"}
+def register(cls: Any, rule: Any) -> None:
+    """Let ``audit`` and ``constrain`` cover a class of layers.
 
+    The layer has to treat the examples of a batch independently. A rule that is wrong makes bounds wrong; the audit
+    withdraws a bound only if the measured constant exceeds it.
 
-def is_activation(name: str) -> bool:
-    """Whether ``slope`` knows a class of this name, in lower case."""
-    return name in ACTIVATIONS or name in ("leakyrelu", "elu", "celu", "prelu")
-
-
-def slope(name: str, part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-    """The Lipschitz constant of an elementwise activation; None if it is not known as one.
+    Example:
+        >>> class Snake(nn.Module):
+        ...     def forward(self, x):
+        ...         return x + torch.sin(x) ** 2  # has slopes from 0 to 2
+        >>> ic.lipschitz.register(Snake, ic.lipschitz.Slope(2.0))
 
     Args:
-        name: Of a class or function, in lower case.
-        part: The module, or None for a function.
-        args: Of a function, without the input.
-        kwargs: Of a function.
+        cls: The class, itself; subclasses need rules of their own.
+        rule: ``Slope(largest)`` for elementwise functions, ``affine`` for layers that are affine in their input,
+            ``identity`` for layers that do nothing in evaluation.
+
+    Raises:
+        InputError: If the class is not one of modules, or the rule can't be called.
     """
-    name = name.replace("_", "")
-    if name == "leakyrelu":
-        given = part.negative_slope if part is not None else (*args, kwargs.get("negative_slope", 0.01))[0]
-        return max(1.0, abs(float(given)))
-    if name == "elu":
-        given = part.alpha if part is not None else (*args, kwargs.get("alpha", 1.0))[0]
-        return max(1.0, abs(float(given)))
-    if name == "celu":
-        given = part.alpha if part is not None else (*args, kwargs.get("alpha", 1.0))[0]
-        return 1.0 if float(given) > 0 else None
-    if name == "prelu" and part is not None:
-        return max(1.0, float(part.weight.detach().abs().max()))
-    if name in _CLAMPS and all(isinstance(limit, int | float | None) for limit in (*args, *kwargs.values())):
-        return 1.0
-    return ACTIVATIONS.get(name)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise InputError(f"cls={cls!r} is not a class of torch modules; pass the layer's class")
+    if not callable(rule):
+        raise InputError(f"rule={rule!r} is not a rule; pass iterconv.lipschitz.Slope(largest), affine or identity")
+    RULES[cls] = rule
 
 
-def window_overlap(pool: Any) -> float:
-    """The Lipschitz constant of a max pooling: the square root of how many windows an entry can be in."""
-    dimensions = int(type(pool).__name__.removeprefix("MaxPool")[0])
-    sizes, strides = (
-        value if isinstance(value, tuple) else (value,) * dimensions for value in (pool.kernel_size, pool.stride)
-    )
-    product = 1.0
-    for size, stride in zip(sizes, strides, strict=True):
-        product *= -(-size // stride)
-    return product**0.5
+def is_layer(module: nn.Module) -> bool:
+    """Tell whether a module is traced as one layer: it has a rule, or its class extends one with a rule."""
+    return _known(module) is not None or isinstance(module, tuple(kind for kind in RULES if isinstance(kind, type)))
 
 
-@torch.no_grad()
-def behaves(layer: nn.Module, name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a layer with a forward of its own does what its class or name says; torch's own layers are believed.
-
-    Args:
-        layer: In evaluation mode.
-        name: Of its class, in lower case.
-        shape: Of one example's input.
-    """
-    if type(layer).forward.__module__.startswith("torch."):
-        return True
-    forward = layer.forward  # without hooks, such as those of our own constraint
-    tensors = [*layer.parameters(), *layer.buffers()]
-    like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
-    x, y = (3 * torch.randn(2, *shape, generator=generator).to(like) for _ in range(2))
-    try:
-        if isinstance(layer, _BatchNorm):
-            expected = F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps)
-            activation = getattr(layer, "act", nn.Identity())
-            return _close(forward(x), activation(expected))
-        if isinstance(layer, AFFINE_LAYERS):
-            return _close(forward(x) + forward(y), forward(x + y) + forward(torch.zeros_like(x)))
-        if name in IDENTITIES:
-            return torch.equal(forward(x), x)
-        largest = slope(name, layer, (), {})
-        return largest is not None and bool(
-            ((forward(x + 0.01) - forward(x)).abs() <= 0.01 * largest * 1.02 + 1e-6).all()
-        )
-    except (RuntimeError, TypeError, ValueError):
-        return False
+def rule_of(module: nn.Module) -> Rule | None:
+    """Return the rule of a layer; None if its class has none, or if something replaces or changes what it computes."""
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    changed = "forward" in vars(module) or not all(getattr(hook, "divides_branch", False) for hook in hooks)
+    return None if changed else _known(module)
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+def scales_with_its_weights(layer: nn.Module) -> bool:
+    """Tell whether dividing a layer's parameters divides its output."""
+    known = type(layer) in (*WEIGHTED, *BATCH_NORMS) or _qualified_name(type(layer)) == _TIMM_NORM
+    return known and any(True for _ in layer.parameters())
+
+
+def _known(module: nn.Module) -> Rule | None:
+    kind = type_before_parametrizations(module)
+    return RULES.get(kind) or RULES.get(_qualified_name(kind))
+
+
+def _qualified_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

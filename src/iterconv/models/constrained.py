@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iterconv.models.blocks import Maps, ResidualBlock, ResidualStage
-from iterconv.spectral.convolutions import ConvolutionNorms
+from iterconv.spectral.convolutions import ConvolutionNorms, Convolutions
+from iterconv.spectral.fingerprint import fingerprint
+from iterconv.spectral.iteration import converged_norms
+from iterconv.spectral.linear_maps import diagonal_of
 
 
 class ConstrainedStage(ResidualStage):
@@ -25,8 +28,8 @@ class ConstrainedStage(ResidualStage):
 
     Args:
         blocks: The blocks, in order.
-        proper: Whether the shortcut comes from the stage's input.
-        lipschitz: mu, above 0.
+        proper: True if the shortcut comes from the stage's input.
+        lipschitz: The constant mu, above 0.
     """
 
     def __init__(self, blocks: list[ResidualBlock], *, proper: bool, lipschitz: float) -> None:
@@ -73,8 +76,7 @@ class ConstrainedStage(ResidualStage):
 
     def constants(self, size: tuple[int, int]) -> Float[Tensor, " blocks"]:
         """The constant c of each block in evaluation, from norms iterated to convergence for maps of this size."""
-        # In-place updates raise a tensor's version, replacements change its identity.
-        key = (size, [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in self._watched()])
+        key = (size, fingerprint(self._watched()))
         if self._cached is None or self._cached[0] != key:
             self._cached = (key, self._converged_constants(size))
         return self._cached[1]
@@ -83,15 +85,29 @@ class ConstrainedStage(ResidualStage):
         # They outlive this call, so neither inference mode nor autocast around it may show in them.
         device = self._typed_blocks()[0].conv1.weight.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            conv1, conv2, left, right = self.operators()
-            bounds = self.inner_norms.converged(conv1, size, left, right) * self.outer_norms.converged(conv2, size)
-            return (bounds / self.lipschitz).clamp(min=1)
+            # Vectors that have settled on other weights can miss the largest singular value, so none are used here.
+            inner, outer = (converged_norms(maps, maps.start(size), tolerance=1e-5) for maps in self._convolutions())
+            return (inner * outer / self.lipschitz).clamp(min=1)
 
     @torch.no_grad()
     def estimates(self, size: tuple[int, int]) -> Float[Tensor, " blocks"]:
         """L^(f) of each block as training sees it: after one power iteration more than so far."""
-        conv1, conv2, left, right = self.operators()
-        return self.inner_norms.estimate(conv1, size, left, right) * self.outer_norms.estimate(conv2, size)
+        inner, outer = self._convolutions()
+        return self.inner_norms.estimate(inner, size) * self.outer_norms.estimate(outer, size)
+
+    def _convolutions(self) -> tuple[Convolutions, Convolutions]:
+        """The maps of all blocks, with the running variances in diag(BN)."""
+        conv1, conv2, left, right = self._operands()
+        return Convolutions(conv1, left, right), Convolutions(conv2)
+
+    def _operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Kernels of Conv1 and Conv2, and diag(BN2), diag(BN1) in evaluation, stacked over the blocks."""
+        rows = [
+            (block.conv1.weight, block.conv2.weight, diagonal_of(block.bn2), diagonal_of(block.bn1))
+            for block in self._typed_blocks()
+        ]
+        conv1, conv2, left, right = (torch.stack(column) for column in zip(*rows, strict=True))
+        return conv1, conv2, left, right
 
     def _watched(self) -> list[Tensor]:
         """The tensors that the constants in evaluation depend on."""
@@ -103,8 +119,11 @@ class ConstrainedStage(ResidualStage):
                 watched += [norm.weight, *norm.buffers()]
         return watched
 
+    def _typed_blocks(self) -> list[ResidualBlock]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
     def _move_vectors(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        conv1, conv2, left, right = self.operators()
+        conv1, conv2, left, right = self._operands()
         inner = self.inner_norms.tables(conv1, size, left.detach(), right.detach())
         outer = self.outer_norms.tables(conv2, size).sum((1, 2))
         return inner, outer

@@ -18,14 +18,14 @@ class LocallyConnected2d(nn.Module):
     with ``equal_start``); the bias likewise.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        kernel_size: Odd or even, square.
+        in_channels: The number of channels of the input.
+        out_channels: The number of channels of the output.
+        kernel_size: The side of the square kernels, odd or even.
         image_size: Height and width of the input in pixels.
-        stride: Of the positions.
-        padding: With zeros on each side.
-        bias: Whether each position has a bias.
-        equal_start: Whether all positions start with the same kernel and bias.
+        stride: The distance of neighbouring positions in pixels.
+        padding: The number of zeros on each side.
+        bias: True if each position has a bias.
+        equal_start: True if all positions start with the same kernel and bias.
 
     Raises:
         InputError: If the kernel does not fit into the padded image, or a number is below 1.

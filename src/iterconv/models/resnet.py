@@ -27,16 +27,16 @@ def resnet(
     Source: Lippl et al., Sec. A.3, A.4, 4.2, D.1.
 
     Args:
-        width: Channels of the first stage, doubled at each further one.
-        blocks: Blocks a stage.
-        stages: Stages; maps are halved between them.
-        in_channels: Channels of the images.
-        classes: Outputs.
+        width: The number of channels of the first stage, doubled at each further one.
+        blocks: The number of blocks a stage.
+        stages: The number of stages; maps are halved between them.
+        in_channels: The number of channels of the images.
+        classes: The number of outputs.
         init: ``"recurrent"``: all blocks of a stage start equal; ``"independent"``: each on its own.
         residual: ``"ordinary"``, ``"improper"`` (ICR: constrained, shortcut from the block's input) or
             ``"proper"`` (PCR: constrained, shortcut from the stage's input).
-        lipschitz: mu of the constraint, above 0; unused by ordinary nets.
-        norm_scale: Initial scale of all batch norms within residual blocks and head; the variant is 0.1.
+        lipschitz: The constant mu of the constraint, above 0; unused by ordinary nets.
+        norm_scale: The initial scale of all batch norms within residual blocks and head; the variant is 0.1.
 
     Returns:
         The network, in training mode.
@@ -77,10 +77,10 @@ def _check_size(width: int, blocks: int, stages: int, in_channels: int, classes:
 
 
 def _stage(width: int, blocks: int, residual: Residual, lipschitz: float) -> ResidualStage:
-    made = [ResidualBlock(width) for _ in range(blocks)]
+    fresh = [ResidualBlock(width) for _ in range(blocks)]
     if residual == "ordinary":
-        return ResidualStage(made)
-    return ConstrainedStage(made, proper=residual == "proper", lipschitz=lipschitz)
+        return ResidualStage(fresh)
+    return ConstrainedStage(fresh, proper=residual == "proper", lipschitz=lipschitz)
 
 
 def _initialise_(net: StagedModel, init: Init, norm_scale: float) -> None:

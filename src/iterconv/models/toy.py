@@ -22,7 +22,7 @@ Points = Float[Tensor, "n 2"]
 
 
 def forward_model(z: Points) -> Points:
-    """What is observed: x = (alpha_1 z_1, alpha_2 z_2)."""
+    """Return the observation x = (alpha_1 z_1, alpha_2 z_2)."""
     return z * z.new_tensor(ALPHAS)
 
 
@@ -32,8 +32,8 @@ def iterative_algorithm(x: Points, steps: int, rates: tuple[float, float] = RATE
     Source: Lippl et al., Sec. 3.1.
 
     Args:
-        x: What was observed.
-        steps: How many updates, at least 0.
+        x: The observation.
+        steps: The number of updates, at least 0.
         rates: eps_1, eps_2, above 0; up to 1 for convergence.
 
     Returns:
@@ -102,7 +102,7 @@ def exact_network(blocks: int = 16, rates: tuple[float, float] = RATES) -> Stage
     """The ResNet that equals the iterative algorithm, one block a step.
 
     Args:
-        blocks: Steps, at least 1.
+        blocks: The number of steps, at least 1.
         rates: eps_1, eps_2.
 
     Returns:
@@ -125,9 +125,9 @@ def toy_network(kind: ToyKind, blocks: int = 16, width: int = 16, hidden: int = 
     Args:
         kind: ``"residual"``; ``"recurrent"``, whose blocks are one and the same module; or
             ``"feedforward"``, without shortcuts.
-        blocks: At least 1.
-        width: Of the representation.
-        hidden: Units of a block.
+        blocks: The number of blocks, at least 1.
+        width: The width of the representation.
+        hidden: The number of hidden units of a block.
 
     Returns:
         The network, initialised from torch's global random state.
@@ -138,10 +138,10 @@ def toy_network(kind: ToyKind, blocks: int = 16, width: int = 16, hidden: int = 
     if kind not in get_args(ToyKind):
         raise InputError(f"kind={kind!r} is unknown; use one of {', '.join(get_args(ToyKind))}")
     _check_blocks(blocks)
-    made = [ToyBlock(width, hidden, shortcut=kind != "feedforward") for _ in range(blocks)]
+    run = [ToyBlock(width, hidden, shortcut=kind != "feedforward") for _ in range(blocks)]
     if kind == "recurrent":
-        made = made[:1] * blocks
-    for block in dict.fromkeys(made):  # each once, in order: a set would draw the weights in any order
+        run = run[:1] * blocks
+    for block in dict.fromkeys(run):  # each once, in order: a set would draw the weights in any order
         nn.init.kaiming_normal_(block.inner.weight, nonlinearity="relu")
         nn.init.kaiming_normal_(block.outer.weight, nonlinearity="linear")
         nn.init.zeros_(block.inner.bias)
@@ -149,7 +149,7 @@ def toy_network(kind: ToyKind, blocks: int = 16, width: int = 16, hidden: int = 
         if block.shortcut:
             with torch.no_grad():
                 block.outer.weight.mul_(0.1)
-    return StagedModel(nn.Linear(2, width), [Stage(made)], [], nn.Linear(width, 2))
+    return StagedModel(nn.Linear(2, width), [Stage(run)], [], nn.Linear(width, 2))
 
 
 def train_toy(
@@ -164,7 +164,7 @@ def train_toy(
         steps: Optimizer steps.
         lr: Initial learning rate.
         batch_size: Fresh samples a step.
-        seed: Of the samples.
+        seed: The seed of the samples.
 
     Returns:
         The root mean squared error on 4,096 fresh samples.
@@ -184,7 +184,7 @@ def train_toy(
 
 
 def sample(n: int, generator: torch.Generator) -> Points:
-    """Latent points, uniform in [-2, 2]^2."""
+    """Draw latent points, uniform in [-2, 2]^2."""
     return torch.rand(n, 2, generator=generator) * 4 - 2
 
 
