@@ -7,13 +7,7 @@ from functools import cache
 import torch
 
 from iterconv.models import resnet
-from iterconv.studies.catalogue import (
-    Run,
-)
-from iterconv.studies.toy import ToyRun
 from iterconv.training.config import RunConfig
-
-TOY_SECONDS = 7.0
 
 _SIZES = {
     "digits": (1294, 144, 359, 8, 1),
@@ -70,7 +64,7 @@ def cost(config: RunConfig) -> Cost:
     return Cost(steps, convolutions * run.stages, forwards * filled, forwards * image * run.stages)
 
 
-def estimated_seconds(config: Run) -> float:
+def estimated_seconds(config: RunConfig) -> float:
     """A rough time for a run on one core of the reference machine (two cores, no GPU).
 
     Fitted to measured steps: 0.2 ms for each convolution of a step, and 58 billion multiply-accumulations a
@@ -82,13 +76,11 @@ def estimated_seconds(config: Run) -> float:
     Returns:
         Seconds.
     """
-    if isinstance(config, ToyRun):
-        return TOY_SECONDS
     counted = cost(config)
     return 3.0 + 0.2e-3 * counted.steps * counted.convolutions + counted.work / 58e9
 
 
-def estimated_gpu_seconds(config: Run) -> float:
+def estimated_gpu_seconds(config: RunConfig) -> float:
     """A guess for a run alone on a data-centre GPU; assumed, not measured.
 
     Assumes 5e12 multiply-accumulations a second, and 60 microseconds for the kernels of each convolution of a
@@ -100,8 +92,6 @@ def estimated_gpu_seconds(config: Run) -> float:
     Returns:
         Seconds.
     """
-    if isinstance(config, ToyRun):
-        return 2 * TOY_SECONDS  # layers of 16 units: all launching, no computing
     counted = cost(config)
     return 10.0 + max(60e-6 * counted.steps * counted.convolutions, counted.raw_work / 5e12)
 
@@ -126,11 +116,6 @@ def machine_factor() -> float:
 
 REFERENCE_STEP = 0.060
 """Seconds of that step on one core of the reference machine (AMD EPYC with AVX-512)."""
-
-
-def duration(runs: list[Run], workers: int) -> str:
-    """The estimated time of runs side by side on the reference machine, in words."""
-    return in_words(sum(estimated_seconds(run) for run in runs) / workers)
 
 
 def in_words(seconds: float) -> str:
