@@ -311,6 +311,22 @@ def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
     assert list(tmp_path.glob("*/checkpoint.pt"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_while_workers_start_prints_no_traceback(tmp_path, number):
+    command = [sys.executable, "-m", "iterconv", "reproduce", "fig4", "--workers", "2", "--out", str(tmp_path)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    started = ["pgrep", "-c", "-g", str(process.pid), "-f", "spawn_main"]
+    deadline = time.monotonic() + 120
+    while subprocess.run(started, capture_output=True, text=True).stdout.strip() != "2":
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in errors, errors
+    assert errors.splitlines()[-1] == "iterconv: stopped; the same command goes on from here"
+
+
 @pytest.fixture
 def clutter(monkeypatch):
     """A data set with three labels an image."""
@@ -527,3 +543,21 @@ def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
     )
     numbered.save(tmp_path, {})
     assert set(Tables.load(tmp_path).runs["data"]) == {"2024"}
+
+
+def test_the_examples_of_a_study_and_an_executor_run(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "extending-studies.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3 and all(example.count("\n") < 30 for example in examples)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(STUDIES, "depth", None)  # so that the example's is taken away again
+    names = {"__name__": "__main__"}
+    for example in examples:
+        exec(compile(example, "extending-studies.md", "exec"), names)
+    assert len(names["jobs"]) == 4 and names["failed"] == {}
+    for folder in ("runs", "elsewhere"):
+        page = (tmp_path / folder / "report-quick" / "index.html").read_text()
+        assert "Does coupling need depth?" in page and "4 of 4 runs" in page and page.count("<svg") == 2
+    for job in names["jobs"]:
+        weights = [tmp_path / folder / job.name / "best.safetensors" for folder in ("runs", "elsewhere")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()

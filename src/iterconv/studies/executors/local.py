@@ -4,9 +4,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -80,7 +81,8 @@ class _Round(Generic[AnyJob]):
         by_name = {job.name: job for job in self.jobs}
         start: dict[str, Any] = {"initializer": _start_worker, "initargs": (events, stop_workers)}
         with ProcessPoolExecutor(self.workers, mp_context=_context, **start) as pool:
-            pending = {pool.submit(_work, job, self.root): job for job in self.jobs}
+            with _signals_held():  # workers start when jobs are submitted
+                pending = {pool.submit(_work, job, self.root): job for job in self.jobs}
             try:
                 while not self.stop.is_set():
                     if not pending:
@@ -104,6 +106,22 @@ class _Round(Generic[AnyJob]):
             self.undone.append(job)
         elif isinstance(problem, Exception):  # too little memory, say: the other jobs may still succeed
             self.failed[job.name] = describe_failure(problem)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back Ctrl-C and the loss of the terminal, which reach all processes, for good in those that start meanwhile.
+
+    The main process decides what follows from a signal, and must not lose workers to it, not even while they import.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:
@@ -137,7 +155,7 @@ _worker: _Worker
 
 def _start_worker(events: Any, stop: Any) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it can't be held back
     torch.set_num_threads(1)
     _worker = _Worker(events, stop)
     threading.Thread(target=_worker.leave_with_parent, daemon=True).start()
