@@ -1,4 +1,4 @@
-"""What a claim is."""
+"""Claims: statements of the paper with the functions that test them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Claim:
     find: Find
     """Yields a finding for each part of the statement and each setting; none where no run is about it."""
     everywhere: bool
-    """Whether it has to hold in every setting that is tested, not just in some and against none."""
+    """True if it has to hold in every setting that is tested, not just in some and against none."""
 
 
 def claim(number: int, section: str, statement: str, *, everywhere: bool = False) -> Callable[[Find], Claim]:
@@ -30,7 +30,7 @@ def claim(number: int, section: str, statement: str, *, everywhere: bool = False
         number: The claim's number.
         section: The paper's section.
         statement: The claim in words.
-        everywhere: Whether it has to hold in every setting that is tested.
+        everywhere: True if it has to hold in every setting that is tested.
 
     Returns:
         A decorator.

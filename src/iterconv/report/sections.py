@@ -1,4 +1,4 @@
-"""What a report says about each study: figures with captions, tables, the command to redo it."""
+"""The sections of a report, one for each study: figures with captions, a table, the command to redo it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ INDICES = ["convergence", "recurrence", "divergence"]
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure, the name of its files, and what it shows."""
+    """A figure with the name of its files and a caption."""
 
     name: str
     caption: str
@@ -47,7 +47,7 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
     Args:
         study: The study.
         scale: Its scale.
-        tables: The tables of at least this study's runs.
+        tables: The tables of this study's runs, and possibly of others.
 
     Returns:
         The section; without pictures where nothing is finished.

@@ -1,4 +1,4 @@
-"""Jobs: what executors bring to their end. The studies have two kinds, `TrainingRun` and `studies.toy.ToyRun`."""
+"""Jobs, which executors bring to their end. The studies have two kinds, `TrainingRun` and `studies.toy.ToyRun`."""
 
 import io
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Job(Protocol):
         """The job's name, which no other job below the same root has."""
 
     def finished(self, root: Path) -> bool:
-        """Whether there is nothing left to do below a root folder."""
+        """True if nothing is left to do below a root folder."""
 
     def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
         """Do what is left to do.
@@ -43,7 +43,7 @@ class Job(Protocol):
         Args:
             root: The folder of all jobs.
             on_progress: Called whenever the job got on by a step.
-            stop: Looked at now and then.
+            stop: Asks the job to save its state and to stop; the job looks at it now and then.
 
         Raises:
             InputError: If it can't be done.
@@ -68,10 +68,10 @@ class StudyJob(Job, Protocol):
         """The estimated time alone on a data-centre GPU."""
 
     def outcome(self, root: Path) -> str:
-        """What came of the finished job, in a few words."""
+        """Say in a few words what came of the finished job."""
 
     def tables(self, root: Path) -> dict[str, pd.DataFrame]:
-        """The finished job's rows of `studies.tables.Tables`, by the name of the table.
+        """Read the finished job's rows of `studies.tables.Tables`, by the name of the table.
 
         Raises:
             InputError: If a file is missing or damaged.
@@ -109,7 +109,7 @@ class TrainingRun:
         return RunFolder(root / self.name, self.config)
 
     def finished(self, root: Path) -> bool:
-        """Whether the run is trained and measured."""
+        """True if the run is trained and measured."""
         return self.folder(root).finished
 
     def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
@@ -117,11 +117,11 @@ class TrainingRun:
         complete(self.config, root / self.name, on_epoch=lambda row: on_progress(), stop=stop)
 
     def outcome(self, root: Path) -> str:
-        """The test error."""
+        """Say the test error."""
         return f"test error {self.folder(root).result()['test_error']:.2%}"
 
     def tables(self, root: Path) -> dict[str, pd.DataFrame]:
-        """The run's rows of the tables of runs, indices, curves and epochs, each labelled with the configuration."""
+        """Read the run's rows of the tables of runs, indices, curves and epochs, labelled with the configuration."""
         folder = self.folder(root)
         report = Report.load(folder.path / "report.parquet")
         means = report.indices[report.indices.stage == "mean"].set_index("index")["value"]

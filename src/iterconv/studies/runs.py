@@ -1,4 +1,4 @@
-"""Which jobs studies still lack, and the tables of those that are finished."""
+"""The jobs that studies still lack, and the tables of those that are finished."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How a table is kept as a small file, and what has to be in it when it is read again."""
+"""Schemas: how a table is kept as a small file, and what it has to hold when it is read again."""
 
 import io
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What a study is: networks on data sets, at several scales. Source: Lippl et al., Sec. 3.3, 5, C to F."""
+"""Studies: networks that are trained on data sets, at several scales. Source: Lippl et al., Sec. 3.3, 5, C to F."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,12 +25,12 @@ CONDITIONS: tuple[Condition, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large the studies are; which networks they train at a scale is said by each `Study`."""
+    """The size of the studies. Each `Study` says which networks it trains at which scale."""
 
     name: str
     summary: str
     in_order: bool = False
-    """Whether runs are trained in the order of `unique_jobs`, so that what is finished at any time can be compared;
+    """True if runs are trained in the order of `unique_jobs`, so that what is finished at any time can be compared;
     otherwise the costliest runs go first."""
 
 
@@ -51,7 +51,7 @@ class Variant:
     changes: dict[str, Any] = field(default_factory=dict)
     """Fields of `RunConfig` with their values."""
     late: bool = False
-    """Whether the first blocks of each stage stay uncoupled: 5 of 16, as in the paper, or as large a share."""
+    """True if the first blocks of each stage stay uncoupled: 5 of 16, as in the paper, or as large a share."""
     conditions: tuple[Condition, ...] = CONDITIONS
 
     def runs(self, setting: Setting) -> list[RunConfig]:
@@ -84,7 +84,7 @@ class Study:
         return self.variants[0].changes.get("residual", "ordinary")
 
     def trains_at(self, scale: Scale) -> bool:
-        """Whether there is anything to train at a scale."""
+        """True if there is something to train at a scale."""
         return scale.name in self.settings or scale.name in self.toy_seeds
 
     def settings_at(self, scale: Scale) -> tuple[Setting, ...]:

@@ -1,4 +1,4 @@
-"""Tables of finished runs: what figures, claims and reports are made from, and how they are kept as small files."""
+"""Tables of finished runs, from which figures, claims and reports are made, and which are kept as small files."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _COMPARED = {
     **dict.fromkeys(("test_error", "chance", "raw", "tied", "effective", "mean_deviation"), number),
     **dict.fromkeys(("width", "coupling", "seed", "stages", "blocks", "norm_scale", "first_coupled"), number),
 }
-"""What no table of runs goes without, as claims compare runs by it."""
+"""The columns that no table of runs goes without, because claims compare runs by them."""
 
 SCHEMAS = {
     "runs": Schema(
@@ -65,7 +65,7 @@ _LABELLED = ("indices", "curves", "history")
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """What came of a set of finished runs.
+    """The results of a set of finished runs.
 
     All but ``toy`` have the fields of ``RunConfig`` and the run's ``name`` as columns.
     """
@@ -116,7 +116,7 @@ class Tables:
 
     @property
     def empty(self) -> bool:
-        """Whether there is neither a run nor a toy network."""
+        """True if there is neither a run nor a toy network."""
         return self.runs.empty and self.toy.empty
 
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ class Tables:
 
         Args:
             folder: Made if it does not exist; files of the same names are replaced.
-            facts: What else to keep, such as the command; machine and versions are added.
+            facts: Further facts to keep, such as the command; machine and versions are added.
 
         Raises:
             OSError: If the folder can't be written.

@@ -45,7 +45,7 @@ class ToyRun:
         return root / "toy" / f"{self.kind}-seed{self.seed}.parquet"
 
     def finished(self, root: Path) -> bool:
-        """Whether the table is there."""
+        """True if the table exists."""
         return self.path(root).exists()
 
     def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:

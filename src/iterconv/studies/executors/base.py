@@ -1,4 +1,4 @@
-"""Executors: where jobs are run. Each member is a file beside this one."""
+"""Executors run jobs somewhere. Each kind of executor is a file beside this one."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from iterconv.training.loop import Stop
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 NEVER: Stop = threading.Event()
-"""What never asks to stop."""
+"""An event that never asks to stop."""
 
 
 def ignore(job: Job) -> None:

@@ -125,7 +125,7 @@ def _signals_held() -> Iterator[None]:
 
 
 class _Worker:
-    """What a worker process knows besides its jobs: how to report, when to stop, and whether it is at work."""
+    """The state of a worker process: its ways to report and to be stopped, and a lock that it holds while it works."""
 
     def __init__(self, events: Any, stop: Any) -> None:
         self._events, self._stop = events, stop
@@ -133,7 +133,7 @@ class _Worker:
         self._busy = threading.Lock()
 
     def is_set(self) -> bool:
-        """Whether the main process asks to stop, or no longer exists."""
+        """True if the main process asks to stop, or no longer exists."""
         return bool(self._stop.is_set()) or os.getppid() != self._parent
 
     def work(self, job: Job, root: Path) -> None:
