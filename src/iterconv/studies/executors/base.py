@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, line_of
 from iterconv.studies.jobs import Job
 from iterconv.training.loop import Stop
 
@@ -74,6 +74,5 @@ def complete_job(job: Job, root: Path, on_progress: Callable[[], None], stop: St
 
 
 def describe_failure(problem: Exception) -> str:
-    """Say in one line why a job failed."""
-    text = " ".join(str(problem).split())[:300]
-    return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
+    """Say why a job failed; what is not bad input is cut to one line."""
+    return str(problem) if isinstance(problem, InputError) else f"{type(problem).__name__}: {line_of(problem)}"
