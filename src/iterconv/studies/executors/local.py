@@ -77,7 +77,8 @@ class _Round(Generic[AnyJob]):
 
     def run(self) -> list[AnyJob]:
         """Run the jobs; returns those that a dying worker left undone."""
-        events, stop_workers = _context.SimpleQueue(), _context.Event()
+        with _signals_held():  # these start multiprocessing's resource tracker
+            events, stop_workers = _context.SimpleQueue(), _context.Event()
         by_name = {job.name: job for job in self.jobs}
         start: dict[str, Any] = {"initializer": _start_worker, "initargs": (events, stop_workers)}
         with ProcessPoolExecutor(self.workers, mp_context=_context, **start) as pool:
