@@ -9,7 +9,6 @@ epochs). Runs that are finished are not repeated; an interrupted call goes on.
 import argparse
 import copy
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +22,8 @@ from iterconv import lipschitz, measure, paths
 from iterconv.cli.models import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
 from iterconv.measuring.report import write_atomically
-from iterconv.studies.cost import estimated_seconds
-from iterconv.studies.executors.local import run_all
+from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.tables import machine
 from iterconv.training.config import RunConfig
 from iterconv.training.run import open_run
@@ -151,22 +150,15 @@ def main() -> int:
     options = parser.parse_args()
     labelled = list(runs())
     distinct = {run.name: run for _, run in labelled}
-    order = sorted(distinct.values(), key=estimated_seconds, reverse=True)
-    with bar("runs", len(order)) as advance:
+    jobs = sorted(map(TrainingRun, distinct.values()), key=lambda job: job.seconds, reverse=True)
+    with bar("runs", len(jobs)) as advance:
         done: list[str] = []
 
-        def on_finished(run: RunConfig) -> None:
-            done.append(run.name)
+        def on_finished(job: TrainingRun) -> None:
+            done.append(job.name)
             advance(len(done))
 
-        failed = run_all(
-            order,
-            options.out,
-            workers=options.workers,
-            on_epoch=lambda run: None,
-            on_finished=on_finished,
-            stop=threading.Event(),
-        ).failed
+        failed = LocalExecutor(options.workers).run(jobs, options.out, on_finished=on_finished)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     rows = {}

@@ -10,10 +10,8 @@ not done again.
 import argparse
 import itertools
 import json
-import multiprocessing
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +26,17 @@ import iterconv as ic
 from iterconv.cli.models import bar
 from iterconv.figures.style import new_figure, paper_style, percent
 from iterconv.figures.style import save as save_figure
-from iterconv.measuring.report import write_atomically
+from iterconv.files import write_atomically
+from iterconv.studies.executors.local import LocalExecutor
 from iterconv.studies.tables import machine
+from iterconv.training.loop import Stop
 
 EXAMPLES, TESTED, BATCH = 10240, 1200, 64
 
 
 @dataclass(frozen=True)
 class Net:
-    """One network to train."""
+    """One network to train and examine: a job, whose files are its weights, what was measured and the frontiers."""
 
     model: str
     coupling: float
@@ -59,7 +59,20 @@ class Net:
     def epochs(self) -> int:
         return 16 if self.model == "resnet" else 10
 
-    def built(self) -> nn.Module:
+    def weights(self, root: Path) -> Path:
+        return root / f"{self.name}.safetensors"
+
+    def finished(self, root: Path) -> bool:
+        return self.weights(root).with_suffix(".json").exists()
+
+    def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
+        if not self.weights(root).exists():
+            train(self, self.weights(root), stop)
+        row, frontiers = examine(self, self.weights(root))
+        write_atomically(self.weights(root).with_suffix(".csv"), frontiers.to_csv(index=False).encode())
+        write_atomically(self.weights(root).with_suffix(".json"), json.dumps(row).encode())
+
+    def build(self) -> nn.Module:
         """The untrained network."""
         library()
         from timm.models.resnet import BasicBlock, ResNet
@@ -94,18 +107,10 @@ def nets() -> Iterator[Net]:
         yield Net(model, coupling, equal, seed)
 
 
-def finished(net: Net, path: Path) -> None:
-    """Train and examine one network, as far as that has not been done."""
-    if not path.exists():
-        train(net, path)
-    examined(net, path)
-
-
-def train(net: Net, path: Path) -> None:
-    """Train one network and store its weights."""
-    torch.set_num_threads(1)
+def train(net: Net, path: Path, stop: Stop) -> None:
+    """Train one network and store its weights; a network that was stopped is trained from the start again."""
     data = ic.data.load(net.data, samples=EXAMPLES, evaluation_samples=TESTED)
-    model, generator = net.built(), torch.Generator().manual_seed(net.seed)
+    model, generator = net.build(), torch.Generator().manual_seed(net.seed)
     groups = ic.adapt(model, data.batches(data.test)[0][0]).coupling_groups()
     if net.equal_start:
         for group in groups:
@@ -117,6 +122,8 @@ def train(net: Net, path: Path) -> None:
     ic.couple(optimizer, groups, strength=net.coupling)
     model.train()
     for _ in range(net.epochs):
+        if stop.is_set():
+            raise KeyboardInterrupt
         for inputs, targets in data.training_batches(BATCH, generator, augment=net.data == "cifar10"):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs), targets).backward()
@@ -126,21 +133,10 @@ def train(net: Net, path: Path) -> None:
     write_atomically(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
-def examined(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Error, indices and frontiers of one trained network, kept beside its weights."""
-    facts, table = path.with_suffix(".json"), path.with_suffix(".csv")
-    if not facts.exists():
-        row, frontiers = examine(net, path)
-        write_atomically(table, frontiers.to_csv(index=False).encode())
-        write_atomically(facts, json.dumps(row).encode())
-    return json.loads(facts.read_text()), pd.read_csv(table)
-
-
 def examine(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Measure, plan, and evaluate the smaller models by themselves."""
-    torch.set_num_threads(1)
     data = ic.data.load(net.data, samples=EXAMPLES, evaluation_samples=TESTED)
-    model = net.built()
+    model = net.build()
     model.load_state_dict(load_file(path))
     model.eval()
     batches = list(data.batches(data.test, 200))
@@ -177,17 +173,23 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    paths = {net: options.out / f"{net.name}.safetensors" for net in nets()}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool, bar("networks", len(paths)) as advance:
-        futures = [pool.submit(finished, net, path) for net, path in paths.items()]
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            advance(done)
-    found = [examined(net, path) for net, path in paths.items()]
+    jobs = list(nets())
+    with bar("networks", len(jobs)) as advance:
+        done: list[str] = []
+
+        def on_finished(net: Net) -> None:
+            done.append(net.name)
+            advance(len(done))
+
+        failed = LocalExecutor(options.workers).run(jobs, options.out, on_finished=on_finished)
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if failed:
+        return 1
+    measured = [net.weights(options.out).with_suffix(".json") for net in jobs]
     options.results.mkdir(parents=True, exist_ok=True)
-    runs = pd.DataFrame([row for row, _ in found])
-    frontiers = pd.concat([frontier for _, frontier in found])
+    runs = pd.DataFrame([json.loads(path.read_text()) for path in measured])
+    frontiers = pd.concat([pd.read_csv(path.with_suffix(".csv")) for path in measured])
     runs.to_csv(options.results / "runs.csv", index=False, float_format="%.10g")
     frontiers.to_csv(options.results / "frontiers.csv", index=False, float_format="%.4f")
     facts = {"command": "python experiments/timm_coupled.py", **machine()}

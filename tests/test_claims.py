@@ -10,11 +10,12 @@ import pytest
 from scipy import stats
 
 from iterconv import InputError
-from iterconv.claims import claims
+from iterconv.claims.claim import claim
 from iterconv.claims.claims import CLAIMS
-from iterconv.claims.findings import always, between, chosen, correlation, differences, slopes
+from iterconv.claims.compare import differences, select, slopes
+from iterconv.claims.findings import always, between, correlation
 from iterconv.claims.verdicts import describe, judge, judge_all, scale_of, verdict_table
-from iterconv.studies.catalogue import CONDITIONS
+from iterconv.studies.study import CONDITIONS
 from iterconv.studies.tables import Tables, prediction_indices
 from iterconv.training.config import RunConfig
 
@@ -164,9 +165,8 @@ def toy(facts, rng):
 
 
 def verdict(number, tables):
-    claim = CLAIMS[number - 1]
-    assert claim.number == number
-    return judge(claim, tables).verdict
+    assert CLAIMS[number - 1].number == number
+    return judge(CLAIMS[number - 1], tables).verdict
 
 
 def lower(amount, when):
@@ -351,7 +351,7 @@ def test_differences_pair_runs_that_are_otherwise_alike():
             for c, s, e in ((0.0, 0, 0.1), (0.0, 1, 0.2), (0.5, 1, 0.5), (0.5, 0, 0.2), (0.5, 2, 0.9))
         ]
     )
-    zero, half = chosen(table, coupling=0.0), chosen(table, coupling=0.5)
+    zero, half = select(table, coupling=0.0), select(table, coupling=0.5)
     assert sorted(differences(half, zero, "test_error", ["coupling"])) == pytest.approx([0.1, 0.3])
     assert differences(half, zero, "test_error", []).empty
     assert sorted(slopes(table, "coupling", "test_error", ["seed"])) == pytest.approx([0.2, 0.6])
@@ -418,8 +418,7 @@ def test_tables_survive_their_files(paper, tmp_path):
         Tables.load(tmp_path)
 
 
-def test_a_claim_keeps_the_number_that_it_was_given(monkeypatch):
-    assert [claim.number for claim in claims.CLAIMS] == list(range(1, len(claims.CLAIMS) + 1)), "the paper's order"
-    monkeypatch.setattr(claims, "CLAIMS", [])
-    claims.claim(7, "5.3", "entered first, though it is the seventh")(lambda tables: iter(()))
-    assert [claim.number for claim in claims.CLAIMS] == [7]
+def test_a_claim_keeps_the_number_that_it_was_given():
+    assert [claim.number for claim in CLAIMS] == list(range(1, 18)), "the paper's order"
+    made = claim(7, "5.3", "made first, though it is the seventh", everywhere=True)(lambda tables: iter(()))
+    assert (made.number, made.section, made.everywhere) == (7, "5.3", True)

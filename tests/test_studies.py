@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ import torch
 
 from damage import denied
 from iterconv import InputError
+from iterconv.claims.verdicts import judge_all
 from iterconv.cli.main import _interruptible, main
 from iterconv.cli.studies import dry_run, list_studies, reproduce, write_report
 from iterconv.data import sources
@@ -24,61 +25,61 @@ from iterconv.data.dataset import Split
 from iterconv.data.sources import Source
 from iterconv.models.toy import forward_model, iterative_algorithm
 from iterconv.studies import catalogue
-from iterconv.studies.catalogue import Scale, Setting, find_scale, find_studies, unique_runs
-from iterconv.studies.executors import local as workers
-from iterconv.studies.runs import gather, unfinished
+from iterconv.studies.catalogue import COUPLED, STUDIES, find_scale, find_studies
+from iterconv.studies.cost import in_words
+from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.jobs import TrainingRun
+from iterconv.studies.runs import find_unfinished, gather
+from iterconv.studies.study import CONDITIONS, Scale, Setting, unique_jobs
 from iterconv.studies.tables import Tables
-from iterconv.studies.toy import TRACED, perturbed, toy_runs
+from iterconv.studies.toy import TRACED, ToyRun, perturb, toy_runs
 from iterconv.training.config import RunConfig
-from iterconv.training.run import complete
 
 BASE = RunConfig(blocks=2, stages=2, epochs=2, samples=100)
 CLUTTER = replace(BASE, data="clutter", blocks=2, epochs=1, evaluation_samples=40)
-TINY = Scale(
-    name="tiny",
-    summary="for tests",
-    settings=(
-        Setting(
-            label="two stages of 2 blocks",
-            base=BASE,
-            widths=(2, 3),
-            seeds=(0,),
-            studies=("fig2", "fig3", "fig4", "fig7"),
-        ),
-        Setting(label="clutter", base=CLUTTER, widths=(2,), seeds=(0,), studies=("fig13",)),
-        Setting(
-            label="three stages", base=replace(BASE, blocks=3, stages=1), widths=(2,), seeds=(0,), studies=("fig8",)
-        ),
-    ),
-    toy_seeds=(0,),
-)
+TINY = Scale(name="tiny", summary="for tests")
+TWO_STAGES = Setting(label="two stages of 2 blocks", base=BASE, widths=(2, 3), seeds=(0,))
+THREE_BLOCKS = Setting(label="three blocks", base=replace(BASE, blocks=3, stages=1), widths=(2,), seeds=(0,))
+TINY_SETTINGS = {
+    **dict.fromkeys(("fig2", "fig3", "fig4", "fig7"), TWO_STAGES),
+    "fig8": THREE_BLOCKS,
+    "fig13": Setting(label="clutter", base=CLUTTER, widths=(2,), seeds=(0,)),
+}
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(catalogue.SCALES, "tiny", TINY)
+    monkeypatch.setitem(STUDIES, "fig1", replace(STUDIES["fig1"], toy_seeds={"tiny": 1}))
+    for name, setting in TINY_SETTINGS.items():
+        monkeypatch.setitem(STUDIES, name, replace(STUDIES[name], settings={"tiny": (setting,)}))
     return TINY
+
+
+def configs(studies, scale):
+    """The runs that studies need, without the toy networks."""
+    return [job.config for job in unique_jobs(studies, scale) if isinstance(job, TrainingRun)]
 
 
 def test_quick_is_small_and_real():
     quick = find_scale("quick")
-    runs = unique_runs(find_studies(("fig3", "fig4", "fig12")), quick)
+    runs = configs(find_studies(("fig3", "fig4", "fig12")), quick)
     three = [run for run in runs if run.stages == 3]
     one = [run for run in runs if run.stages == 1]
     assert {(r.blocks, r.width) for r in three} == {(5, 8)}
     assert {(r.blocks, r.width) for r in one} == {(16, 8), (16, 16)}
     assert len(three) == 3 * 5 * 3 and len(one) == 2 * 5 * 3
     assert {r.data for r in runs} == {"digits"} and {r.seed for r in runs} == {0, 1, 2}
-    assert {(r.init, r.coupling) for r in three if r.residual == "proper"} == set(catalogue.CONDITIONS)
+    assert {(r.init, r.coupling) for r in three if r.residual == "proper"} == set(CONDITIONS)
 
 
 def test_desk_grows_every_condition_evenly():
     desk = find_scale("desk")
-    runs = [run for run in unique_runs(find_studies((), desk), desk) if isinstance(run, RunConfig)]
+    runs = configs(find_studies((), desk), desk)
     assert [(r.width, r.seed) for r in runs] == [(8, s) for s in range(6) for _ in range(5)] + [
         (16, s) for s in range(3) for _ in range(5)
     ]
-    assert {(r.init, r.coupling) for r in runs[:5]} == set(catalogue.CONDITIONS)
+    assert {(r.init, r.coupling) for r in runs[:5]} == set(CONDITIONS)
     assert {(r.blocks, r.stages, r.samples) for r in runs} == {(16, 1, None)}
     assert [runs[0].learning_rate(epoch) for epoch in (0, 5, 8)] == [0.1, 0.01, 0.001]
     assert runs[0].hash == "286ca477", "these networks are trained for days"
@@ -89,18 +90,18 @@ def test_desk_grows_every_condition_evenly():
 @pytest.mark.parametrize("scale", [name for name in catalogue.SCALES if name != "desk"])
 def test_every_study_has_runs_at_every_scale(scale):
     for study in find_studies(()):
-        runs = study.runs(find_scale(scale))
-        assert runs and len({run.hash for run in runs if isinstance(run, RunConfig)}) in (0, len(runs)), "no run twice"
+        runs, toys = study.runs(find_scale(scale)), study.toys(find_scale(scale))
+        assert bool(runs) != bool(toys) and len({run.hash for run in runs}) == len(runs), "no run twice"
         assert study.residual == {"fig4": "improper", "fig12": "proper"}.get(study.name, "ordinary")
 
 
 def test_paper_scale_has_the_texts_numbers():
     paper = find_scale("paper")
-    runs = unique_runs(find_studies(("fig4", "fig12")), paper)
+    runs = configs(find_studies(("fig4", "fig12")), paper)
     assert len(runs) == 3 * 5 * 4 * 6
     assert {(r.blocks, r.width) for r in runs} == {(16, 8), (16, 16), (16, 32), (16, 64)}
     assert all(r.resolved().epochs == 400 and r.stages == 3 for r in runs)
-    assert {r.data for r in unique_runs(find_studies(("fig3",)), paper)} == {"cifar10", "digitclutter-5"}
+    assert {r.data for r in configs(find_studies(("fig3",)), paper)} == {"cifar10", "digitclutter-5"}
     (fig2,) = find_studies(("fig2",))
     assert len(fig2.runs(paper)) == 6 and {(r.width, r.init, r.coupling) for r in fig2.runs(paper)} == {
         (16, "independent", 0.0)
@@ -124,17 +125,17 @@ def test_fig8_has_every_variant():
         for run in fig8.runs(find_scale(scale)):
             found.setdefault((run.norm_scale, run.kernel, run.first_coupled), set()).add((run.init, run.coupling))
         assert found == {
-            (1.0, "uniform", 0): set(catalogue.CONDITIONS),
-            (0.1, "uniform", 0): set(catalogue.CONDITIONS),
+            (1.0, "uniform", 0): set(CONDITIONS),
+            (0.1, "uniform", 0): set(CONDITIONS),
             (1.0, "triangular", 0): {("recurrent", 0.5), ("recurrent", 0.9)},
-            (1.0, "uniform", late): set(catalogue.COUPLED),
-            (0.1, "uniform", late): set(catalogue.COUPLED),
+            (1.0, "uniform", late): set(COUPLED),
+            (0.1, "uniform", late): set(COUPLED),
         }
 
 
 def test_runs_that_studies_share_are_done_once():
     quick = find_scale("quick")
-    assert len(unique_runs(find_studies(("fig2", "fig3", "fig7")), quick)) == len(
+    assert len(unique_jobs(find_studies(("fig2", "fig3", "fig7")), quick)) == len(
         find_studies(("fig3",))[0].runs(quick)
     )
 
@@ -147,27 +148,37 @@ def test_unknown_names():
     assert [study.name for study in find_studies(("fig7", "fig2"))] == ["fig2", "fig7"]
 
 
-def collect(configs, root, stop=None, count=2):
+def test_estimates_grow_with_the_work():
+    base = TrainingRun(RunConfig(width=8)).seconds
+    for more in ({"width": 16}, {"epochs": 60}, {"blocks": 32}, {"residual": "proper"}, {"stages": 3}):
+        assert TrainingRun(RunConfig(**{"width": 8, **more})).seconds > base
+    assert [in_words(seconds) for seconds in (0, 119, 7200, 300_000)] == ["0 s", "119 s", "2 h", "3 days"]
+    large = TrainingRun(RunConfig(data="cifar10"))
+    assert large.gpu_seconds < large.seconds / 100
+    assert ToyRun("residual", 0).seconds == ToyRun("recurrent", 1).seconds
+
+
+def run_all(runs, root, stop=None, workers=2, on_progress=None):
+    """Names of the runs whose epochs ended, of those that finished, and why others failed."""
     epochs, finished = [], []
-    tally = workers.run_all(
-        configs,
+    failed = LocalExecutor(workers).run(
+        [TrainingRun(run) for run in runs],
         root,
-        workers=count,
-        on_epoch=lambda run: epochs.append(run.name),
-        on_finished=lambda run: finished.append(run.name),
+        on_progress=on_progress or (lambda job: epochs.append(job.name)),
+        on_finished=lambda job: finished.append(job.name),
         stop=stop or threading.Event(),
     )
-    return tally, epochs, finished
+    return epochs, finished, failed
 
 
 def test_side_by_side_equals_one_by_one_and_failures_stop_nothing(tmp_path):
     good = [replace(BASE, width=2, seed=seed) for seed in (0, 1)]
     bad = replace(BASE, width=2, lr=1e30)
-    tally, epochs, finished = collect([good[0], bad, good[1]], tmp_path / "both")
-    assert sorted(finished) == sorted(run.name for run in good) and tally.finished == 2
-    assert list(tally.failed) == [bad.name] and "lower --lr" in tally.failed[bad.name]
+    epochs, finished, failed = run_all([good[0], bad, good[1]], tmp_path / "both")
+    assert sorted(finished) == sorted(run.name for run in good)
+    assert list(failed) == [bad.name] and "lower --lr" in failed[bad.name]
     assert epochs.count(good[0].name) == 2
-    collect(good[:1], tmp_path / "one", count=1)
+    run_all(good[:1], tmp_path / "one", workers=1)
     files = [tmp_path / place / good[0].name / "best.safetensors" for place in ("both", "one")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -176,18 +187,14 @@ def test_stopping_saves_and_the_next_call_goes_on(tmp_path):
     run = replace(BASE, width=4, epochs=300)
     stop = threading.Event()
     with pytest.raises(KeyboardInterrupt):
-        workers.run_all(
-            [run], tmp_path, workers=1, on_epoch=lambda r: stop.set(), on_finished=lambda r: None, stop=stop
-        )
+        run_all([run], tmp_path, stop, on_progress=lambda job: stop.set())
     assert (tmp_path / run.name / "checkpoint.pt").exists()
     assert not (tmp_path / run.name / "result.json").exists()
     history = tmp_path / run.name / "history.csv"
     before = len(pd.read_csv(history))
     again = threading.Event()
     with pytest.raises(KeyboardInterrupt):
-        workers.run_all(
-            [run], tmp_path, workers=1, on_epoch=lambda r: again.set(), on_finished=lambda r: None, stop=again
-        )
+        run_all([run], tmp_path, again, on_progress=lambda job: again.set())
     after = pd.read_csv(history)
     assert len(after) > before >= 1 and after.epoch.is_monotonic_increasing, "it went on from where it stopped"
 
@@ -196,10 +203,54 @@ def test_stopping_with_runs_still_waiting_ends(tmp_path):
     queued = [replace(BASE, width=2, epochs=300, seed=seed) for seed in range(6)]
     stop = threading.Event()
     with pytest.raises(KeyboardInterrupt):
-        workers.run_all(
-            queued, tmp_path, workers=1, on_epoch=lambda r: stop.set(), on_finished=lambda r: None, stop=stop
-        )
+        run_all(queued, tmp_path, stop, workers=1, on_progress=lambda job: stop.set())
     assert len(list(tmp_path.glob("*/checkpoint.pt"))) == 1
+
+
+def test_what_the_caller_raises_stops_the_workers(tmp_path):
+    queued = [replace(BASE, width=2, epochs=300, seed=seed) for seed in range(3)]
+
+    def fail(job):
+        raise InputError("no more")
+
+    with pytest.raises(InputError, match="no more"):
+        run_all(queued, tmp_path, workers=1, on_progress=fail)
+    assert len(list(tmp_path.glob("*/checkpoint.pt"))) == 1 and not list(tmp_path.glob("*/result.json"))
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A job of the user's own."""
+
+    name: str
+
+    def finished(self, root):
+        return (root / self.name).exists()
+
+    def run(self, root, on_progress, stop):
+        if self.name == "bad":
+            raise MemoryError("no room")
+        on_progress()
+        (root / self.name).write_text("done")
+
+
+def test_an_executor_runs_any_job_and_repeats_none(tmp_path):
+    (tmp_path / "b").write_text("done before")
+    progress, finished = [], []
+    failed = LocalExecutor(1).run(
+        [Letter("a"), Letter("bad"), Letter("b")],
+        tmp_path,
+        on_progress=lambda job: progress.append(job.name),
+        on_finished=lambda job: finished.append(job.name),
+    )
+    assert (progress, finished, failed) == (["a"], ["a", "b"], {"bad": "MemoryError: no room"})
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["done", "done before"]
+
+
+@pytest.mark.parametrize("workers", [0, True])
+def test_wrong_numbers_of_workers(workers):
+    with pytest.raises(InputError, match=f"workers={workers} is"):
+        LocalExecutor(workers)
 
 
 def test_a_killed_worker_is_replaced(tmp_path):
@@ -214,9 +265,8 @@ def test_a_killed_worker_is_replaced(tmp_path):
             killed.append(int(children.stdout.split()[0]))
             os.kill(killed[0], signal.SIGKILL)
 
-    finished = []
-    workers.run_all([run], tmp_path, workers=1, on_epoch=kill_once, on_finished=finished.append, stop=threading.Event())
-    assert killed and [r.name for r in finished] == [run.name]
+    _, finished, failed = run_all([run], tmp_path, workers=1, on_progress=kill_once)
+    assert killed and finished == [run.name] and not failed
 
 
 def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
@@ -245,6 +295,22 @@ def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
     assert list(tmp_path.glob("*/checkpoint.pt"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_while_workers_start_prints_no_traceback(tmp_path, number):
+    command = [sys.executable, "-m", "iterconv", "reproduce", "fig4", "--workers", "2", "--out", str(tmp_path)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    started = ["pgrep", "-c", "-g", str(process.pid), "-f", "spawn_main"]
+    deadline = time.monotonic() + 240
+    while subprocess.run(started, capture_output=True, text=True).stdout.strip() != "2":
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 130 and "Traceback" not in errors, errors
+    assert errors.splitlines()[-1] == "iterconv: stopped; the same command goes on from here"
+
+
 @pytest.fixture
 def clutter(monkeypatch):
     """A data set with three labels an image."""
@@ -260,11 +326,11 @@ def clutter(monkeypatch):
 
 def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutter, capsys):
     # In this process: workers would not know of the data set above.
-    for run in unique_runs(find_studies(()), tiny):
-        if isinstance(run, RunConfig):
-            complete(run, tmp_path / run.name)
+    for job in unique_jobs(find_studies(()), tiny):
+        if isinstance(job, ToyRun):
+            perturb_quickly(job, tmp_path)
         else:
-            perturbed_quickly(run, tmp_path)
+            job.run(tmp_path, lambda: None, threading.Event())
     assert write_report((), "tiny", tmp_path) == 0
     folder = tmp_path / "report-tiny"
     drawn = {path.stem for path in folder.glob("*.png")}
@@ -301,14 +367,14 @@ def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutte
     assert facts["command"].startswith("iterconv reproduce fig1") and facts["torch"] == torch.__version__
 
 
-def perturbed_quickly(run, root):
+def perturb_quickly(run, root):
     path = run.path(root)
     path.parent.mkdir(exist_ok=True)
-    perturbed(run.kind, run.seed, steps=5).to_parquet(path)
+    perturb(run.kind, run.seed, steps=5).to_parquet(path)
 
 
-def test_toy_tables_are_the_networks_perturbed():
-    table = perturbed("exact", 0)
+def test_toy_tables_are_the_networks_perturb():
+    table = perturb("exact", 0)
     measured = table[table.point < 0].set_index(["perturbation", "position"])
     z = torch.tensor([row for row in TRACED])
     traced = table[(table.point >= 0) & (table.perturbation == "early read-out") & (table.position == 3)]
@@ -317,7 +383,7 @@ def test_toy_tables_are_the_networks_perturbed():
     )
     assert len(measured) == 16 + 16 + 17 and measured.rmse["early read-out", 16] == measured.rmse["extra evaluation", 0]
     assert measured.distance["extra evaluation", 0] == 0
-    first, second = (perturbed("residual", 1, steps=3) for _ in range(2))
+    first, second = (perturb("residual", 1, steps=3) for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     assert [(run.kind, run.seed) for run in toy_runs((0, 1))][:3] == [("exact", 0), ("residual", 0), ("residual", 1)]
 
@@ -340,7 +406,7 @@ def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert not any(word in page for word in fetched), "needs nothing else"
     names = {path.name for path in (tmp_path / "report-tiny").iterdir()}
     assert {"fig2-1-width2.png", "fig2-1-width2.svg", "fig7-1.png", "fig7-summary.csv", "tables"} <= names
-    assert unfinished(find_studies(("fig7",)), tiny, tmp_path) == []
+    assert find_unfinished(find_studies(("fig7",)), tiny, tmp_path) == []
     tables = gather(find_studies(("fig7",)), tiny, tmp_path)
     table = tables.runs
     assert len(table) == 10 and table["test_error"].between(0, 1).all()
@@ -357,29 +423,20 @@ def test_reproduce_end_to_end(tmp_path, tiny, capsys):
 def test_a_report_on_nothing_is_refused(tmp_path, tiny):
     with pytest.raises(InputError, match="no run of scale 'tiny' is finished"):
         write_report((), "tiny", tmp_path)
-    assert Tables.collect([BASE], tmp_path).empty
+    assert Tables.collect([TrainingRun(BASE), ToyRun("exact", 0)], tmp_path).empty
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_a_lost_terminal_save_and_tell_how_to_go_on(tmp_path, number):
-    command = [
-        sys.executable,
-        "-m",
-        "iterconv",
-        "train",
-        "--width",
-        "8",
-        "--epochs",
-        "500",
-        "--out",
-        str(tmp_path / "x"),
-    ]
+    small = ["--width", "2", "--blocks", "2", "--samples", "100", "--epochs", "100000"]
+    command = [sys.executable, "-m", "iterconv", "train", *small, "--out", str(tmp_path / "x")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "x" / "history.csv").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "x" / "history.csv").exists():
+        assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
     assert "the same command goes on" in errors and "Traceback" not in errors
     assert (tmp_path / "x" / "checkpoint.pt").exists()
@@ -414,7 +471,7 @@ SMALL = Path(__file__).parents[1] / "results" / "small"
         ("indices.csv", lambda t: t.assign(stage=math.inf), r"indices.csv: .*infinity.*; make it again"),
         ("curves.parquet", lambda t: t.assign(value="much"), r"curves.parquet: .*much.*; make it again"),
         ("curves.parquet", lambda t: t.assign(metric=None), r"curves.parquet: metric is not text in every row"),
-        ("runs.csv", lambda t: t.drop(columns="momentum"), r"runs.csv lacks the column 'momentum'"),
+        ("runs.csv", lambda t: t.drop(columns="width"), r"runs.csv lacks the column 'width'"),
         ("history.csv", lambda t: t.assign(epoch=None), r"history.csv: epoch is not a number in every row"),
     ],
 )
@@ -436,6 +493,24 @@ def test_tables_that_may_not_be_read_are_not_called_damaged(monkeypatch):
         Tables.load(SMALL)
 
 
+@pytest.mark.parametrize("scale", ["small", "quick"])
+def test_stored_tables_are_read_and_written_as_they_are(tmp_path, scale):
+    Tables.load(SMALL.parent / scale).save(tmp_path, {})
+    for name in ("runs.csv", "indices.csv", "curves.parquet", "history.csv", "toy.parquet"):
+        assert (tmp_path / name).read_bytes() == (SMALL.parent / scale / name).read_bytes()
+
+
+def test_columns_that_older_tables_lack_are_nan(tmp_path):
+    shutil.copytree(SMALL, tmp_path / "old")
+    runs = pd.read_csv(SMALL / "runs.csv")
+    runs.drop(columns=["momentum", "divergence"]).to_csv(tmp_path / "old" / "runs.csv", index=False)
+    old, new = Tables.load(tmp_path / "old"), Tables.load(SMALL)
+    assert old.runs["momentum"].isna().all() and old.runs["divergence"].isna().all()
+    assert old.curves["momentum"].isna().all() and len(old.curves) == len(new.curves)
+    before, after = ({j.claim.number: j.verdict for j in judge_all(tables)} for tables in (new, old))
+    assert [number for number in before if before[number] != after[number]] == [6], "which needs the divergence"
+
+
 def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
     tables = Tables.load(SMALL)
     numbered = Tables(
@@ -443,3 +518,21 @@ def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
     )
     numbered.save(tmp_path, {})
     assert set(Tables.load(tmp_path).runs["data"]) == {"2024"}
+
+
+def test_the_examples_of_a_study_and_an_executor_run(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "extending-studies.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3 and all(example.count("\n") < 30 for example in examples)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(STUDIES, "depth", None)  # so that the example's is taken away again
+    names = {"__name__": "__main__"}
+    for example in examples:
+        exec(compile(example, "extending-studies.md", "exec"), names)
+    assert len(names["jobs"]) == 4 and names["failed"] == {}
+    for folder in ("runs", "elsewhere"):
+        page = (tmp_path / folder / "report-quick" / "index.html").read_text()
+        assert "Does coupling need depth?" in page and "4 of 4 runs" in page and page.count("<svg") == 2
+    for job in names["jobs"]:
+        weights = [tmp_path / folder / job.name / "best.safetensors" for folder in ("runs", "elsewhere")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -1,1 +1,1 @@
-"""The paper's claims as functions, and verdicts on them."""
+"""The paper's claims as functions (`about_toys` and so on), and verdicts on them."""

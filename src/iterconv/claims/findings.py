@@ -1,4 +1,4 @@
-"""From columns of a table of runs to findings: an effect, its interval, n, and what it says about a statement."""
+"""Findings: an effect, its interval over seeds, n, and what these say about a statement."""
 
 import math
 from collections.abc import Sequence
@@ -13,15 +13,12 @@ from scipy import stats
 Verdict = Literal["supported", "contradicted", "not testable"]
 CONFIDENCE = 0.95
 TOLERANCE = 0.05
-"""Errors that differ by less than this share are alike."""
-_VARIED = ["width", "residual", "init", "coupling", "norm_scale", "kernel", "first_coupled", "seed"]
-SETTING = ["data", "samples", "stages", "blocks", "epochs"]
-"""Columns that tell one setting from another."""
+"""The share below which a difference of errors counts as none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One part of a claim, judged."""
+    """One part of a claim with its verdict."""
 
     statement: str
     verdict: Verdict
@@ -30,7 +27,7 @@ class Finding:
     high: float = math.nan
     n: int = 0
     reason: str = ""
-    """Why it is not testable."""
+    """The reason why it is not testable."""
 
     @property
     def part(self) -> str:
@@ -45,24 +42,24 @@ def between(statement: str, values: ArrayLike, low: float = -math.inf, high: flo
     otherwise not testable with so few or so scattered runs.
 
     Args:
-        statement: In words, the bounds included.
-        values: A series with the index ``seed``, whose values of one seed (which shares data order and initial
-            weights) are averaged first; or one value for each independent unit. NaN are left out.
+        statement: The statement in words, the bounds included.
+        values: A series with the index ``seed``; values of one seed are averaged first, as they share data order and
+            initial weights. Or one value for each independent unit. NaN are left out.
         low: The lower bound.
         high: The upper bound.
 
     Returns:
         The finding, with the mean as effect.
     """
-    return judged(statement, *_interval(values), low, high)
+    return from_interval(statement, *_interval(values), low, high)
 
 
 def alike_or_worse(statement: str, changes: pd.Series, level: float) -> Finding:
     """Judge that something does not improve the error: supported if an improvement beyond the tolerance is excluded.
 
     Args:
-        statement: In words.
-        changes: Of the error, by seed; an improvement is negative.
+        statement: The statement in words.
+        changes: Changes of the error, by seed; an improvement is negative.
         level: The error that is to be improved; a twentieth of it is the tolerance.
 
     Returns:
@@ -71,12 +68,12 @@ def alike_or_worse(statement: str, changes: pd.Series, level: float) -> Finding:
     mean, low, high, n = _interval(changes)
     tolerance = TOLERANCE * level
     if low > -tolerance:
-        return judged(statement, mean, low, high, n, -tolerance, math.inf)
-    return judged(statement, mean, low, high, n, 0.0, math.inf)
+        return from_interval(statement, mean, low, high, n, -tolerance, math.inf)
+    return from_interval(statement, mean, low, high, n, 0.0, math.inf)
 
 
 def _interval(values: ArrayLike) -> tuple[float, float, float, int]:
-    """Mean, 95% Student interval, number of units; NaN for the interval of fewer than two."""
+    """Compute mean, 95% Student interval and number of units; the interval of fewer than two is NaN."""
     if isinstance(values, pd.Series) and values.index.name == "seed":
         values = values.astype(float).groupby(level=0).mean()
     found: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
@@ -93,10 +90,10 @@ def correlation(statement: str, runs: pd.DataFrame, a: str, b: str, low: float =
     """Judge whether a rank correlation across the runs of one seed lies between two bounds.
 
     Args:
-        statement: In words.
-        runs: With the columns ``seed``, a and b; seeds with fewer than four runs, or without differences, are left out.
+        statement: The statement in words.
+        runs: The runs; seeds with fewer than four of them, or whose runs do not differ, are left out.
         a: A column.
-        b: Another one.
+        b: Another column.
         low: The lower bound.
         high: The upper bound.
 
@@ -111,10 +108,10 @@ def correlation(statement: str, runs: pd.DataFrame, a: str, b: str, low: float =
             coefficient = float(stats.spearmanr(pairs[a], pairs[b]).statistic)
             found.append(math.atanh(float(np.clip(coefficient, -0.99, 0.99))))
     mean, least, most, n = (float(np.tanh(value)) if i < 3 else int(value) for i, value in enumerate(_interval(found)))
-    return judged(statement, mean, least, most, int(n), low, high, "seeds with four runs that differ")
+    return from_interval(statement, mean, least, most, int(n), low, high, "seeds with four runs that differ")
 
 
-def judged(
+def from_interval(
     statement: str,
     effect: float,
     low: float,
@@ -124,7 +121,7 @@ def judged(
     most: float,
     units: str = "seeds",
 ) -> Finding:
-    """The verdict that follows from an interval and two bounds."""
+    """Compare an interval (low, high) with two bounds (least, most)."""
     if n < 2:
         return Finding(statement=statement, verdict="not testable", n=n, reason=f"an interval needs 2 {units}, not {n}")
     verdict: Verdict = "not testable"
@@ -137,74 +134,15 @@ def judged(
 
 
 def always(statement: str, values: Sequence[bool] | pd.Series) -> Finding:
-    """Judge a statement that has to hold in every single run; the effect is the share in which it does."""
+    """Judge a statement that has to hold in every single run; the effect is the share of runs in which it holds."""
     found = np.asarray(values, dtype=bool)
     if not len(found):
-        return missing(statement, "no such run")
+        return not_testable(statement, "no such run")
     share = float(found.mean())
     verdict: Verdict = "supported" if found.all() else "contradicted"
     return Finding(statement=statement, verdict=verdict, effect=share, low=share, high=share, n=len(found))
 
 
-def missing(statement: str, reason: str) -> Finding:
-    """A part that these runs say nothing about."""
+def not_testable(statement: str, reason: str) -> Finding:
+    """Make the finding of a part that these runs say nothing about."""
     return Finding(statement=statement, verdict="not testable", reason=reason)
-
-
-def chosen(runs: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """Rows with these values; a tuple means any of them. Variants are left out unless they are asked for."""
-    if runs.empty:
-        return runs
-    values = {"norm_scale": 1.0, "kernel": "uniform", "first_coupled": 0, **values}
-    for column, value in values.items():
-        if value is not Ellipsis:
-            runs = runs[runs[column].isin(value if isinstance(value, tuple) else (value,))]
-    return runs
-
-
-def differences(a: pd.DataFrame, b: pd.DataFrame, column: str, but: Sequence[str]) -> pd.Series:
-    """``a - b`` for runs that are alike in everything except some fields.
-
-    Args:
-        a: Runs.
-        b: Runs.
-        column: What to compare.
-        but: Fields in which the two may differ.
-
-    Returns:
-        One difference a pair, indexed by seed; empty where there are no pairs.
-    """
-    if a.empty or b.empty:
-        return by_seed(pd.DataFrame({"seed": [], column: []}), column)
-    keys = [key for key in (*SETTING, *_VARIED) if key not in but]
-    both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
-    return by_seed(both.assign(difference=both[f"{column}_a"] - both[f"{column}_b"]), "difference")
-
-
-def by_seed(runs: pd.DataFrame, column: str) -> pd.Series:
-    """A column with the seeds as index, so that ``between`` counts seeds."""
-    return runs.set_index("seed")[column].astype(float)
-
-
-def slopes(runs: pd.DataFrame, x: str, y: str, within: Sequence[str]) -> pd.Series:
-    """The least-squares slope of y over x in each group of runs of one seed that has more than one x; by seed."""
-    found, seeds = [], []
-    for key, group in runs.groupby(["seed", *within], dropna=False):
-        points = group[[x, y]].astype(float).dropna()
-        if points[x].nunique() > 1:
-            found.append(float(np.polyfit(points[x], points[y], 1)[0]))
-            seeds.append(key[0])
-    return pd.Series(found, index=pd.Index(seeds, name="seed"), dtype=float)
-
-
-def settings_of(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Runs by setting, each with a short name."""
-    if runs.empty:
-        return []
-    return [(_name(dict(zip(SETTING, key, strict=True))), group) for key, group in runs.groupby(SETTING, dropna=False)]
-
-
-def _name(setting: dict[str, object]) -> str:
-    samples = setting["samples"]
-    some = f", {int(str(samples).split('.')[0]):,} samples" if pd.notna(samples) else ""
-    return f"{setting['data']}{some}, {setting['stages']} x {setting['blocks']} blocks"

@@ -1,17 +1,19 @@
-"""From claims to verdicts: which the runs support, which they contradict, which they can't test."""
+"""Verdicts on claims: supported, contradicted or not testable with a set of runs."""
 
 from dataclasses import dataclass, fields
 
 import pandas as pd
 
-from iterconv.claims.claims import CLAIMS, Claim
-from iterconv.claims.findings import Finding, Verdict, missing, settings_of
+from iterconv.claims.claim import Claim
+from iterconv.claims.claims import CLAIMS
+from iterconv.claims.compare import settings_of
+from iterconv.claims.findings import Finding, Verdict, not_testable
 from iterconv.studies.tables import Tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a set of runs says about a claim."""
+    """The verdict on a claim, with the findings from which it follows."""
 
     claim: Claim
     verdict: Verdict
@@ -21,21 +23,26 @@ class Judgement:
 def judge(claim: Claim, tables: Tables) -> Judgement:
     """Test one claim.
 
-    Choice: claims are general statements. Each of their parts (a finding, whatever the setting) is contradicted if
-    one setting contradicts it, and supported if one does support it and none contradicts; settings with too few or too
-    scattered runs to decide don't count, save for claims about every setting, of which each has to support them. A
-    claim is contradicted if one part is, supported if all are, and otherwise not testable with these runs. Runs of one
-    seed share data order and initial weights and count as one unit. No correction is made for how many findings there
-    are.
+    Choice: the rules are ours.
+
+    1. A *part* of a claim is a statement about networks, with one finding for each setting that has such networks.
+    2. A part is contradicted if any setting contradicts it.
+    3. A part is supported if at least one setting supports it and none contradicts it. Settings whose runs are too few
+       or too scattered to decide do not count.
+    4. A claim marked ``everywhere`` counts each setting as a part of its own, so that all of them have to support it.
+    5. The claim is contradicted if any part is, supported if all parts are, and otherwise not testable.
+
+    Runs of one seed share data order and initial weights and count as one unit. No correction is made for the number
+    of findings.
 
     Args:
         claim: One of ``CLAIMS``.
-        tables: Finished runs of any studies.
+        tables: The tables of finished runs of any studies.
 
     Returns:
         The judgement, with a reason for each finding that is not testable.
     """
-    findings = list(claim.find(tables)) or [missing(claim.statement, "none of the runs that it is about is here")]
+    findings = list(claim.find(tables)) or [not_testable(claim.statement, "none of the runs that it is about is here")]
     parts: dict[str, set[Verdict]] = {}
     for finding in findings:
         parts.setdefault(finding.statement if claim.everywhere else finding.part, set()).add(finding.verdict)
@@ -48,12 +55,12 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
 
 
 def judge_all(tables: Tables) -> list[Judgement]:
-    """Every claim, in the paper's order."""
+    """Judge every claim, in the paper's order."""
     return [judge(claim, tables) for claim in CLAIMS]
 
 
 def scale_of(tables: Tables) -> str:
-    """How large the experiments behind tables are, in one line."""
+    """Say in one line how large the experiments behind tables are."""
     parts = [
         f"{name}: widths {', '.join(str(width) for width in sorted(own['width'].unique()))}, "
         f"{own['seed'].nunique()} seeds, {own['epochs'].iloc[0]} epochs, {len(own)} runs"
@@ -65,7 +72,7 @@ def scale_of(tables: Tables) -> str:
 
 
 def verdict_table(judgements: list[Judgement]) -> pd.DataFrame:
-    """One row a finding: the claim's number and verdict, then the finding's own fields."""
+    """Make a table with one row a finding: the claim's number and verdict, then the finding's own fields."""
     return pd.DataFrame(
         [
             {
@@ -80,7 +87,7 @@ def verdict_table(judgements: list[Judgement]) -> pd.DataFrame:
 
 
 def describe(finding: Finding) -> str:
-    """A finding in one line: statement, effect with interval and n, or why there is none."""
+    """Say a finding in one line: statement, effect with interval and n, or the reason why there is none."""
     text = finding.statement
     if pd.notna(finding.effect):
         text += f": {finding.effect:.3f}"

@@ -9,22 +9,14 @@ from iterconv.cli.console import bar, console
 from iterconv.errors import InputError, OptionError
 from iterconv.files import require_folder
 from iterconv.report import render
-from iterconv.studies.catalogue import (
-    SCALES,
-    STUDIES,
-    Run,
-    Scale,
-    Study,
-    find_scale,
-    find_studies,
-    unique_runs,
-)
-from iterconv.studies.cost import duration, estimated_gpu_seconds, estimated_seconds, in_words, machine_factor
-from iterconv.studies.executors.local import run_all
-from iterconv.studies.runs import gather, unfinished
+from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
+from iterconv.studies.cost import in_words, machine_factor
+from iterconv.studies.executors.base import Executor
+from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.jobs import StudyJob
+from iterconv.studies.runs import find_unfinished, gather
+from iterconv.studies.study import Scale, Study, unique_jobs
 from iterconv.studies.tables import Tables
-from iterconv.studies.toy import ToyRun
-from iterconv.training.folder import RunFolder
 
 
 def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int, stop: threading.Event) -> int:
@@ -34,8 +26,8 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
         names: The studies; all of them if empty.
         scale_name: quick, small, desk or paper.
         root: The folder of runs and reports.
-        workers: Runs side by side.
-        stop: Set when the user interrupts.
+        workers: The number of runs side by side.
+        stop: An event that is set when the user interrupts.
 
     Returns:
         The exit code: 1 if runs failed, in which case the report is made from the others.
@@ -46,13 +38,15 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
     """
     studies, scale = _find(names, scale_name, root, workers)
     require_folder(root)
-    missing = unfinished(studies, scale, root)
+    missing = find_unfinished(studies, scale, root)
     if missing:
         console.print(
-            f"{len(missing)} of {len(unique_runs(studies, scale))} runs to do, {workers} at a time; "
-            f"about {duration(missing, workers)} on cores like the reference machine's"
+            f"{len(missing)} of {len(unique_jobs(studies, scale))} runs to do, {workers} at a time; "
+            f"about {_duration(missing, workers)} on cores like the reference machine's"
         )
-    failed = _train(missing, scale, root, workers, stop) if missing else {}
+    # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
+    order = missing if scale.in_order else sorted(missing, key=lambda job: job.seconds, reverse=True)
+    failed = _run(order, root, LocalExecutor(workers), stop) if missing else {}
     for name, reason in failed.items():
         console.print(f"failed: {name}: {reason}")
     write_report(names, scale_name, root)
@@ -69,38 +63,32 @@ def _check_place(root: Path, workers: int) -> None:
     if workers < 1:
         raise OptionError("workers", workers, "is too few; use 1 or more")
     if root.exists() and not root.is_dir():
-        raise InputError(f"--out {root} is no folder; name one for the runs")
+        raise InputError(f"--out {root} is not a folder; name one for the runs")
 
 
-def _train(missing: list[Run], scale: Scale, root: Path, workers: int, stop: threading.Event) -> dict[str, str]:
+def _run(jobs: list[StudyJob], root: Path, executor: Executor, stop: threading.Event) -> dict[str, str]:
+    """Run jobs with a bar and a line for each that is finished; returns why others failed."""
     # Epochs of big nets take longer: the bar counts estimated seconds, so that the time left is about right.
-    share = {run.name: estimated_seconds(run) / _epochs(run) for run in missing}
-    total = sum(estimated_seconds(run) for run in missing)
+    seconds = {job.name: job.seconds for job in jobs}
     done, finished, started = 0.0, 0, time.monotonic()
-    with bar("estimated seconds", round(total)) as advance:
+    with bar("estimated seconds", round(sum(seconds.values()))) as advance:
 
-        def on_epoch(run: Run) -> None:
+        def on_progress(job: StudyJob) -> None:
             nonlocal done
-            done += share[run.name]
+            done += seconds[job.name] / job.steps
             advance(round(done))
 
-        def on_finished(run: Run) -> None:
+        def on_finished(job: StudyJob) -> None:
             nonlocal finished
             finished += 1
-            if isinstance(run, ToyRun):
-                on_epoch(run)
-                outcome = "done"
-            else:
-                outcome = f"test error {RunFolder(root / run.name, run).result()['test_error']:.2%}"
-            console.print(f"{finished}/{len(missing)} {run.name}: {outcome}, {time.monotonic() - started:.0f} s")
+            console.print(f"{finished}/{len(jobs)} {job.name}: {job.outcome(root)}, {time.monotonic() - started:.0f} s")
 
-        # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
-        order = missing if scale.in_order else sorted(missing, key=estimated_seconds, reverse=True)
-        return run_all(order, root, workers=workers, on_epoch=on_epoch, on_finished=on_finished, stop=stop).failed
+        return executor.run(jobs, root, on_progress=on_progress, on_finished=on_finished, stop=stop)
 
 
-def _epochs(run: Run) -> int:
-    return 1 if isinstance(run, ToyRun) else run.resolved().epochs or 1
+def _duration(jobs: list[StudyJob], workers: int) -> str:
+    """The estimated time of jobs side by side on the reference machine, in words."""
+    return in_words(sum(job.seconds for job in jobs) / workers)
 
 
 def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
@@ -129,7 +117,7 @@ def list_studies(root: Path, workers: int) -> int:
 
     Args:
         root: The folder of runs.
-        workers: Runs side by side.
+        workers: The number of runs side by side.
 
     Returns:
         The exit code.
@@ -140,17 +128,15 @@ def list_studies(root: Path, workers: int) -> int:
     _check_place(root, workers)
     for scale in SCALES.values():
         everything = list(STUDIES.values())
-        runs = unique_runs(everything, scale)
-        left = unfinished(everything, scale, root)
+        runs, left = unique_jobs(everything, scale), find_unfinished(everything, scale, root)
         console.print(f"{scale.name}: {scale.summary}")
         for study in everything:
-            own, lacking = unique_runs([study], scale), unfinished([study], scale, root)
+            own, lacking = unique_jobs([study], scale), find_unfinished([study], scale, root)
             counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
-            time_left = duration(lacking, workers)
-            console.print(f"  {study.name:6} {counts}, about {time_left} to go: {study.title}")
+            console.print(f"  {study.name:6} {counts}, about {_duration(lacking, workers)} to go: {study.title}")
         console.print(
             f"  all    {len(runs):4} runs (shared ones once), {len(runs) - len(left)} finished, "
-            f"about {duration(left, workers)} to go with {workers} worker(s) on cores like the reference machine's"
+            f"about {_duration(left, workers)} to go with {workers} worker(s) on cores like the reference machine's"
         )
     return 0
 
@@ -162,7 +148,7 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -
         names: The studies; all of them if empty.
         scale_name: quick, small, desk or paper.
         root: The folder of runs.
-        workers: Runs side by side.
+        workers: The number of runs side by side.
 
     Returns:
         The exit code.
@@ -172,16 +158,16 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -
     """
     studies, scale = _find(names, scale_name, root, workers)
     factor = machine_factor()
-    left = unfinished(studies, scale, root)
-    names_left = {run.name for run in left}
-    for run in unique_runs(studies, scale):
-        state = "to do" if run.name in names_left else "finished"
-        here, gpu = in_words(estimated_seconds(run) * factor), in_words(estimated_gpu_seconds(run))
-        console.print(f"{state:8}  about {here} here, {gpu} on a GPU  {run.name}")
-    here = in_words(sum(map(estimated_seconds, left)) * factor / workers)
-    gpu = in_words(sum(map(estimated_gpu_seconds, left)))
+    jobs, left = unique_jobs(studies, scale), find_unfinished(studies, scale, root)
+    names_left = {job.name for job in left}
+    for job in jobs:
+        state = "to do" if job.name in names_left else "finished"
+        here, gpu = in_words(job.seconds * factor), in_words(job.gpu_seconds)
+        console.print(f"{state:8}  about {here} here, {gpu} on a GPU  {job.name}")
+    here = in_words(sum(job.seconds for job in left) * factor / workers)
+    gpu = in_words(sum(job.gpu_seconds for job in left))
     console.print(
-        f"{len(left)} of {len(unique_runs(studies, scale))} runs to do; about {here} here with {workers} worker(s) "
+        f"{len(left)} of {len(jobs)} runs to do; about {here} here with {workers} worker(s) "
         f"(a core of this machine takes {factor:.1f} times the reference machine's time), "
         f"about {gpu} on one GPU, run after run (assumed, not measured: see studies/cost.py)"
     )

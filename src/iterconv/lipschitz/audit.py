@@ -53,7 +53,7 @@ def audit(
         convergence in double precision; ``constrained``, the bound of f/c, which is f itself in an
         unconstrained stage; ``measured``, the largest spectral norm of the Jacobian of f/c at the
         representations that the inputs lead to; ``verdict``: "contractive" (the bound is below 0.9999),
-        "contractive on these inputs" (only the measured constant is, and is below 0.99), "not contractive", or "unknown"
+        "contractive on these inputs" (only the measured constant is, below 0.99), "not contractive", or "unknown"
         (the bound is not below 1, and the measured constant is too near 1 to tell, or torch has no derivative for what
         the branch does); ``not_covered``: the
         parts that have no bound here (layer norms, attention, whatever has no rule), without which there is

@@ -1,16 +1,16 @@
-"""Render sections to one self-contained HTML file, with figures and tables beside it as files too."""
+"""One self-contained HTML file for a report, with its figures and tables beside it as files too."""
 
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 
 from iterconv.claims.verdicts import describe, judge_all, scale_of, verdict_table
 from iterconv.errors import InputError
 from iterconv.figures.style import save
 from iterconv.files import write_atomically
 from iterconv.report.sections import Section, make_section
-from iterconv.studies.catalogue import Scale, Study
+from iterconv.studies.study import Scale, Study
 from iterconv.studies.tables import Tables, machine
 
 
@@ -18,9 +18,9 @@ def render(studies: list[Study], scale: Scale, tables: Tables, root: Path) -> Pa
     """Write the report of studies from their finished runs.
 
     Args:
-        studies: What to report on.
-        scale: At which scale.
-        tables: Of the studies' finished runs.
+        studies: The studies.
+        scale: Their scale.
+        tables: The tables of the studies' finished runs.
         root: The folder of all runs; the report goes to ``root/report-<scale>/``.
 
     Returns:
@@ -36,12 +36,12 @@ def render(studies: list[Study], scale: Scale, tables: Tables, root: Path) -> Pa
     try:
         tables.save(folder / "tables", {"command": command, "scale": scale_of(tables)})
         write_atomically(folder / "tables" / "claims.csv", verdict_table(judgements).to_csv(index=False).encode())
-        text = _template().render(
+        text = _load_template().render(
             scale=scale,
             sections=[(section, _write_parts(section, folder)) for section in sections],
             judgements=judgements,
             describe=describe,
-            facts=_facts(tables),
+            facts=_state_facts(tables),
         )
         write_atomically(folder / "index.html", text.encode())
     except OSError as problem:
@@ -49,13 +49,13 @@ def render(studies: list[Study], scale: Scale, tables: Tables, root: Path) -> Pa
     return folder / "index.html"
 
 
-def _template():  # type: ignore[no-untyped-def]
+def _load_template() -> Template:
     source = files("iterconv.report").joinpath("template.html").read_text()
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
 
 
 def _write_parts(section: Section, folder: Path) -> list[tuple[str, str]]:
-    """Write figures and tables as files; (SVG, caption) of each figure."""
+    """Write a section's figures and table as files; returns SVG and caption of each figure."""
     name = section.study.name
     if section.finished:
         write_atomically(folder / f"{name}-summary.csv", section.table.to_csv(index=False).encode())
@@ -63,10 +63,11 @@ def _write_parts(section: Section, folder: Path) -> list[tuple[str, str]]:
         (save(picture.figure, folder / picture.name), picture.name, picture.caption) for picture in section.pictures
     ]
     # Inlined drawings share one page: their internal names must not collide.
-    return [(_own_names(svg, name), caption) for svg, name, caption in drawn]
+    return [(_prefix_names(svg, name), caption) for svg, name, caption in drawn]
 
 
-def _own_names(svg: str, prefix: str) -> str:
+def _prefix_names(svg: str, prefix: str) -> str:
+    """Give a drawing internal names of its own."""
     return (
         svg.replace('id="', f'id="{prefix}-')
         .replace("url(#", f"url(#{prefix}-")
@@ -74,7 +75,7 @@ def _own_names(svg: str, prefix: str) -> str:
     )
 
 
-def _facts(tables: Tables) -> dict[str, str]:
+def _state_facts(tables: Tables) -> dict[str, str]:
     here, runs = machine(), tables.runs
     facts = {
         "Experiments": scale_of(tables),

@@ -1,4 +1,4 @@
-"""What a report says about each study: figures with captions, tables, the command to redo it."""
+"""The sections of a report, one for each study: figures with captions, a table, the command to redo it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
 from iterconv.indices import INDICES
-from iterconv.studies.catalogue import Scale, Setting, Study
+from iterconv.studies.study import Scale, Setting, Study, unique_jobs
 from iterconv.studies.tables import Tables, prediction_indices
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure, the name of its files, and what it shows."""
+    """A figure with the name of its files and a caption."""
 
     name: str
     caption: str
@@ -46,32 +46,35 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
     Args:
         study: The study.
         scale: Its scale.
-        tables: Of at least this study's runs.
+        tables: The tables of this study's runs, and possibly of others.
 
     Returns:
         The section; without pictures where nothing is finished.
     """
-    parts = [(setting, tables.of(study.setting_runs(setting))) for setting in study.settings(scale)]
-    parts = [(setting, own) for setting, own in parts if len(own.runs)]
-    draw = _PICTURES[study.name]
-    wanted, finished = study.runs(scale), sum(len(own.runs) for _, own in parts)
-    if study.toy and len(tables.toy):
+    parts = []
+    for setting in study.settings_at(scale):
+        own = tables.named(run.name for run in study.setting_runs(setting))
+        if len(own.runs):
+            parts.append((setting, own))
+    finished = sum(len(own.runs) for _, own in parts)
+    if study.toy_seeds and len(tables.toy):
         finished += tables.toy.groupby(["kind", "seed"]).ngroups
+    draw = _PICTURES.get(study.name, _draw_coupling)
     return Section(
         study=study,
         command=f"iterconv reproduce {study.name} --scale {scale.name}",
-        wanted=len({run.name for run in wanted}),
+        wanted=len(unique_jobs([study], scale)),
         finished=finished,
         pictures=list(draw(study, parts, tables)) if finished else [],
-        table=_toy_summary(tables.toy) if study.toy else summary(parts),
+        table=_summarise_toys(tables.toy) if study.toy_seeds else summarise(parts),
     )
 
 
 Parts = list[tuple[Setting, Tables]]
 
 
-def summary(parts: Parts) -> pd.DataFrame:
-    """Means and standard deviations over seeds, one row a setting, variant, width and condition.
+def summarise(parts: Parts) -> pd.DataFrame:
+    """Take means and standard deviations over seeds, one row a setting, variant, width and condition.
 
     Args:
         parts: Settings with the tables of their runs.
@@ -102,7 +105,7 @@ def summary(parts: Parts) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def _toy_summary(toy: pd.DataFrame) -> pd.DataFrame:
+def _summarise_toys(toy: pd.DataFrame) -> pd.DataFrame:
     if toy.empty:
         return pd.DataFrame()
     measured = toy[toy["point"] < 0].set_index(["perturbation", "position"])[["kind", "rmse"]]
@@ -133,11 +136,11 @@ def _spread(values: pd.Series, factor: float = 1, unit: str = "", digits: int = 
     return text + (f" {unit}" if unit else "") + (f" ({left_out} undefined)" if left_out else "")
 
 
-def _what(setting: Setting, runs: pd.DataFrame) -> str:
+def _describe(setting: Setting, runs: pd.DataFrame) -> str:
     return f"{setting.label}, {runs['seed'].nunique()} seeds"
 
 
-def _fig1(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+def _draw_fig1(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
     yield Picture(
         name="fig1",
         caption="The toy inverse problem. Above: estimates of four latent points in the plane, read out after each "
@@ -148,7 +151,7 @@ def _fig1(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
     )
 
 
-def _fig2(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+def _draw_fig2(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
     for number, width, what, own in _by_width(parts):
         yield Picture(
             name=f"{study.name}-{number}-width{width}",
@@ -170,57 +173,66 @@ def _fig2(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
 def _by_width(parts: Parts) -> Iterator[tuple[int, int, str, Tables]]:
     for number, (setting, own) in enumerate(parts, 1):
         for width in setting.widths:
-            chosen = _where(own, width=width)
-            if len(chosen.runs):
-                yield number, width, _what(setting, chosen.runs), chosen
+            of_width = _select(own, width=width)
+            if len(of_width.runs):
+                yield number, width, _describe(setting, of_width.runs), of_width
 
 
-def _where(tables: Tables, **values: object) -> Tables:
+def _select(tables: Tables, **values: object) -> Tables:
     runs = tables.runs
     for column, value in values.items():
         runs = runs[runs[column] == value]
     return tables.named(runs["name"])
 
 
-def _coupling(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
-    """Fig. 3 with 5; Fig. 4; Fig. 12 with 11."""
-    for number, (setting, both) in enumerate(parts, 1):
-        own = _where(both, residual=study.residual)
-        if own.runs.empty:
-            continue
-        what, constrained = _what(setting, own.runs), study.residual != "ordinary"
+def _draw_coupling(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+    """Draw indices and error against coupling strength: Fig. 4, Fig. 12 with 11, and studies without pictures."""
+    for number, (setting, own) in enumerate(parts, 1):
+        yield from _draw_setting(study, number, setting, own)
+
+
+def _draw_setting(study: Study, number: int, setting: Setting, both: Tables) -> Iterator[Picture]:
+    own = _select(both, residual=study.residual)
+    if own.runs.empty:
+        return
+    constrained = study.residual != "ordinary"
+    yield Picture(
+        name=f"{study.name}-{number}",
+        caption=f"{_KINDS[study.residual]}: {_describe(setting, own.runs)}. Above: indices (mean over stages) against "
+        "coupling strength; each dot is a network, lines join means. Below: test error against coupling strength"
+        + (" (dashed: unconstrained networks)" if constrained else "")
+        + "; test error against two indices, lines join the conditions of one width, so of equal parameter count.",
+        figure=draw_coupling(own.runs, _select(both, residual="ordinary").runs if constrained else None),
+    )
+
+
+def _draw_fig3(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+    """Draw Fig. 3 with 5."""
+    for number, (setting, own) in enumerate(parts, 1):
+        yield from _draw_setting(study, number, setting, own)
+        width = 16 if 16 in set(own.runs["width"]) else int(own.runs["width"].min())
         yield Picture(
-            name=f"{study.name}-{number}",
-            caption=f"{_KINDS[study.residual]}: {what}. Above: indices (mean over stages) against coupling "
-            "strength; each dot is a network, lines join means. Below: test error against coupling strength"
-            + (" (dashed: unconstrained networks)" if constrained else "")
-            + "; test error against two indices, lines join the conditions of one width, so of equal parameter count.",
-            figure=draw_coupling(own.runs, _where(both, residual="ordinary").runs if constrained else None),
+            name=f"fig5-{number}",
+            caption=f"Fig. 5: error in the course of training, {_describe(setting, own.runs)}, width {width}. Lines "
+            "are means over seeds, bands reach from the lowest to the highest.",
+            figure=draw_training(_select(own, width=width).history),
         )
-        if study.name == "fig3":
-            width = 16 if 16 in set(own.runs["width"]) else int(own.runs["width"].min())
-            yield Picture(
-                name=f"fig5-{number}",
-                caption=f"Fig. 5: error in the course of training, {what}, width {width}. Lines are means over seeds, "
-                "bands reach from the lowest to the highest.",
-                figure=draw_training(_where(own, width=width).history),
-            )
     sets = {setting.label: own.runs for setting, own in parts if own.runs["test_exact_error"].notna().any()}
-    if study.name == "fig3" and sets:
-        yield _data_sets("fig3-sets", sets)
+    if sets:
+        yield _draw_sets("fig3-sets", sets)
 
 
-def _fig7(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+def _draw_fig7(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
     for number, (setting, own) in enumerate(parts, 1):
         yield Picture(
             name=f"{study.name}-{number}",
-            caption=f"Effective parameter counts: {_what(setting, own.runs)}. From the left: effective against raw "
+            caption=f"Effective parameter counts: {_describe(setting, own.runs)}. From the left: effective against raw "
             "count (dashed: equal), test error against each, mean normalised deviation of the blocks from their mean.",
             figure=draw_parameters(own.runs),
         )
 
 
-def _fig8(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+def _draw_fig8(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
     for number, width, what, own in _by_width(parts):
         yield Picture(
             name=f"{study.name}-{number}-width{width}",
@@ -230,11 +242,11 @@ def _fig8(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
         )
 
 
-def _fig13(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
-    yield _data_sets("fig13", {setting.label: own.runs for setting, own in parts})
+def _draw_fig13(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+    yield _draw_sets("fig13", {setting.label: own.runs for setting, own in parts})
 
 
-def _data_sets(name: str, settings: dict[str, pd.DataFrame]) -> Picture:
+def _draw_sets(name: str, settings: dict[str, pd.DataFrame]) -> Picture:
     return Picture(
         name=name,
         caption="Test error against coupling strength. For Digitclutter: above, the share of an image's digits that "
@@ -245,15 +257,14 @@ def _data_sets(name: str, settings: dict[str, pd.DataFrame]) -> Picture:
 
 
 _PICTURES: dict[str, Callable[[Study, Parts, Tables], Iterator[Picture]]] = {
-    "fig1": _fig1,
-    "fig2": _fig2,
-    "fig3": _coupling,
-    "fig4": _coupling,
-    "fig7": _fig7,
-    "fig8": _fig8,
-    "fig12": _coupling,
-    "fig13": _fig13,
+    "fig1": _draw_fig1,
+    "fig2": _draw_fig2,
+    "fig3": _draw_fig3,
+    "fig7": _draw_fig7,
+    "fig8": _draw_fig8,
+    "fig13": _draw_fig13,
 }
+"""The pictures of studies that have their own, by name; all others are drawn by `_draw_coupling`."""
 _KINDS = {
     "ordinary": "Ordinary networks",
     "improper": "Improperly convergent networks",

@@ -1,1 +1,1 @@
-"""The paper's studies: which networks each trains, where they run, and the tables that come of them."""
+"""The paper's studies: networks that each trains, jobs, executors that run them, and tables of their results."""

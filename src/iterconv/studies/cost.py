@@ -12,11 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from iterconv import paths
 from iterconv.data.known import KNOWN, VALIDATION_SHARE
 from iterconv.models import resnet
-from iterconv.studies.catalogue import Run
-from iterconv.studies.toy import ToyRun
 from iterconv.training.config import RunConfig
-
-TOY_SECONDS = 7.0
 
 CONSTRAINT = 1.3
 """The time of a training step under the Lipschitz constraint, roughly, as a multiple of that without: the power
@@ -117,17 +113,6 @@ def _measured_passes(blocks: int, stages: int) -> float:
     return paths.block_applications([full, *routes]) / (blocks * stages)
 
 
-def estimated_seconds(config: Run) -> float:
-    """Estimate the time of a run on one core of the reference machine, roughly."""
-    return TOY_SECONDS if isinstance(config, ToyRun) else cost(config).seconds(CORE)
-
-
-def estimated_gpu_seconds(config: Run) -> float:
-    """Guess the time of a run alone on a data-centre GPU."""
-    # The layers of toy networks have 16 units: all launching, no computing.
-    return 2 * TOY_SECONDS if isinstance(config, ToyRun) else cost(config).seconds(GPU)
-
-
 @cache
 def machine_factor() -> float:
     """Time a core of this machine, in about a second; return how many times slower it trains than the reference's."""
@@ -148,11 +133,6 @@ def machine_factor() -> float:
 
 REFERENCE_STEP = 0.060
 """Seconds of that step on one core of the reference machine (AMD EPYC with AVX-512)."""
-
-
-def duration(runs: list[Run], workers: int) -> str:
-    """Estimate the time of runs side by side on the reference machine, in words."""
-    return in_words(sum(estimated_seconds(run) for run in runs) / workers)
 
 
 def in_words(seconds: float) -> str:

@@ -1,11 +1,10 @@
-"""Tables of finished runs: what figures, claims and reports are made from, and how they are kept as small files."""
+"""Tables of finished runs, from which figures, claims and reports are made, and which are kept as small files."""
 
-import io
 import json
 import math
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,29 +13,66 @@ from typing import Any
 import pandas as pd
 
 from iterconv.errors import InputError
-from iterconv.files import read, write_atomically
+from iterconv.files import write_atomically
 from iterconv.indices import INDICES, undefined_reason
-from iterconv.measuring.report import Report
-from iterconv.studies.catalogue import Run
-from iterconv.studies.toy import ToyRun, toy_table
-from iterconv.training.config import RunConfig
-from iterconv.training.folder import RunFolder
+from iterconv.studies.jobs import CONFIG, StudyJob
+from iterconv.studies.schema import Schema, number, number_or_nan, stage_or_mean, text
 
 LEAST_MARGIN = 0.05
-"""As ``measure`` has it by default: closer to chance, an index is undefined."""
-_CONFIG = list(RunConfig().to_dict())
+"""The least margin to chance, as ``measure`` has it by default; closer to chance, an index is undefined."""
+_COMPARED = {
+    **dict.fromkeys(("name", "data", "residual", "init", "kernel", "selection"), text),
+    **dict.fromkeys(("test_error", "chance", "raw", "tied", "effective", "mean_deviation"), number),
+    **dict.fromkeys(("width", "coupling", "seed", "stages", "blocks", "norm_scale", "first_coupled"), number),
+}
+"""The columns that no table of runs goes without, because claims compare runs by them."""
+
+SCHEMAS = {
+    "runs": Schema(
+        file="runs.csv",
+        keys=("name",),
+        columns={**_COMPARED, **dict.fromkeys(INDICES, number_or_nan)},
+        later=tuple(column for column in (*INDICES, *CONFIG) if column not in _COMPARED),
+    ),
+    "indices": Schema(
+        file="indices.csv",
+        keys=("name", "stage", "index"),
+        columns={"name": text, "stage": stage_or_mean, "index": text, "value": number_or_nan},
+    ),
+    "curves": Schema(
+        file="curves.parquet",
+        keys=("name", "stage", "perturbation", "position", "metric"),
+        columns={
+            **dict.fromkeys(("name", "perturbation", "metric"), text),
+            **{"stage": number, "position": number, "value": number_or_nan},
+        },
+    ),
+    "history": Schema(file="history.csv", keys=("name", "epoch"), columns={"name": text, "epoch": number}),
+    "toy": Schema(
+        file="toy.parquet",
+        keys=("kind", "seed", "perturbation", "position", "point"),
+        columns={
+            **{"kind": text, "perturbation": text},
+            **dict.fromkeys(("seed", "position", "point"), number),
+            **dict.fromkeys(("rmse", "distance"), number_or_nan),
+        },
+    ),
+}
+"""The tables by their names, which are the fields of `Tables`."""
+_LABELLED = ("indices", "curves", "history")
+"""The tables whose rows are labelled with a run's configuration, in memory but not in their files."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """What a set of finished runs came to.
+    """The results of a set of finished runs.
 
     All but ``toy`` have the fields of ``RunConfig`` and the run's ``name`` as columns.
     """
 
     runs: pd.DataFrame
-    """One row a run: test_error, raw, tied, effective, mean_deviation and the rest of ``result.json``; every index by
-    its name (the mean over the stages, NaN where undefined or not measured)."""
+    """One row a run: test_error, raw, tied, effective, mean_deviation and the rest of ``result.json``; convergence,
+    recurrence, divergence (means over the stages, NaN where undefined)."""
     indices: pd.DataFrame
     """One row a run, stage (from 0, or "mean") and index."""
     curves: pd.DataFrame
@@ -44,14 +80,14 @@ class Tables:
     history: pd.DataFrame
     """One row a run and epoch."""
     toy: pd.DataFrame
-    """As ``studies.inverse.toy_table`` has it."""
+    """One row a toy network, perturbation, position and point, see ``ToyRun.tables``."""
 
     @classmethod
-    def collect(cls, configs: Iterable[Run], root: Path) -> "Tables":
-        """Read the runs that are finished; the others are left out.
+    def collect(cls, jobs: Sequence[StudyJob], root: Path) -> "Tables":
+        """Read the jobs that are finished; the others are left out.
 
         Args:
-            configs: The runs.
+            jobs: The jobs.
             root: The folder of all runs.
 
         Returns:
@@ -60,33 +96,17 @@ class Tables:
         Raises:
             InputError: If a file is damaged.
         """
-        runs, indices, curves, history, toys = [], [], [], [], []
-        for config in configs:
-            if isinstance(config, ToyRun):
-                toys.append(config)
-                continue
-            folder = RunFolder(root / config.name, config)
-            if not folder.finished:
-                continue
-            report = Report.load(folder.path / "report.parquet")
-            means = report.indices[report.indices.stage == "mean"].set_index("index")["value"]
-            means = means.reindex(means.index.union(list(INDICES), sort=False))  # older reports may lack an index
-            label = {**{name: config.to_dict()[name] for name in _CONFIG}, "name": config.name}
-            runs.append({**label, **folder.result(), **means.to_dict()})
-            indices.append(report.indices.assign(**label))
-            curves.append(report.curves.drop(columns=["path", "low", "high"]).assign(**label))
-            history.append(_history(folder.path / "history.csv").assign(**label))
-        stacked = [
-            pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for parts in (indices, curves, history)
-        ]
-        return cls(pd.DataFrame(runs), stacked[0], stacked[1], stacked[2], toy_table(toys, root))
-
-    def of(self, configs: Iterable[Run]) -> "Tables":
-        """The same tables with the rows of some runs only, and all of the toy's."""
-        return self.named(config.name for config in configs)
+        parts: dict[str, list[pd.DataFrame]] = {name: [] for name in SCHEMAS}
+        for job in jobs:
+            if job.finished(root):
+                for name, rows in job.tables(root).items():
+                    parts[name].append(rows)
+        return cls(
+            **{name: pd.concat(own, ignore_index=True) if own else pd.DataFrame() for name, own in parts.items()}
+        )
 
     def named(self, names: Iterable[str]) -> "Tables":
-        """The same by the runs' names."""
+        """Select the rows of some runs by their names, and all of the toy networks'."""
         kept = set(names)
         runs, indices, curves, history = (
             table[table["name"].isin(kept)].reset_index(drop=True) if len(table) else table
@@ -96,41 +116,32 @@ class Tables:
 
     @property
     def empty(self) -> bool:
-        """Whether there is neither a run nor a toy network."""
+        """True if there is neither a run nor a toy network."""
         return self.runs.empty and self.toy.empty
 
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the tables as small files: CSV, and Parquet for the long ones.
 
         Args:
-            folder: Made if it is not there; files of the same names are replaced.
-            facts: What else to keep, such as the command; machine and versions are added.
+            folder: Made if it does not exist; files of the same names are replaced.
+            facts: Further facts to keep, such as the command; machine and versions are added.
 
         Raises:
             OSError: If the folder can't be written.
         """
-        for name, table in vars(self).items():
-            if table.empty:
-                (folder / _FILES[name]).unlink(missing_ok=True)
-                continue
-            # Only ``runs`` keeps the configurations; the others find them there by name.
-            kept = table if name in ("runs", "toy") else table.drop(columns=_CONFIG)
-            if _FILES[name].endswith(".csv"):
-                contents = kept.astype({"stage": str} if "stage" in kept else {}).to_csv(
-                    index=False, float_format="%.10g"
-                )
-                write_atomically(folder / _FILES[name], contents.encode())
-            else:
-                floats = {column: "float32" for column in kept.select_dtypes("float64")}
-                write_atomically(folder / _FILES[name], kept.astype(floats).to_parquet(index=False, compression="zstd"))
+        for name, schema in SCHEMAS.items():
+            table = getattr(self, name)
+            if name in _LABELLED and len(table):  # the configurations are found in ``runs`` by name
+                table = table.drop(columns=list(CONFIG))
+            schema.write(folder, table)
         write_atomically(folder / "facts.json", json.dumps({**facts, **machine()}, indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Tables":
-        """Read what ``save`` wrote.
+        """Read what ``save`` wrote, in this or in an older version.
 
         Args:
-            folder: Its folder.
+            folder: The folder of the tables.
 
         Returns:
             The tables.
@@ -138,117 +149,27 @@ class Tables:
         Raises:
             InputError: If the folder holds no tables, or a file is damaged.
         """
-        tables = {name: _read(folder / file) for name, file in _FILES.items()}
+        tables = {name: schema.read(folder) for name, schema in SCHEMAS.items()}
         runs = tables["runs"]
-        if len(runs):  # older tables may lack an index
+        if len(runs):  # of indices that were registered since
             tables["runs"] = runs = runs.assign(**{name: math.nan for name in INDICES if name not in runs})
         if runs.empty and tables["toy"].empty:
             raise InputError(
                 f"{folder} holds no tables; give a folder that `iterconv reproduce` wrote, report-quick/tables"
             )
-        for name, table in tables.items():
-            if len(table):
-                _check(name, table, folder / _FILES[name])
-        for name in ("indices", "curves"):
-            if len(runs) and tables[name].empty:
-                raise InputError(f"{folder / _FILES['runs']} is there without {_FILES[name]}; make them again")
-        for name in ("indices", "curves", "history"):
-            if len(tables[name]):
-                if runs.empty:
-                    raise InputError(f"{folder / _FILES[name]} is there without {_FILES['runs']}; make them again")
-                tables[name] = tables[name].merge(runs[["name", *_CONFIG]], on="name")
+        for name in _LABELLED:
+            path, others = folder / SCHEMAS["runs"].file, SCHEMAS[name].file
+            if len(runs) and tables[name].empty and name != "history":
+                raise InputError(f"{path} is there without {others}; make them again")
+            if runs.empty and len(tables[name]):
+                raise InputError(f"{folder / others} is there without {path.name}; make them again")
+            if len(runs) and len(tables[name]):
+                tables[name] = tables[name].merge(runs[["name", *CONFIG]], on="name")
         return cls(**tables)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """A table as it is in its file; empty where there is none."""
-    contents = read(path, "make it again")
-    if contents is None:
-        return pd.DataFrame()
-    try:
-        if path.suffix == ".csv":
-            return pd.read_csv(io.BytesIO(contents))
-        table = pd.read_parquet(io.BytesIO(contents))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as problem:
-        raise InputError(f"{path} is damaged ({' '.join(str(problem).split())[:80]}); make it again") from None
-    return table.astype({column: "float64" for column in table.select_dtypes("float32")})
-
-
-def _history(path: Path) -> pd.DataFrame:
-    """One row an epoch, of a finished run."""
-    again = "delete the run's folder and train it again"
-    contents = read(path, again)
-    try:
-        return pd.read_csv(io.BytesIO(contents or b""))
-    except ValueError:  # which pandas raises for an empty file too
-        raise InputError(f"{path} is missing or damaged; {again}") from None
-
-
-def _check(name: str, table: pd.DataFrame, path: Path) -> None:
-    """Make numbers of what has to be numbers, and refuse what could not be judged."""
-    numbers = [*_NUMBERS[name], *(INDICES if name == "runs" else ())]
-    for column in (*_KEYS[name], *_TEXTS[name], *numbers, *(_CONFIG if name == "runs" else ())):
-        if column not in table:
-            raise InputError(f"{path} lacks the column {column!r}; make it again")
-    try:
-        for column in numbers:
-            table[column] = pd.to_numeric(table[column])
-        if name == "indices":
-            stages = [stage if stage == "mean" else int(stage) for stage in table["stage"]]
-            table["stage"] = pd.Series(stages, dtype=object, index=table.index)
-    except (ValueError, TypeError, OverflowError) as problem:
-        raise InputError(f"{path}: {problem}; make it again") from None
-    for column in (*_TEXTS[name], *numbers):
-        if column not in (*_UNDEFINED, *INDICES) and table[column].isna().any():
-            kind = "a number" if column in numbers else "text"
-            raise InputError(f"{path}: {column} is not {kind} in every row; make it again")
-    table[_TEXTS[name]] = table[_TEXTS[name]].astype(str)  # some names look like numbers
-    twice = table[table.duplicated(_KEYS[name])]
-    if len(twice):
-        which = ", ".join(f"{column} {twice[column].iloc[0]}" for column in _KEYS[name])
-        raise InputError(f"{path} has a row twice ({which}); make it again")
-
-
-_FILES = {
-    "runs": "runs.csv",
-    "indices": "indices.csv",
-    "curves": "curves.parquet",
-    "history": "history.csv",
-    "toy": "toy.parquet",
-}
-
-
-_UNDEFINED = ("value", "rmse", "distance")
-"""Numbers that are missing where they are not defined, besides the indices."""
-_KEYS = {
-    "runs": ["name"],
-    "indices": ["name", "stage", "index"],
-    "curves": ["name", "stage", "perturbation", "position", "metric"],
-    "history": ["name", "epoch"],
-    "toy": ["kind", "seed", "perturbation", "position", "point"],
-}
-"""What tells the rows of a table apart."""
-_TEXTS = {
-    "runs": ["name", "data", "residual", "init", "kernel", "selection"],
-    "indices": ["name", "index"],
-    "curves": ["name", "perturbation", "metric"],
-    "history": ["name"],
-    "toy": ["kind", "perturbation"],
-}
-_NUMBERS = {
-    "runs": [
-        *("test_error", "chance", "raw", "tied", "effective", "mean_deviation"),
-        *("width", "coupling", "seed", "stages", "blocks", "norm_scale", "first_coupled"),
-    ],
-    "indices": ["value"],
-    "curves": ["stage", "position", "value"],
-    "history": ["epoch"],
-    "toy": ["seed", "position", "point", "rmse", "distance"],
-}
-
-
 def machine() -> dict[str, Any]:
-    """What numbers may depend on: processor, cores, system, versions."""
+    """Tell what numbers may depend on: processor, cores, system, versions."""
     versions = {}
     for package in ("iterconv", "torch", "numpy", "pandas"):
         try:
@@ -273,12 +194,12 @@ def _processor() -> str:
 
 
 def prediction_indices(tables: Tables) -> pd.DataFrame:
-    """Compute the indices of errors with errors against the unperturbed networks' own predictions.
+    """Compute the indices with errors against the unperturbed networks' own predictions.
 
     Source: Lippl et al., App. B. Choice: the chance level is that of the labels.
 
     Args:
-        tables: Tables whose curves have the metric ``disagreement``.
+        tables: Tables with curves of the metric ``disagreement``.
 
     Returns:
         One row a run, stage (from 0, or "mean") and index: ``value``, NaN where undefined.
@@ -286,7 +207,7 @@ def prediction_indices(tables: Tables) -> pd.DataFrame:
     rows = []
     for name, curves in tables.curves[tables.curves["metric"] == "disagreement"].groupby("name", sort=False):
         run = tables.runs[tables.runs["name"] == name].iloc[0]
-        label = {"name": name, **{field: run[field] for field in _CONFIG}}
+        label = {"name": name, **{field: run[field] for field in CONFIG}}
         for index in (index for index in INDICES.values() if index.metric == "error"):
             own = curves[curves["perturbation"] == index.family].sort_values(["stage", "position"])
             values = {}

@@ -62,6 +62,14 @@ class RunFolder:
         except OSError as problem:
             raise files.unreadable(self.path, problem) from None
 
+    def check(self) -> None:
+        """Check the weights of a finished run against their checksum.
+
+        Raises:
+            InputError: If they are damaged.
+        """
+        files.read_tensors(self.path / "best.safetensors", again=files.AGAIN)
+
     @contextmanager
     def claim(self) -> Iterator[None]:
         """Hold the folder for this run and this process; a folder that was made for nothing is removed again.

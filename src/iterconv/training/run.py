@@ -14,6 +14,7 @@ from iterconv.coupling import effective_parameter_count
 from iterconv.errors import InputError
 from iterconv.files import read_tensors
 from iterconv.measuring.measurement import measure
+from iterconv.measuring.report import Report
 from iterconv.paths.contract import StagedModel
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
@@ -45,7 +46,7 @@ def complete(
         stop: Asked after each training step and each measured batch.
 
     Returns:
-        The contents of ``result.json``; a finished run is only read.
+        The contents of ``result.json``; a finished run is only read, and looked at for damage.
 
     Raises:
         InputError: If the options don't fit the data, or a file can't be read or written.
@@ -54,6 +55,8 @@ def complete(
     folder = RunFolder(path, config)
     with folder.claim(), _threads(config.threads):
         if folder.finished:
+            folder.check()
+            Report.load(path / "report.parquet")
             return folder.result()
         dataset = load_data(config, device)
         check_network(config, dataset)

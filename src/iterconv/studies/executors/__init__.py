@@ -1,1 +1,1 @@
-"""Where runs are executed."""
+"""Executors bring jobs to their end: `base` says what one is, each other file is one."""

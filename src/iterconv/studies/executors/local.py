@@ -1,153 +1,166 @@
-"""Where runs are executed: side by side on this machine's cores, one thread each."""
+"""The cores of this machine, one job and one thread on each."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-from iterconv.errors import InputError
-from iterconv.studies.catalogue import Run
-from iterconv.studies.toy import ToyRun
+import torch
+
+from iterconv.errors import InputError, check_count
+from iterconv.studies.executors.base import NEVER, AnyJob, complete_job, describe_failure, ignore
+from iterconv.studies.jobs import Job
+from iterconv.training.loop import Stop
 
 RETRIES = 3
 """How often workers that died are replaced before giving up."""
 
 _context = get_context("spawn")
-_events: Any = None
-_stop: Any = None
-_busy = threading.Lock()
+
+
+class LocalExecutor:
+    """Runs jobs side by side in processes of this machine.
+
+    Args:
+        workers: The number of processes, at least 1; each uses one thread.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = check_count("workers", workers, why="is too few")
+
+    def run(
+        self,
+        jobs: Sequence[AnyJob],
+        root: Path,
+        *,
+        on_progress: Callable[[AnyJob], None] = ignore,
+        on_finished: Callable[[AnyJob], None] = ignore,
+        stop: Stop = NEVER,
+    ) -> dict[str, str]:
+        """Bring jobs to their end, as `Executor.run` says.
+
+        Raises:
+            InputError: If workers die again and again, as when memory runs out.
+            KeyboardInterrupt: When asked to stop, once all state is saved.
+        """
+        failed: dict[str, str] = {}
+        waiting = list(jobs)
+        for _ in range(RETRIES + 1):
+            waiting = _Round(self.workers, waiting, root, on_progress, on_finished, stop, failed).run()
+            if not waiting:
+                return failed
+        raise InputError(
+            f"workers died {RETRIES + 1} times; use fewer --workers or free memory, then run the same command again"
+        )
 
 
 @dataclass
-class Tally:
-    """How a set of runs came out."""
+class _Round(Generic[AnyJob]):
+    """One pool of workers, until all of its jobs are done or a worker dies, which ends the whole pool."""
 
-    finished: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    """Reasons by run name."""
+    workers: int
+    jobs: list[AnyJob]
+    root: Path
+    on_progress: Callable[[AnyJob], None]
+    on_finished: Callable[[AnyJob], None]
+    stop: Stop
+    failed: dict[str, str]
+    undone: list[AnyJob] = field(default_factory=list)
+
+    def run(self) -> list[AnyJob]:
+        """Run the jobs; returns those that a dying worker left undone."""
+        with _signals_held():  # these start multiprocessing's resource tracker
+            events, stop_workers = _context.SimpleQueue(), _context.Event()
+        by_name = {job.name: job for job in self.jobs}
+        start: dict[str, Any] = {"initializer": _start_worker, "initargs": (events, stop_workers)}
+        with ProcessPoolExecutor(self.workers, mp_context=_context, **start) as pool:
+            with _signals_held():  # workers start when jobs are submitted
+                pending = {pool.submit(_work, job, self.root): job for job in self.jobs}
+            try:
+                while not self.stop.is_set():
+                    if not pending:
+                        return self.undone
+                    done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                    while not events.empty():
+                        self.on_progress(by_name[events.get()])
+                    for future in done:
+                        self._settle(pending.pop(future), future)
+                raise KeyboardInterrupt
+            except BaseException:  # also Ctrl-C, or a callback that failed: the workers must not go on alone
+                stop_workers.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _settle(self, job: AnyJob, future: Future[None]) -> None:
+        problem = future.exception()
+        if problem is None:
+            self.on_finished(job)
+        elif isinstance(problem, BrokenProcessPool):
+            self.undone.append(job)
+        elif isinstance(problem, Exception):  # too little memory, say: the other jobs may still succeed
+            self.failed[job.name] = describe_failure(problem)
 
 
-class _StopWorker:
-    """Set when the main process asks to stop, or is no longer there."""
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back Ctrl-C and the loss of the terminal, which reach all processes, for good in those that start meanwhile.
 
-    def __init__(self) -> None:
+    The main process decides what follows from a signal, and must not lose workers to it, not even while they import.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Worker:
+    """The state of a worker process: its ways to report and to be stopped, and a lock that it holds while it works."""
+
+    def __init__(self, events: Any, stop: Any) -> None:
+        self._events, self._stop = events, stop
         self._parent = os.getppid()
+        self._busy = threading.Lock()
 
     def is_set(self) -> bool:
-        return bool(_stop.is_set()) or os.getppid() != self._parent
+        """True if the main process asks to stop, or no longer exists."""
+        return bool(self._stop.is_set()) or os.getppid() != self._parent
+
+    def work(self, job: Job, root: Path) -> None:
+        """Do what is left of one job."""
+        with self._busy:
+            complete_job(job, root, lambda: self._events.put(job.name), self)
+
+    def leave_with_parent(self) -> None:
+        """End this process once its parent is gone (killed, say) and the job at work has saved its state."""
+        while os.getppid() == self._parent:
+            time.sleep(0.5)
+        with self._busy:
+            os._exit(1)  # the pool's own loop would wait for work for ever
 
 
-def run_all(
-    configs: Sequence[Run],
-    root: Path,
-    *,
-    workers: int,
-    on_epoch: Callable[[Run], None],
-    on_finished: Callable[[Run], None],
-    stop: Any,
-) -> Tally:
-    """Bring runs to their end, several at once; what is finished is not repeated.
-
-    Args:
-        configs: The runs; their folders are ``root/<name>``, toy networks have one file each below ``root/toy``.
-        root: The folder of all runs.
-        workers: Processes, at least 1; each uses one thread.
-        on_epoch: Called after each epoch of a run.
-        on_finished: Called after each run that succeeded.
-        stop: An event; when set, runs save their state and stop.
-
-    Returns:
-        How many finished, and why others failed; one failure does not stop the others.
-
-    Raises:
-        InputError: If workers die again and again, as when memory runs out.
-        KeyboardInterrupt: When asked to stop, once all state is saved.
-    """
-    tally = Tally()
-    waiting = list(configs)
-    for _ in range(RETRIES + 1):
-        waiting = _round(waiting, root, workers, on_epoch, on_finished, stop, tally)
-        if not waiting:
-            return tally
-    raise InputError(
-        f"workers died {RETRIES + 1} times; use fewer --workers or free memory, then run the same command again"
-    )
-
-
-def _round(
-    configs: list[Run],
-    root: Path,
-    workers: int,
-    on_epoch: Callable[[Run], None],
-    on_finished: Callable[[Run], None],
-    stop: Any,
-    tally: Tally,
-) -> list[Run]:
-    """Run what is given; returns what a dying worker left undone."""
-    events, stop_workers = _context.SimpleQueue(), _context.Event()
-    undone: list[Run] = []
-    with ProcessPoolExecutor(
-        workers, mp_context=_context, initializer=_start_worker, initargs=(events, stop_workers)
-    ) as pool:
-        pending: dict[Future[None], Run] = {pool.submit(_work, c, root): c for c in configs}
-        by_name = {c.name: c for c in configs}
-        while pending:
-            wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            while not events.empty():
-                on_epoch(by_name[events.get()])
-            # Not what `wait` returns: to it, a future that was cancelled while it queued is never done.
-            for future in [future for future in pending if future.done()]:
-                config = pending.pop(future)
-                problem = None if future.cancelled() else future.exception()
-                if isinstance(problem, BrokenProcessPool):
-                    undone.append(config)
-                elif isinstance(problem, InputError):
-                    tally.failed[config.name] = str(problem)
-                elif isinstance(problem, Exception):  # such as too little memory: the others may still do
-                    tally.failed[config.name] = f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
-                elif problem is None and not future.cancelled():
-                    tally.finished += 1
-                    on_finished(config)
-            if stop.is_set():
-                stop_workers.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-    if stop.is_set():
-        raise KeyboardInterrupt
-    return undone
+_worker: _Worker
+"""The worker that this process is; a pool gives its tasks no other way to what its processes started with."""
 
 
 def _start_worker(events: Any, stop: Any) -> None:
-    global _events, _stop
-    _events, _stop = events, stop
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one decides
-    import torch
-
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it can't be held back
     torch.set_num_threads(1)
+    _worker = _Worker(events, stop)
+    threading.Thread(target=_worker.leave_with_parent, daemon=True).start()
 
 
-def _work(config: Run, root: Path) -> None:
-    from iterconv.training.run import complete
-
-    stop = _StopWorker()
-    if stop.is_set():
-        raise KeyboardInterrupt
-    with _busy:
-        if isinstance(config, ToyRun):
-            return config.complete(root)
-        complete(config, root / config.name, on_epoch=lambda row: _events.put(config.name), stop=stop)
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this process once its parent is gone (killed, say) and the run at work has saved its state."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    with _busy:
-        os._exit(1)  # the pool's own loop would wait for work for ever
+def _work(job: Job, root: Path) -> None:
+    _worker.work(job, root)
