@@ -545,3 +545,13 @@ def test_the_end_of_an_epoch_is_saved_if_the_last_checkpoint_is_some_seconds_old
     monkeypatch.setattr(RunFolder, "save_checkpoint", lambda folder, state: saved.append(state["progress"]))
     complete(replace(TINY, epochs=6), tmp_path / "run")
     assert [(state["epoch"], state["batch"]) for state in saved] == [(e, 0) for e in range(2, 7, 2)]
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "report.parquet"])
+def test_training_a_finished_run_again_tells_its_damage(finished, tmp_path, name):
+    shutil.copytree(finished, tmp_path / "copy")
+    whole = (tmp_path / "copy" / name).read_bytes()
+    (tmp_path / "copy" / name).write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
+    config = RunConfig.from_dict(json.loads((tmp_path / "copy" / "config.json").read_text()))
+    with pytest.raises(InputError, match=f"{name} is damaged"):
+        complete(config, tmp_path / "copy")
