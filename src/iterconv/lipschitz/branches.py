@@ -183,7 +183,12 @@ class _Walk(fx.Interpreter):
         function = _function(n)
         if function in _SUMS or function in _PRODUCTS:
             # A tensor that is broadcast to a larger one gets a larger norm.
-            if len(given) != 2 or n.args != tuple(given) or n.kwargs or any(self.env[x].shape != result.shape for x in own):
+            if (
+                len(given) != 2
+                or n.args != tuple(given)
+                or n.kwargs
+                or any(self.env[x].shape != result.shape for x in own)
+            ):
                 return None
             return self._add(own) if function in _SUMS else self._multiply(own, given)
         rule = self._rule(n)
