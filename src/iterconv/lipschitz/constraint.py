@@ -18,7 +18,7 @@ from iterconv.lipschitz.branches import Branch, find_branch
 from iterconv.lipschitz.rules import scales_with_its_weights
 from iterconv.paths.untouched import untouched
 from iterconv.spectral.fingerprint import fingerprint
-from iterconv.spectral.iteration import power_iteration
+from iterconv.spectral.iteration import cast, power_iteration
 from iterconv.spectral.linear_maps import LinearMap, LinearPart, converged, diagonal
 from iterconv.tasks.batches import check_inputs, match_model
 
@@ -27,6 +27,18 @@ STEPS_AT_FIRST = 20
 
 CONSTRAINT_ATTRIBUTE = "lipschitz_constraint"
 """The attribute under which a block keeps its constraint."""
+
+
+class _Memo:
+    """The memory of a constraint between forwards. It is not a state: what is kept follows from the weights."""
+
+    def __init__(self) -> None:
+        self.values: list[float] | None = None
+        """Marks of the weights' values; read after ``train()`` and ``eval()`` only, as that waits for the device."""
+        self.cached: tuple[object, float] | None = None
+        """The constant c in evaluation, behind the state of the weights that it belongs to."""
+        self.starts: tuple[object, dict[str, Tensor]] | None = None
+        """The singular vectors before the step in training, behind the fingerprint of the weights that it was for."""
 
 
 class Constraint(nn.Module):
@@ -51,8 +63,7 @@ class Constraint(nn.Module):
         super().__init__()
         assert branch.last is not None
         self.lipschitz = lipschitz
-        self._cached: tuple[object, float] | None = None
-        self._starts: tuple[object, dict[str, Tensor]] | None = None
+        self.memo = _Memo()
         # Not registered: the branch's modules and parameters are the block's own.
         self.__dict__.update(bound=branch.bound, last=branch.last, parts=branch.parts, scales=branch.scales)
         for number, part in enumerate(self.parts):
@@ -64,8 +75,10 @@ class Constraint(nn.Module):
         self._hook = branch.last.register_forward_hook(self._divide)
 
     def train(self, mode: bool = True) -> "Constraint":
-        """Switch between training and evaluation; c is computed anew, whatever was done to the weights."""
-        self._cached = self._starts = None
+        """Switch between training and evaluation, and look for weights that were written through ``tensor.data``."""
+        if mode or self.training:
+            self.memo = _Memo()
+        self.memo.values = None
         return super().train(mode)
 
     @torch._disable_dynamo  # its bookkeeping is of no use in a graph
@@ -73,26 +86,30 @@ class Constraint(nn.Module):
         """Return c, in evaluation from converged norms, in training from one step of the power iteration."""
         modules = {module: None for part in self.parts for module in part.modules}
         watched = [*(parameter for module in modules for parameter in module.parameters()), *self.scales]
+        memo = self.memo
         if self.training:
             key = fingerprint(watched)
-            if self._starts is None or self._starts[0] != key:
-                self._starts = (key, {name: vector.clone() for name, vector in self.named_buffers()})
+            if memo.starts is None or memo.starts[0] != key:
+                memo.starts = (key, {name: vector.clone() for name, vector in self.named_buffers()})
             return (self.bound.value(self._step) / self.lipschitz).clamp(min=1)
-        key = fingerprint([*watched, *(buffer for module in modules for buffer in module.buffers())])
-        if self._cached is None or self._cached[0] != key:
+        watched += [buffer for module in modules for buffer in module.buffers()]
+        if memo.values is None:
+            memo.values = _values(watched)
+        state = (fingerprint(watched), memo.values)
+        if memo.cached is None or memo.cached[0] != state:
             device = next(self.last.parameters()).device.type
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
                 # A number: a tensor that is made inside of torch.func's transforms is of no use outside of them.
-                self._cached = (key, max(float(self.bound.value(converged)) / self.lipschitz, 1.0))
-        return torch.tensor(self._cached[1], dtype=torch.float64)
+                memo.cached = (state, max(float(self.bound.value(converged)) / self.lipschitz, 1.0))
+        return torch.tensor(memo.cached[1], dtype=torch.float64)
 
     def _step(self, part: LinearPart) -> Tensor:
         """Return a part's norm after one power iteration from the vectors before this step of training."""
         if part.layer is None:
             return diagonal(part.right, part.precision).abs().max()
-        assert self._starts is not None
+        assert self.memo.starts is not None
         name = f"vector{self.parts.index(part)}"
-        start = self._starts[1][name]
+        start = self.memo.starts[1][name]
         with torch.autocast(start.device.type, enabled=False):
             linear = LinearMap(part, start.dtype)
             y, x, _ = power_iteration(linear, start)
@@ -223,6 +240,13 @@ def _check_sharing(model: nn.Module, branches: dict[nn.Module, Branch]) -> None:
                 f"the layer that a branch of {type(block).__name__} ends in ({type(branch.last).__name__}) or its "
                 "weights are used elsewhere too; give each block a last layer of its own"
             )
+
+
+def _values(tensors: list[Tensor]) -> list[float]:
+    """Return two numbers for each tensor, which change when its values are written in whatever way."""
+    floats = [cast(tensor.detach(), torch.float64) for tensor in tensors if tensor.is_floating_point()]
+    marks = [mark for tensor in floats for mark in (tensor.sum(), torch.linalg.vector_norm(tensor))]
+    return torch.stack(marks).tolist() if marks else []
 
 
 def constant_of(block: nn.Module) -> float:
