@@ -552,6 +552,5 @@ def test_training_a_finished_run_again_tells_its_damage(finished, tmp_path, name
     shutil.copytree(finished, tmp_path / "copy")
     whole = (tmp_path / "copy" / name).read_bytes()
     (tmp_path / "copy" / name).write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
-    config = RunConfig.from_dict(json.loads((tmp_path / "copy" / "config.json").read_text()))
     with pytest.raises(InputError, match=f"{name} is damaged"):
-        complete(config, tmp_path / "copy")
+        complete(TINY, tmp_path / "copy")
