@@ -30,6 +30,7 @@ from iterconv.figures.style import new_figure, paper_style, percent
 from iterconv.figures.style import save as save_figure
 from iterconv.measuring.report import write_atomically
 from iterconv.studies.tables import machine
+from iterconv.zoo.libraries import library
 
 EXAMPLES, TESTED, BATCH = 10240, 1200, 64
 
@@ -61,7 +62,7 @@ class Net:
 
     def built(self) -> nn.Module:
         """The untrained network."""
-        library()
+        library("timm")
         from timm.models.resnet import BasicBlock, ResNet
         from timm.models.vision_transformer import VisionTransformer
 
@@ -78,14 +79,6 @@ class Net:
         if self.model == "vit":
             return torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
         return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-
-
-def library() -> None:
-    """Make timm importable where torchvision's wheel does not match torch's."""
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    import zoo
-
-    zoo.torchvision()
 
 
 def nets() -> Iterator[Net]:

@@ -12,7 +12,7 @@ import zoo
 from iterconv import paths
 from iterconv.adapters import find_stages
 from iterconv.tasks.tokens import next_token, next_tokens
-from test_branches import Residual
+from residual_blocks import Residual
 
 TIMM = {
     "resnet26": [],  # two blocks a stage, of which the first changes the shape

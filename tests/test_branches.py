@@ -13,6 +13,7 @@ import zoo
 from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.lipschitz.rules import ACTIVATIONS, slope
 from iterconv.spectral.linear_maps import Operator, converged, estimated
+from residual_blocks import InPlace, PreActivation, Residual, noisy
 
 
 def dense_norm(function, shape):
@@ -83,26 +84,6 @@ def test_slopes_with_parameters(activation, function, arguments):
         assert slope(function, None, arguments, {}) == pytest.approx(known)
 
 
-def noisy(module, seed=0):
-    """Random batch statistics and weights, so that nothing is 1 by chance or 0 by a custom of starting so."""
-    generator = torch.Generator().manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            for tensor in (part.running_var, part.weight):
-                tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 2 + 0.2)
-            part.running_mean.normal_(generator=generator)
-    return module.eval()
-
-
-class Residual(nn.Module):
-    def __init__(self, branch, act=None, combine=None):
-        super().__init__()
-        self.branch, self.act, self.combine = branch, act or nn.Identity(), combine
-
-    def forward(self, z):
-        return self.act(z + self.branch(z))
-
-
 def folded(conv, norm, before=None):
     """The matrix of diag(norm) Conv diag(before) as a function."""
     diagonal = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).double()
@@ -116,21 +97,6 @@ def folded(conv, norm, before=None):
 def bound_of(branch):
     with torch.no_grad():
         return float(branch.bound.value(converged))
-
-
-class PreActivation(nn.Module):
-    """The paper's block, without its type annotations, which a tracer's proxies don't satisfy in the tests."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
-
-    def branch(self, z):
-        return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(z))))))
-
-    def forward(self, z):
-        return z + self.branch(z)
 
 
 def test_a_block_as_the_papers_is_bounded_as_in_the_paper():
@@ -266,13 +232,6 @@ def test_trap_2_batch_norm_undoes_a_constraint_on_the_weights_and_the_audit_show
         block.branch[1], block.branch[4] = nn.Identity(), nn.Identity()
     bare = ic.lipschitz.audit(model, inputs[:4]).measured
     assert (normed > 2).all() and (bare < normed / 1.5).all(), f"{list(normed)} and {list(bare)}"
-
-
-class InPlace(Residual):
-    def forward(self, z):
-        hidden = self.branch(z)
-        F.relu_(hidden)
-        return z + hidden
 
 
 class Twice(Residual):

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import iterconv as ic
 import zoo
 from iterconv.lipschitz.constraint import NAME
-from test_branches import InPlace, PreActivation, Residual, noisy
+from residual_blocks import InPlace, PreActivation, Residual, noisy
 
 
 def network(blocks=3, gain=3.0, dtype=torch.float32):

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -180,10 +179,9 @@ def test_with_a_compiled_optimizer_step():
 
 
 def processes(kind, folder, world=2):
-    script = Path(__file__).parent / "distributed.py"
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", script, kind, str(rank), str(world), str(folder)],
+            [sys.executable, "-W", "ignore", distributed.__file__, kind, str(rank), str(world), str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

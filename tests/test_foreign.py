@@ -281,7 +281,7 @@ for name in ("noise_torch", "noise_numpy", "noise_random", "counter", "keeps_its
 def test_random_states_and_plain_attributes_stay():
     # In a process of its own: the tests' type checker draws random numbers.
     done = subprocess.run(
-        [sys.executable, "-c", LEFT_AS_IT_WAS, str(Path(__file__).parent)], capture_output=True, text=True
+        [sys.executable, "-c", LEFT_AS_IT_WAS, str(Path(patched.__file__).parent)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

@@ -14,11 +14,11 @@ from torch import nn
 
 import iterconv as ic
 import zoo
+from commands import TINY, refused
 from iterconv.cli.main import main
 from iterconv.zoo import inputs as feeding
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
-from test_cli import TINY, refused
 
 MODULE = """
 import torch
