@@ -53,12 +53,14 @@ def compared(name):
     original = adapted.model
     full = full_route(adapted.stages)
     for number, stage in enumerate(adapted.stages):
-        routes = [(*full[:number], path, *full[number + 1 :]) for path in paths_of(len(stage.blocks))]
+        paths = paths_of(len(stage.blocks))
+        routes = [(*full[:number], path, *full[number + 1 :]) for path in paths]
         with ic.paths.untouched(original):
             outcomes = {route: outcome.output for route, outcome in evaluate(adapted, [full, *routes], inputs)}
-        for route in [full, *routes]:
-            with without_fast_path():
-                truth = patched.patched(original, stage.blocks, route[number], inputs)
+        with without_fast_path():
+            calls = patched.recorded(original, stage.blocks, inputs)
+            truths = [patched.patched(original, stage.blocks, path, inputs, calls) for path in (full[number], *paths)]
+        for route, truth in zip([full, *routes], truths, strict=True):
             truth, found = adapted.output_of(truth, inputs), outcomes[route]
             assert truth.shape == found.shape and torch.equal(truth.nan_to_num(), found.nan_to_num()), (
                 f"{name}, {stage}, {route[number]}: differs by {(truth - found).abs().max():.3g}"

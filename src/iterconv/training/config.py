@@ -6,6 +6,7 @@ Nothing here imports torch, so that the command line can show its help at once.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import PurePath
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -147,6 +148,7 @@ class RunConfig:
         """Whether stages have blocks, from the first coupled one on, that could share their weights."""
         return self.blocks - self.first_coupled >= 2
 
+    @cache  # noqa: B019  (a run is a small value, and studies ask for the names of thousands again and again)
     def resolved(self) -> "RunConfig":
         """The same run with the recipe's values where fields are None."""
         recipe = asdict(RECIPES.get(self.data, OTHER_DATA))
@@ -190,12 +192,14 @@ class RunConfig:
         return cls(**values)
 
     @property
+    @cache  # noqa: B019
     def hash(self) -> str:
         """Eight hexadecimal digits that identify the resolved run."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
+    @cache  # noqa: B019
     def name(self) -> str:
         """A readable name that ends in the hash; what names the run's folder."""
         run = self.resolved()
