@@ -34,7 +34,7 @@ from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.run import complete
 
-BASE = RunConfig(blocks=2, stages=2, epochs=2, samples=100)
+BASE = RunConfig(blocks=2, stages=2, epochs=2, samples=100, evaluation_samples=60)
 CLUTTER = replace(BASE, data="clutter", blocks=2, epochs=1, evaluation_samples=40)
 TINY = Scale(
     name="tiny",
@@ -220,6 +220,7 @@ def test_stopping_saves_and_the_next_call_goes_on(tmp_path):
     assert len(after) > before >= 1 and after.epoch.is_monotonic_increasing, "it went on from where it stopped"
 
 
+@pytest.mark.extended
 def test_stopping_with_runs_still_waiting_ends(tmp_path):
     queued = [replace(BASE, width=2, epochs=300, seed=seed) for seed in range(6)]
     stop = threading.Event()
@@ -230,6 +231,7 @@ def test_stopping_with_runs_still_waiting_ends(tmp_path):
     assert len(list(tmp_path.glob("*/checkpoint.pt"))) == 1
 
 
+@pytest.mark.extended
 def test_a_killed_worker_is_replaced(tmp_path):
     run = replace(BASE, width=4, epochs=60)
     killed = []
@@ -247,6 +249,7 @@ def test_a_killed_worker_is_replaced(tmp_path):
     assert killed and [r.name for r in finished] == [run.name]
 
 
+@pytest.mark.extended
 def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
     command = [sys.executable, "-m", "iterconv", "reproduce", "fig4", "--workers", "1", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -360,6 +363,7 @@ def test_listing_and_dry_run_train_nothing(tmp_path, tiny, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.extended
 def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
     page = (tmp_path / "report-tiny" / "index.html").read_text()
@@ -388,7 +392,7 @@ def test_a_report_on_nothing_is_refused(tmp_path, tiny):
     assert Tables.collect([BASE], tmp_path).empty
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.extended)])
 def test_ctrl_c_and_a_lost_terminal_save_and_tell_how_to_go_on(tmp_path, number):
     command = [
         sys.executable,

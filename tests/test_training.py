@@ -339,6 +339,7 @@ def test_the_number_of_threads_is_the_runs_own(tmp_path):
     assert weights(tmp_path / "again") == weights(tmp_path / "one")
 
 
+@pytest.mark.extended
 def test_another_number_of_threads_is_another_run(tmp_path):
     for here, there in ((1, 2), (2, 1)):
         path = tmp_path / str(there)
