@@ -14,6 +14,8 @@ from iterconv.adapters import find_stages
 from iterconv.tasks.tokens import next_token, next_tokens
 from residual_blocks import Residual
 
+pytestmark = pytest.mark.medium
+
 TIMM = {
     "resnet26": [],  # two blocks a stage, of which the first changes the shape
     "resnet50": ["layer1.1:", "layer2.1:", "layer3.1:", "layer4.1:"],

@@ -157,6 +157,7 @@ def test_sums_branches_and_scales():
         *(pytest.param(name, marks=pytest.mark.extended) for name in ("resnetv2_50", "torchvision resnet34")),
     ],
 )
+@pytest.mark.medium
 def test_no_jacobian_of_known_models_exceeds_its_bound(name):
     torch.manual_seed(0)
     kind = zoo.timm_model if name in ("resnet18", "resnetv2_50", "regnetx_002") else zoo.torchvision_model
@@ -177,6 +178,7 @@ def test_no_jacobian_of_known_models_exceeds_its_bound(name):
         ("regnety_002", {"mul"}),
     ],
 )
+@pytest.mark.medium
 def test_parts_without_a_bound_are_named(name, parts):
     options = {"img_size": 64} if "224" in name else {}
     model, inputs = zoo.timm_model(name, 64, **options)
@@ -189,6 +191,7 @@ def test_parts_without_a_bound_are_named(name, parts):
 @pytest.mark.parametrize(
     "name, part", [("gpt2", "GPT2Attention"), ("bert", "BertAttention"), ("llama", "LlamaRMSNorm")]
 )
+@pytest.mark.medium
 def test_language_models_are_measured_and_their_parts_named(name, part):
     torch.manual_seed(0)
     model, batch = zoo.language_model(name)
@@ -514,6 +517,7 @@ def random_part(rng, depth=0):
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.medium
 def test_no_jacobian_of_a_random_branch_exceeds_its_bound(seed):
     torch.manual_seed(seed)
     rng = random.Random(seed)

@@ -99,6 +99,7 @@ def test_a_branch_below_mu_is_never_scaled_up():
         *(pytest.param(name, "timm", marks=pytest.mark.extended) for name in ("regnetx_002", "resnetv2_50")),
     ],
 )
+@pytest.mark.medium
 def test_known_models_are_constrained_and_exported_as_plain_ones(name, library):
     torch.manual_seed(0)
     model, inputs = zoo.timm_model(name, 32)
@@ -127,6 +128,7 @@ def test_removing_gives_back_the_model_as_it_was():
     ic.constrain(net, data()[0])
 
 
+@pytest.mark.medium
 def test_training_divides_by_the_bound_and_its_gradient_knows():
     net = network(blocks=2, dtype=torch.float64)
     inputs, _ = data(dtype=torch.float64)
@@ -213,6 +215,7 @@ def test_a_constant_made_within_a_transform_is_of_use_outside():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it compiles
+@pytest.mark.medium
 def test_a_compiled_model_is_constrained_alike():
     net = network()
     still(net)

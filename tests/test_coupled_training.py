@@ -13,6 +13,8 @@ import distributed
 import iterconv as ic
 import zoo
 
+pytestmark = pytest.mark.medium
+
 
 def blocks(net):
     return [list(net)[1:4]]

@@ -16,6 +16,8 @@ from foreign_models import MODELS
 from iterconv.paths.evaluate import evaluate, full_route
 from own_models import OWN
 
+pytestmark = pytest.mark.medium
+
 ALL = {**{f"own/{name}": make for name, make in OWN.items()}, **MODELS}
 
 

@@ -95,6 +95,7 @@ def test_one_step_a_training_forward_converges_to_the_norm():
     assert torch.equal(norms.vectors, before), "evaluating does not move the state"
 
 
+@pytest.mark.medium
 def test_the_table_gives_the_norm_for_any_factors_and_its_gradient():
     """d sigma / d W of diag(l) Conv diag(r) is l u x (r v), here against the dense singular vectors."""
     torch.manual_seed(4)
@@ -437,6 +438,7 @@ def test_the_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.medium
 def test_audit_of_ordinary_and_constrained_nets():
     x = torch.randn(4, 1, 8, 8)
     for residual, verdicts in (

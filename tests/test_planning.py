@@ -8,6 +8,8 @@ import iterconv as ic
 import zoo
 from iterconv import paths
 
+pytestmark = pytest.mark.medium
+
 
 def make_net(stages=2, blocks=3):
     torch.manual_seed(0)

@@ -2,9 +2,13 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 import zoo
 from iterconv.cli.main import COMMANDS, main
 from iterconv.cli.parsing import parse
+
+pytestmark = pytest.mark.medium
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

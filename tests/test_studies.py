@@ -34,6 +34,8 @@ from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.run import complete
 
+pytestmark = pytest.mark.medium
+
 BASE = RunConfig(blocks=2, stages=2, epochs=2, samples=100, evaluation_samples=60)
 CLUTTER = replace(BASE, data="clutter", blocks=2, epochs=1, evaluation_samples=40)
 TINY = Scale(

@@ -20,6 +20,8 @@ from iterconv.zoo import inputs as feeding
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
 
+pytestmark = pytest.mark.medium
+
 MODULE = """
 import torch
 from torch import nn

@@ -26,6 +26,8 @@ from iterconv.training.folder import RunFolder
 from iterconv.training.progress import Progress
 from iterconv.training.run import complete, open_run
 
+pytestmark = pytest.mark.medium
+
 TINY = RunConfig(width=4, blocks=2, epochs=3, samples=150)
 
 

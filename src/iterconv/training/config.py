@@ -148,7 +148,6 @@ class RunConfig:
         """Whether stages have blocks, from the first coupled one on, that could share their weights."""
         return self.blocks - self.first_coupled >= 2
 
-    @cache  # noqa: B019  (a run is a small value, and studies ask for the names of thousands again and again)
     def resolved(self) -> "RunConfig":
         """The same run with the recipe's values where fields are None."""
         recipe = asdict(RECIPES.get(self.data, OTHER_DATA))
@@ -192,7 +191,7 @@ class RunConfig:
         return cls(**values)
 
     @property
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (A run is a small value, and studies ask for the names of thousands again and again.)
     def hash(self) -> str:
         """Eight hexadecimal digits that identify the resolved run."""
         text = json.dumps(self.to_dict(), sort_keys=True)
