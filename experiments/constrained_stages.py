@@ -20,9 +20,9 @@ import torch
 from matplotlib.figure import Figure
 
 from iterconv import lipschitz, measure, paths
-from iterconv.cli.models import bar
+from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
-from iterconv.measuring.report import write_atomically
+from iterconv.files import write_atomically
 from iterconv.studies.cost import estimated_seconds
 from iterconv.studies.executors.local import run_all
 from iterconv.studies.tables import machine

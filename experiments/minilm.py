@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import iterconv as ic
-from iterconv.cli.models import bar
+from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library

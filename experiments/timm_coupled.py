@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import iterconv as ic
-from iterconv.cli.models import bar
+from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent
 from iterconv.figures.style import save as save_figure
-from iterconv.measuring.report import write_atomically
+from iterconv.files import write_atomically
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library
 
