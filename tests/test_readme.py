@@ -34,7 +34,9 @@ def test_the_examples_for_any_model_run(tmp_path, monkeypatch):
 
 def test_every_file_that_it_names_is_there():
     root = Path(__file__).parents[1]
-    for name in re.findall(r"`([\w/]+\.(?:py|cff)|[\w/]+/)`", README):
+    names = re.findall(r"`([\w/]+\.(?:py|cff)|[\w/]+/)`", README)
+    assert len(names) > 10, "the pattern is that of the README"
+    for name in names:
         assert (root / "src" / "iterconv" / name).exists() or (root / name).exists(), name
     for picture in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (root / picture).exists(), picture
