@@ -73,6 +73,7 @@ def test_adapted_models_and_dictionaries_are_constrained_alike():
 
 
 @pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.medium
 def test_no_branch_exceeds_mu(trained):
     net = network()
     handle = ic.constrain(net, data()[0], lipschitz=0.8)
@@ -226,6 +227,7 @@ def test_a_compiled_model_is_constrained_alike():
         torch.testing.assert_close(compiled(data()[0]), net(data()[0]))
 
 
+@pytest.mark.medium
 def test_a_copy_has_a_constraint_of_its_own():
     net = network().eval()
     ic.constrain(net, data()[0])

@@ -138,6 +138,7 @@ def test_no_jacobian_exceeds_mu_whatever_batch_norm_does(residual):
 
 
 @pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
+@pytest.mark.medium
 def test_measured_constant_is_the_largest_dense_jacobian_norm(residual):
     net = constrained_net(residual, stages=1, blocks=2)
     inputs = torch.randn(3, 1, 5, 5)
@@ -188,6 +189,7 @@ def test_a_bound_below_mu_changes_nothing():
     assert torch.equal(free(x), held(x)), "in evaluation"
 
 
+@pytest.mark.medium
 def test_training_divides_by_the_bound_with_batch_variances():
     net = constrained_net(stages=1, blocks=2)
     stage = net.stages[0].double()
