@@ -5,16 +5,24 @@ BIN := .venv/bin
 INSTALL = UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt
 THREADS := OMP_NUM_THREADS=1
 
-.PHONY: reproduce test test-all lint format clean
+.PHONY: reproduce test test-fast test-extended test-all lint format clean
 
 reproduce: .venv/repro
 	$(BIN)/iterconv reproduce fig1 fig2 fig3 fig4 fig7 fig8 fig12 --scale quick  # fig13 needs MNIST
 
-test: .venv/dev lint
-	$(THREADS) $(BIN)/pytest -n 2 -m "not slow"
+PYTEST = $(THREADS) $(BIN)/pytest -n 2 --dist worksteal
+
+test: .venv/dev lint  # minutes: what CI runs
+	$(PYTEST) -m "not slow and not extended"
+
+test-fast: .venv/dev  # the inner loop: no processes, no libraries of models
+	$(PYTEST) -m "not slow and not extended and not medium"
+
+test-extended: .venv/dev lint  # what `make test` leaves out, as it is rarely broken
+	$(PYTEST) -m extended
 
 test-all: .venv/dev lint  # hours: every family of the libraries of models too
-	$(THREADS) $(BIN)/pytest -n 2
+	$(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -9,13 +9,13 @@ predictions. Prints medians and their ratio.
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from speed import alternate
 
 import iterconv as ic
+from iterconv.zoo.libraries import library
 
 EXTRA = 16
 """Extra evaluations of the last block, as ``iterconv.measure`` has it by default."""
@@ -75,12 +75,7 @@ def ours(adapted: Any, inputs: Any) -> list[float]:
 
 def models() -> dict[str, Callable[[], tuple[torch.nn.Module, Any]]]:
     """A ResNet, a vision transformer, a language model: makers of modules and inputs by name."""
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    import zoo
-
-    zoo.torchvision()
-    import timm
-    import transformers
+    timm, transformers = library("timm"), library("transformers")
 
     def gpt2() -> tuple[torch.nn.Module, Any]:
         sizes = {"n_embd": 192, "n_layer": 12, "n_head": 3, "vocab_size": 1000}

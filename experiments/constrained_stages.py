@@ -19,9 +19,9 @@ import torch
 from matplotlib.figure import Figure
 
 from iterconv import lipschitz, measure, paths
-from iterconv.cli.models import bar
+from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
-from iterconv.measuring.report import write_atomically
+from iterconv.files import write_atomically
 from iterconv.studies.executors.local import LocalExecutor
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.tables import machine

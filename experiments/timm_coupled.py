@@ -23,13 +23,14 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import iterconv as ic
-from iterconv.cli.models import bar
+from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent
 from iterconv.figures.style import save as save_figure
 from iterconv.files import write_atomically
 from iterconv.studies.executors.local import LocalExecutor
 from iterconv.studies.tables import machine
 from iterconv.training.loop import Stop
+from iterconv.zoo.libraries import library
 
 EXAMPLES, TESTED, BATCH = 10240, 1200, 64
 
@@ -74,7 +75,7 @@ class Net:
 
     def build(self) -> nn.Module:
         """The untrained network."""
-        library()
+        library("timm")
         from timm.models.resnet import BasicBlock, ResNet
         from timm.models.vision_transformer import VisionTransformer
 
@@ -91,14 +92,6 @@ class Net:
         if self.model == "vit":
             return torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
         return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-
-
-def library() -> None:
-    """Make timm importable where torchvision's wheel does not match torch's."""
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    import zoo
-
-    zoo.torchvision()
 
 
 def nets() -> Iterator[Net]:

@@ -12,7 +12,9 @@ import zoo
 from iterconv import paths
 from iterconv.adapters import find_stages
 from iterconv.tasks.tokens import next_token, next_tokens
-from test_branches import Residual
+from residual_blocks import Residual
+
+pytestmark = pytest.mark.medium
 
 TIMM = {
     "resnet26": [],  # two blocks a stage, of which the first changes the shape
@@ -29,9 +31,11 @@ TIMM = {
 SIZED = {
     "vit_tiny_patch16_224": {"img_size": 32, "patch_size": 8},
     "deit_tiny_patch16_224": {"img_size": 32, "patch_size": 8},
+    "mixer_s32_224": {"img_size": 64},
 }
 UNFOUND = ("convmixer_768_32",)
 """Its blocks end in a convolution without a skip, so that they are no residual blocks and have to be named."""
+LARGE = ("resnet50", "resnetv2_50", "deit_tiny_patch16_224", "efficientnet_b0")
 TORCHVISION = {
     "resnet34": ["layer1", "layer2.1:", "layer3.1:", "layer4.1:"],
     "convnext_tiny": ["features.1", "features.3", "features.5", "features.7"],
@@ -49,7 +53,7 @@ def make(family, name):
     torch.manual_seed(0)
     if family == "timm":
         options = SIZED.get(name, {})
-        model, inputs = zoo.timm_model(name, size=224 if "mixer_s" in name else 32, **options)
+        model, inputs = zoo.timm_model(name, size=options.get("img_size", 32), **options)
     elif family == "torchvision":
         model, inputs = zoo.torchvision_model(name, **({"image_size": 64} if "vit" in name else {}), size=64)
     else:
@@ -73,8 +77,12 @@ def routes_of(model):
 @pytest.mark.parametrize(
     "family, name, stages",
     [
-        *(("timm", name, stages) for name, stages in TIMM.items() if stages),
-        *(("torchvision", name, stages) for name, stages in TORCHVISION.items()),
+        *(
+            pytest.param("timm", name, stages, marks=[pytest.mark.extended] * (name in LARGE))
+            for name, stages in TIMM.items()
+            if stages
+        ),
+        *(pytest.param("torchvision", *each, marks=pytest.mark.extended) for each in TORCHVISION.items()),
         *(("language", name, stages) for name, stages in LANGUAGE.items()),
     ],
 )
@@ -203,7 +211,7 @@ def test_dictionaries_with_labels_and_tuples_of_arguments():
     pd.testing.assert_frame_equal(by_tuple.curves, by_pair.curves)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.extended)])
 def test_other_precisions(dtype):
     model, inputs = make("timm", "convnext_atto")
     report = ic.measure(model.to(dtype), [(inputs.to(dtype), torch.tensor([0, 1, 2]))], replicates=0)
@@ -320,7 +328,7 @@ def test_finding_leaves_the_model_as_it_was():
 
 
 def test_trap_3_and_7_in_place_layers_and_batch_norm_leave_no_trace():
-    model, inputs = make("torchvision", "resnet34")
+    model, inputs = make("torchvision", "resnet18")
     state = copy.deepcopy(model.state_dict())
     model.train()
     first = ic.measure(model, [(inputs, torch.tensor([1, 2, 3]))], replicates=0)

@@ -13,6 +13,7 @@ import zoo
 from iterconv.lipschitz import Slope, rules
 from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.spectral.linear_maps import LinearPart, converged, estimated
+from residual_blocks import PreActivation, Residual, noisy
 
 
 def dense_norm(function, shape):
@@ -100,26 +101,6 @@ def test_slopes_with_parameters(activation, function):
     assert bound_of(find_branch(block, torch.randn(2, 4))) == pytest.approx(expected, rel=1e-5)
 
 
-def noisy(module, seed=0):
-    """Random batch statistics and weights, so that nothing is 1 by chance or 0 by a custom of starting so."""
-    generator = torch.Generator().manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            for tensor in (part.running_var, part.weight):
-                tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 2 + 0.2)
-            part.running_mean.normal_(generator=generator)
-    return module.eval()
-
-
-class Residual(nn.Module):
-    def __init__(self, branch, act=None, combine=None):
-        super().__init__()
-        self.branch, self.act, self.combine = branch, act or nn.Identity(), combine
-
-    def forward(self, z):
-        return self.act(z + self.branch(z))
-
-
 def folded(conv, norm, before=None):
     """The matrix of diag(norm) Conv diag(before) as a function."""
     diagonal = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).double()
@@ -133,21 +114,6 @@ def folded(conv, norm, before=None):
 def bound_of(branch):
     with torch.no_grad():
         return float(branch.bound.value(converged))
-
-
-class PreActivation(nn.Module):
-    """The paper's block, as somebody else writes it."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
-
-    def branch(self, z):
-        return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(z))))))
-
-    def forward(self, z):
-        return z + self.branch(z)
 
 
 def test_a_block_as_the_papers_is_bounded_as_in_the_paper():
@@ -201,7 +167,16 @@ def test_sums_branches_and_scales():
     assert found.scales == [block.gamma]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnetv2_50", "regnetx_002", "torchvision resnet34", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "regnetx_002",
+        "mobilenet_v2",
+        *(pytest.param(name, marks=pytest.mark.extended) for name in ("resnetv2_50", "torchvision resnet34")),
+    ],
+)
+@pytest.mark.medium
 def test_no_jacobian_of_known_models_exceeds_its_bound(name):
     torch.manual_seed(0)
     kind = zoo.timm_model if name in ("resnet18", "resnetv2_50", "regnetx_002") else zoo.torchvision_model
@@ -222,8 +197,10 @@ def test_no_jacobian_of_known_models_exceeds_its_bound(name):
         ("regnety_002", {"mean", "mul"}),
     ],
 )
+@pytest.mark.medium
 def test_parts_without_a_bound_are_named(name, parts):
-    model, inputs = zoo.timm_model(name, 224 if "224" in name else 64)
+    options = {"img_size": 64} if "224" in name else {}
+    model, inputs = zoo.timm_model(name, 64, **options)
     table = ic.lipschitz.audit(model, inputs[:1], iterations=2)
     assert all(set(row.split(", ")) == parts for row in table.not_covered)
     assert table.bound.isna().all() and table.measured.notna().all()
@@ -233,6 +210,7 @@ def test_parts_without_a_bound_are_named(name, parts):
 @pytest.mark.parametrize(
     "name, part", [("gpt2", "GPT2Attention"), ("bert", "BertAttention"), ("llama", "LlamaRMSNorm")]
 )
+@pytest.mark.medium
 def test_language_models_are_measured_and_their_parts_named(name, part):
     torch.manual_seed(0)
     model, batch = zoo.language_model(name)
@@ -285,13 +263,6 @@ def test_trap_2_batch_norm_undoes_a_constraint_on_the_weights_and_the_audit_show
         block.branch[1], block.branch[4] = nn.Identity(), nn.Identity()
     bare = ic.lipschitz.audit(model, inputs[:4]).measured
     assert (normed > 2).all() and (bare < normed / 1.5).all(), f"{list(normed)} and {list(bare)}"
-
-
-class InPlace(Residual):
-    def forward(self, z):
-        hidden = self.branch(z)
-        F.relu_(hidden)
-        return z + hidden
 
 
 class Twice(Residual):
@@ -663,6 +634,7 @@ def random_part(rng, depth=0):
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.medium
 def test_no_jacobian_of_a_random_branch_exceeds_its_bound(seed):
     torch.manual_seed(seed)
     rng = random.Random(seed)

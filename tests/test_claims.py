@@ -19,6 +19,8 @@ from iterconv.studies.study import CONDITIONS
 from iterconv.studies.tables import Tables, prediction_indices
 from iterconv.training.config import RunConfig
 
+pytestmark = pytest.mark.medium
+
 SEEDS = 4
 VARIANTS = (
     {},

@@ -3,19 +3,9 @@ import json
 
 import pytest
 
+from commands import TINY, refused
 from iterconv import data
 from iterconv.cli.main import main
-
-TINY = ["--data", "digits", "--width", "4", "--blocks", "2", "--epochs", "1", "--samples", "100"]
-
-
-def refused(capsys, *arguments):
-    """The one line that bad input gets."""
-    assert main(list(arguments)) == 2
-    captured = capsys.readouterr()
-    line = captured.err.strip().splitlines()[-1]
-    assert line.startswith("iterconv: ") and "Traceback" not in captured.err
-    return line
 
 
 @pytest.mark.parametrize(
@@ -74,6 +64,7 @@ def test_words_that_cannot_be_parsed_are_told_by_tyro(capsys, arguments, says):
     assert says in " ".join(captured.err.replace("│", " ").split())
 
 
+@pytest.mark.medium
 def test_train_measure_and_refusals_on_a_real_run(capsys, tmp_path):
     out = str(tmp_path / "run")
     assert main(["train", *TINY, "--coupling", "0.5", "--out", out]) == 0
@@ -102,6 +93,7 @@ def test_folders_that_cannot_be_written(capsys, tmp_path):
     assert "can't write to" in refused(capsys, "train", *TINY, "--out", "/proc/iterconv")
 
 
+@pytest.mark.medium
 def test_list_and_data_and_help(capsys):
     assert main(["reproduce", "--list"]) == 0
     printed = capsys.readouterr().out
@@ -113,6 +105,7 @@ def test_list_and_data_and_help(capsys):
     assert leaving.value.code == 0 and "--coupling FLOAT" in capsys.readouterr().out
 
 
+@pytest.mark.medium
 def test_a_refused_command_does_not_claim_its_folder(capsys, tmp_path):
     out = str(tmp_path / "run")
     refused(capsys, "train", "--data", "digits", "--samples", "3", "--out", out)
@@ -153,6 +146,7 @@ def test_what_can_be_refused_leaves_no_folder(capsys, tmp_path, monkeypatch, arg
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.medium
 def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
     from iterconv.data.digitclutter import generate
     from iterconv.files import read_tensors
@@ -167,6 +161,7 @@ def test_digitclutter_is_written_whole_with_its_checksum(capsys, tmp_path):
     assert "--out are for digitclutter" in refused(capsys, "data", "digits", "--out", str(out))
 
 
+@pytest.mark.medium
 def test_paths_are_not_taken_for_markup_and_finished_runs_say_so(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *TINY, "--out", "[/x]"]) == 0
@@ -215,6 +210,7 @@ def test_only_what_goes_on_says_so_after_ctrl_c(capsys, monkeypatch):
     assert "the same command goes on from here" in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_clutter_that_was_made_can_be_trained_on(capsys, tmp_path):
     out = str(tmp_path / "clutter.safetensors")
     assert main(["data", "digitclutter", "--digits", "3", "--n", "60", "--workers", "1", "--out", out]) == 0

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import iterconv as ic
 import zoo
 from iterconv.lipschitz.constraint import CONSTRAINT_ATTRIBUTE
-from test_branches import InPlace, PreActivation, Residual, noisy
+from residual_blocks import InPlace, PreActivation, Residual, noisy
 
 
 def network(blocks=3, gain=3.0, dtype=torch.float32):
@@ -73,6 +73,7 @@ def test_adapted_models_and_dictionaries_are_constrained_alike():
 
 
 @pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.medium
 def test_no_branch_exceeds_mu(trained):
     net = network()
     handle = ic.constrain(net, data()[0], lipschitz=0.8)
@@ -92,7 +93,14 @@ def test_a_branch_below_mu_is_never_scaled_up():
     assert torch.equal(net(data()[0]), plain(data()[0]))
 
 
-@pytest.mark.parametrize("name, library", [("resnet18", "timm"), ("regnetx_002", "timm"), ("resnetv2_50", "timm")])
+@pytest.mark.parametrize(
+    "name, library",
+    [
+        ("resnet18", "timm"),
+        *(pytest.param(name, "timm", marks=pytest.mark.extended) for name in ("regnetx_002", "resnetv2_50")),
+    ],
+)
+@pytest.mark.medium
 def test_known_models_are_constrained_and_exported_as_plain_ones(name, library):
     torch.manual_seed(0)
     model, inputs = zoo.timm_model(name, 32)
@@ -121,6 +129,7 @@ def test_removing_gives_back_the_model_as_it_was():
     ic.constrain(net, data()[0])
 
 
+@pytest.mark.medium
 def test_training_divides_by_the_bound_and_its_gradient_knows():
     net = network(blocks=2, dtype=torch.float64)
     inputs, _ = data(dtype=torch.float64)
@@ -207,6 +216,7 @@ def test_a_constant_made_within_a_transform_is_of_use_outside():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it compiles
+@pytest.mark.medium
 def test_a_compiled_model_is_constrained_alike():
     net = network()
     still(net)
@@ -217,6 +227,7 @@ def test_a_compiled_model_is_constrained_alike():
         torch.testing.assert_close(compiled(data()[0]), net(data()[0]))
 
 
+@pytest.mark.medium
 def test_a_copy_has_a_constraint_of_its_own():
     net = network().eval()
     ic.constrain(net, data()[0])

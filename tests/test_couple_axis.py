@@ -154,8 +154,13 @@ def test_layers_that_can_not_be_made():
 
 def test_numpy_numbers_are_axes():
     layer = ic.models.LocallyConnected2d(1, 1, 3, (4, 4))
+    before = layer.weight.detach().clone()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    ic.couple_axis(optimizer, layer.weight, np.int64(0), 0.5)
+    ic.couple_axis(optimizer, layer.weight, np.int64(0), 1.0)
+    layer.weight.grad = torch.randn_like(layer.weight)
+    mean = layer.weight.grad.mean(0, keepdim=True)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), before - 0.1 * mean)
 
 
 def test_coupling_matrices_have_blocks():

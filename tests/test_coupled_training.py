@@ -4,7 +4,6 @@ import contextlib
 import functools
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +12,8 @@ from torch import nn
 import distributed
 import iterconv as ic
 import zoo
+
+pytestmark = pytest.mark.medium
 
 
 def blocks(net):
@@ -165,6 +166,7 @@ def test_with_torch_compile():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.extended
 def test_with_a_compiled_optimizer_step():
     net, oracle = distributed.network(), distributed.network()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -180,10 +182,9 @@ def test_with_a_compiled_optimizer_step():
 
 
 def processes(kind, folder, world=2):
-    script = Path(__file__).parent / "distributed.py"
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", script, kind, str(rank), str(world), str(folder)],
+            [sys.executable, "-W", "ignore", distributed.__file__, kind, str(rank), str(world), str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -199,7 +200,7 @@ def processes(kind, folder, world=2):
     return [torch.load(file) for file in files]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.extended)])
 def test_two_processes_come_to_what_one_does(kind, tmp_path):
     alone = distributed.network()
     optimizer = distributed.optimizer_of(alone)
@@ -211,12 +212,14 @@ def test_two_processes_come_to_what_one_does(kind, tmp_path):
         torch.testing.assert_close(first[name], parameter.detach(), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.extended
 def test_shards_that_do_not_correspond_are_refused(tmp_path):
     for found in processes("fsdp1", tmp_path):
         assert "use torch.distributed.fsdp.fully_shard" in found["refused"]
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.extended
 def test_with_lightning(tmp_path):
     zoo.torchvision()  # torchmetrics, which Lightning imports, imports it
     lightning = pytest.importorskip("pytorch_lightning")
@@ -262,6 +265,7 @@ class WithLoss(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.extended
 def test_with_hugging_face(tmp_path):
     zoo.torchvision()
     transformers = pytest.importorskip("transformers")

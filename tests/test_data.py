@@ -21,12 +21,6 @@ from iterconv.data.splits import choose_balanced, choose_stratified
 SHARED = Path(os.environ.get("ITERCONV_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("ITERCONV_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.delenv("ITERCONV_DATA", raising=False)
-
-
 def pixels(n, size=(6, 5), channels=1, seed=0):
     shape = (n, *size) if channels == 1 else (n, *size, channels)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

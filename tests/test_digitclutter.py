@@ -9,6 +9,8 @@ from iterconv.data.digitclutter import CANVAS, GREY, REACH, Digitclutter, genera
 from iterconv.data.glyphs import ADVANCE, EDGE, FACE, HEIGHT, OUTLINE, digit_glyphs
 from iterconv.files import read_tensors, to_safetensors, write_atomically
 
+pytestmark = pytest.mark.medium
+
 SAMPLE = generate(300, 3, seed=1)
 
 

@@ -16,6 +16,8 @@ from iterconv import memory
 from iterconv.errors import check_choice, check_count, check_number, check_range
 from iterconv.spectral.iteration import cast
 
+pytestmark = pytest.mark.medium
+
 
 class Res(nn.Module):
     """A block with a second output, as blocks with auxiliary losses have."""

@@ -73,11 +73,14 @@ def test_coupling_figure_has_every_seed_and_the_means():
 def test_undefined_indices_and_single_runs_can_be_drawn(report):
     table = runs(widths=(8,), seeds=1)
     table.loc[0, "convergence"] = np.nan
-    draw_coupling(table)
-    draw_parameters(table)
+    convergence = draw_coupling(table).axes[0]
+    dots = np.concatenate([line.get_ydata() for line in convergence.lines if line.get_marker() == "o"])
+    assert sorted(dots[np.isfinite(dots)]) == sorted(table["convergence"].dropna())
+    counts = [line.get_ydata() for line in draw_parameters(table).axes[0].lines if line.get_marker() == "o"]
+    assert sorted(np.concatenate(counts)) == sorted(table["effective"])
     indices = report.indices.assign(seed=0)
     indices.loc[indices["index"] == "divergence", "value"] = np.nan
-    draw_instances(report.curves.assign(seed=0), indices, table[:1])
+    assert draw_instances(report.curves.assign(seed=0), indices, table[:1]).axes
 
 
 def test_equal_tables_give_equal_files(tmp_path):

@@ -16,6 +16,8 @@ from foreign_models import MODELS
 from iterconv.paths.evaluate import evaluate, full_route
 from own_models import OWN
 
+pytestmark = pytest.mark.medium
+
 ALL = {**{f"own/{name}": make for name, make in OWN.items()}, **MODELS}
 
 
@@ -53,12 +55,14 @@ def compared(name):
     original = adapted.model
     full = full_route(adapted.stages)
     for number, stage in enumerate(adapted.stages):
-        routes = [(*full[:number], path, *full[number + 1 :]) for path in paths_of(len(stage.blocks))]
+        paths = paths_of(len(stage.blocks))
+        routes = [(*full[:number], path, *full[number + 1 :]) for path in paths]
         with ic.paths.untouched(original):
             outcomes = {route: outcome.output for route, outcome in evaluate(adapted, [full, *routes], inputs)}
-        for route in [full, *routes]:
-            with without_fast_path():
-                truth = patched.patched(original, stage.blocks, route[number], inputs)
+        with without_fast_path():
+            calls = patched.recorded(original, stage.blocks, inputs)
+            truths = [patched.patched(original, stage.blocks, path, inputs, calls) for path in (full[number], *paths)]
+        for route, truth in zip([full, *routes], truths, strict=True):
             truth, found = adapted.output_of(truth, inputs), outcomes[route]
             assert truth.shape == found.shape and torch.equal(truth.nan_to_num(), found.nan_to_num()), (
                 f"{name}, {stage}, {route[number]}: differs by {(truth - found).abs().max():.3g}"
@@ -281,7 +285,7 @@ for name in ("noise_torch", "noise_numpy", "noise_random", "counter", "keeps_its
 def test_random_states_and_plain_attributes_stay():
     # In a process of its own: the tests' type checker draws random numbers.
     done = subprocess.run(
-        [sys.executable, "-c", LEFT_AS_IT_WAS, str(Path(__file__).parent)], capture_output=True, text=True
+        [sys.executable, "-c", LEFT_AS_IT_WAS, str(Path(patched.__file__).parent)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

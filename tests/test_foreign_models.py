@@ -8,7 +8,7 @@ import zoo
 from foreign_models import MODELS, TIMM, TIMM_EXCLUDED, TORCHVISION_EXCLUDED
 from patched import find_streams, leaves, patched, recorded, run
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
+pytestmark = [pytest.mark.medium, pytest.mark.filterwarnings("ignore")]  # of the libraries, about themselves
 
 
 def tensors(output):

@@ -12,6 +12,8 @@ import iterconv
 import iterconv.errors
 from iterconv.errors import require
 
+pytestmark = pytest.mark.medium
+
 MEASURING = """
 import sys
 for name in {blocked!r}:

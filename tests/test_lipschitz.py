@@ -101,6 +101,7 @@ def test_one_step_a_training_forward_converges_to_the_norm():
     assert torch.equal(norms.vectors, before), "evaluating does not move the state"
 
 
+@pytest.mark.medium
 def test_the_table_gives_the_norm_for_any_factors_and_its_gradient():
     """d sigma / d W of diag(l) Conv diag(r) is l u x (r v), here against the dense singular vectors."""
     torch.manual_seed(4)
@@ -143,6 +144,7 @@ def test_no_jacobian_exceeds_mu_whatever_batch_norm_does(residual):
 
 
 @pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
+@pytest.mark.medium
 def test_measured_constant_is_the_largest_dense_jacobian_norm(residual):
     net = constrained_net(residual, stages=1, blocks=2)
     inputs = torch.randn(3, 1, 5, 5)
@@ -193,6 +195,7 @@ def test_a_bound_below_mu_changes_nothing():
     assert torch.equal(free(x), held(x)), "in evaluation"
 
 
+@pytest.mark.medium
 def test_training_divides_by_the_bound_with_batch_variances():
     net = constrained_net(stages=1, blocks=2)
     stage = net.stages[0].double()
@@ -444,6 +447,7 @@ def test_the_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.medium
 def test_audit_of_ordinary_and_constrained_nets():
     x = torch.randn(4, 1, 8, 8)
     for residual, verdicts in (

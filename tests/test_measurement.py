@@ -135,6 +135,7 @@ def test_class_numbers_of_any_integer_type_do(dtype):
         ic.measure(net, [(images, labels > 3) for images, labels in batches])
 
 
+@pytest.mark.medium
 def test_further_families_equal_a_naive_evaluation(tmp_path):
     net = make_net()
     batches = make_batches(net)
@@ -152,6 +153,7 @@ def test_further_families_equal_a_naive_evaluation(tmp_path):
             ic.measure(net, batches, further=wrong)
 
 
+@pytest.mark.medium
 def test_batching_does_not_matter():
     net = make_net()
     whole = ic.measure(net, make_batches(net, size=60), replicates=50)

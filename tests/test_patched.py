@@ -321,6 +321,7 @@ def test_the_whole_path_is_the_models_own_pass(name):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "albert", "vit"])
+@pytest.mark.medium
 def test_language_models_equal_the_naive_evaluation(name):
     """Which lets the first block stand for the whole path, and is right where only one tensor is handed on."""
     torch.manual_seed(0)

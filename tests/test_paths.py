@@ -123,6 +123,7 @@ path = st.lists(st.integers(0, 3), max_size=6).map(tuple)
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(NETS)), st.lists(st.tuples(path, path), min_size=1, max_size=8))
+@pytest.mark.medium
 def test_any_routes_are_evaluated_as_alone_once_each_with_the_fewest_steps(residual, routes):
     net, inputs = NETS[residual], torch.randn(2, 1, 8, 8)
     assert_identical(net, routes, inputs)

@@ -8,6 +8,8 @@ import iterconv as ic
 import zoo
 from iterconv import paths
 
+pytestmark = pytest.mark.medium
+
 
 def make_net(stages=2, blocks=3):
     torch.manual_seed(0)
@@ -96,8 +98,9 @@ def test_a_plan_can_be_applied_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize("saves", ["blocks", "weights"])
 @pytest.mark.parametrize(
     "family, name",
-    [("timm", "vit_tiny_patch16_224"), ("timm", "resnetv2_50"), ("torchvision", "resnet34"), ("language", "gpt2"),
-     ("language", "llama"), ("language", "bert")],
+    [("timm", "vit_tiny_patch16_224"), pytest.param("timm", "resnetv2_50", marks=pytest.mark.extended),
+     pytest.param("torchvision", "resnet34", marks=pytest.mark.extended), ("language", "gpt2"),
+     pytest.param("language", "llama", marks=pytest.mark.extended), ("language", "bert")],
 )  # fmt: skip
 def test_foreign_models_become_smaller_ordinary_ones(family, name, saves):
     torch.manual_seed(0)

@@ -8,6 +8,8 @@ import zoo
 from iterconv.cli.main import COMMANDS, main
 from iterconv.cli.parsing import parse
 
+pytestmark = pytest.mark.medium
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
@@ -45,7 +47,9 @@ def test_every_example_of_a_new_member_runs_by_itself(section, registries, tmp_p
 
 def test_every_file_that_it_names_is_there():
     root = Path(__file__).parents[1]
-    for name in re.findall(r"`([\w/]+\.(?:py|cff)|[\w/]+/)`", README):
+    names = re.findall(r"`([\w/]+\.(?:py|cff)|[\w/]+/)`", README)
+    assert len(names) > 10, "the pattern is that of the README"
+    for name in names:
         assert (root / "src" / "iterconv" / name).exists() or (root / name).exists(), name
     for picture in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (root / picture).exists(), picture

@@ -9,7 +9,7 @@ from foreign_models import MODELS
 from iterconv.adapters.rebuild import rebuilt
 from iterconv.paths.evaluate import evaluate, full_route
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+pytestmark = [pytest.mark.medium, pytest.mark.filterwarnings("ignore")]  # of the libraries
 ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 

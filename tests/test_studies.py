@@ -35,7 +35,9 @@ from iterconv.studies.tables import Tables
 from iterconv.studies.toy import TRACED, ToyRun, perturb, toy_runs
 from iterconv.training.config import RunConfig
 
-BASE = RunConfig(blocks=2, stages=2, epochs=2, samples=100)
+pytestmark = pytest.mark.medium
+
+BASE = RunConfig(blocks=2, stages=2, epochs=2, samples=100, evaluation_samples=60)
 CLUTTER = replace(BASE, data="clutter", blocks=2, epochs=1, evaluation_samples=40)
 TINY = Scale(name="tiny", summary="for tests")
 TWO_STAGES = Setting(label="two stages of 2 blocks", base=BASE, widths=(2, 3), seeds=(0,))
@@ -199,6 +201,7 @@ def test_stopping_saves_and_the_next_call_goes_on(tmp_path):
     assert len(after) > before >= 1 and after.epoch.is_monotonic_increasing, "it went on from where it stopped"
 
 
+@pytest.mark.extended
 def test_stopping_with_runs_still_waiting_ends(tmp_path):
     queued = [replace(BASE, width=2, epochs=300, seed=seed) for seed in range(6)]
     stop = threading.Event()
@@ -253,6 +256,7 @@ def test_wrong_numbers_of_workers(workers):
         LocalExecutor(workers)
 
 
+@pytest.mark.extended
 def test_a_killed_worker_is_replaced(tmp_path):
     run = replace(BASE, width=4, epochs=60)
     killed = []
@@ -269,6 +273,7 @@ def test_a_killed_worker_is_replaced(tmp_path):
     assert killed and finished == [run.name] and not failed
 
 
+@pytest.mark.extended
 def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
     command = [sys.executable, "-m", "iterconv", "reproduce", "fig4", "--workers", "1", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -398,6 +403,7 @@ def test_listing_and_dry_run_train_nothing(tmp_path, tiny, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.extended
 def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
     page = (tmp_path / "report-tiny" / "index.html").read_text()
@@ -426,7 +432,7 @@ def test_a_report_on_nothing_is_refused(tmp_path, tiny):
     assert Tables.collect([TrainingRun(BASE), ToyRun("exact", 0)], tmp_path).empty
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.extended)])
 def test_ctrl_c_and_a_lost_terminal_save_and_tell_how_to_go_on(tmp_path, number):
     small = ["--width", "2", "--blocks", "2", "--samples", "100", "--epochs", "100000"]
     command = [sys.executable, "-m", "iterconv", "train", *small, "--out", str(tmp_path / "x")]

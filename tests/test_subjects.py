@@ -14,11 +14,13 @@ from torch import nn
 
 import iterconv as ic
 import zoo
+from commands import TINY, refused
 from iterconv.cli.main import main
 from iterconv.zoo import inputs as feeding
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
-from test_cli import TINY, refused
+
+pytestmark = pytest.mark.medium
 
 MODULE = """
 import torch
@@ -132,16 +134,16 @@ def test_a_plan_that_shares_weights(here):
 def test_timm_models_see_images_as_they_were_trained_on(here, capsys):
     model, _ = zoo.timm_model("resnet18", in_chans=1)
     torch.save(model.state_dict(), "weights.pt")
-    subject = open_model("timm:resnet18", ModelOptions(data="digits", weights="weights.pt", examples=20, batch_size=8))
+    subject = open_model("timm:resnet18", ModelOptions(data="digits", weights="weights.pt", examples=5, batch_size=2))
     inputs, targets = subject.batches[0]
-    assert inputs.shape == (8, 1, 224, 224) and len(targets) == 8 and subject.reference == "labels"
-    assert len(subject.batches) == 3 and len(subject.batches[-1][1]) == 4
+    assert inputs.shape == (2, 1, 224, 224) and len(targets) == 2 and subject.reference == "labels"
+    assert len(subject.batches) == 3 and len(subject.batches[-1][1]) == 1
     for name, parameter in model.named_parameters():
         assert torch.equal(subject.model.model.get_parameter(name), parameter)
-    options = ModelOptions(data="digits", weights="none", examples=6, stages=("layer2",))
+    options = ModelOptions(data="digits", weights="none", examples=2, stages=("layer2",))
     with pytest.raises(ic.InputError, match="makes .* of .*name runs that keep the shape"):
         open_model("timm:resnet18", options)
-    arguments = ["--data", "digits", "--weights", "none", "--examples", "8", "--extra-evaluations", "1"]
+    arguments = ["--data", "digits", "--weights", "none", "--examples", "2", "--extra-evaluations", "1"]
     assert main(["measure", "timm:resnet18", *arguments, "--replicates", "0"]) == 0
     assert "its 1000 outputs are not the 10 classes, so its own predictions" in capsys.readouterr().out
 
@@ -295,6 +297,7 @@ def test_a_smaller_run_is_opened_by_its_file_alone(here, capsys):
     assert "is damaged" in refused(capsys, "measure", "small.safetensors")
 
 
+@pytest.mark.extended
 def test_a_smaller_model_of_timm_is_opened_by_its_file_alone(here, capsys):
     few = ["--data", "digits", "--examples", "4", "--batch-size", "2"]
     name = "timm:vit_tiny_patch16_224"

@@ -13,6 +13,8 @@ from iterconv.models.toy import (
     train_toy,
 )
 
+pytestmark = pytest.mark.medium
+
 Z = sample(200, torch.Generator().manual_seed(0))
 
 

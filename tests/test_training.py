@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 from iterconv.training.progress import Progress
 from iterconv.training.run import complete, open_run
+
+pytestmark = pytest.mark.medium
 
 TINY = RunConfig(width=4, blocks=2, epochs=3, samples=150)
 
@@ -80,26 +81,34 @@ def test_stopped_anywhere_and_started_again_it_ends_with_the_same_bytes(tmp_path
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+KILLED = """
+import json, os, signal, sys, torch
+from pathlib import Path
+from iterconv.training import loop
+from iterconv.training.config import RunConfig
+from iterconv.training.run import complete
+
+loop.SAVE_EVERY = 0.0
+torch.set_num_threads(1)
+replaced, replace = [], os.replace
+
+def killed_at_the_seventh_checkpoint(source, target):
+    replaced.append(Path(target).name)
+    if replaced.count("checkpoint.pt") == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = killed_at_the_seventh_checkpoint
+complete(RunConfig(**json.loads(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
 def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path):
-    run = replace(TINY, epochs=40)
-    complete(run, tmp_path / "whole")
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        "from iterconv.training import loop; loop.SAVE_EVERY = 0.0\n"
-        "from iterconv.training.config import RunConfig; from iterconv.training.run import complete\n"
-        f"from pathlib import Path; complete(RunConfig(**{run.to_dict()!r}), Path({str(tmp_path / 'killed')!r}))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
-    try:
-        while not (tmp_path / "killed" / "checkpoint.pt").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(0.3)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "killed" / "result.json").exists(), "killed too late to prove anything"
-    complete(run, tmp_path / "killed")
+    complete(TINY, tmp_path / "whole")
+    killed = subprocess.run([sys.executable, "-c", KILLED, json.dumps(TINY.to_dict()), str(tmp_path / "killed")])
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "result.json").exists()
+    assert len(list((tmp_path / "killed").glob("*checkpoint.pt*"))) == 2, "the earlier one, and what was being written"
+    complete(TINY, tmp_path / "killed")
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
@@ -340,6 +349,7 @@ def test_the_number_of_threads_is_the_runs_own(tmp_path):
     assert weights(tmp_path / "again") == weights(tmp_path / "one")
 
 
+@pytest.mark.extended
 def test_another_number_of_threads_is_another_run(tmp_path):
     for here, there in ((1, 2), (2, 1)):
         path = tmp_path / str(there)

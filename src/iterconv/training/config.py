@@ -6,6 +6,7 @@ Nothing here imports torch, so that the command line can show its help at once.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import PurePath
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -139,12 +140,14 @@ class RunConfig:
         return cls(**values)
 
     @property
+    @cache  # noqa: B019  (A run is a small value, and studies ask for the names of thousands again and again.)
     def hash(self) -> str:
         """Eight hexadecimal digits that identify the resolved run."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
+    @cache  # noqa: B019
     def name(self) -> str:
         """A readable name that ends in the hash; the run's folder has this name by default."""
         run = self.resolved()

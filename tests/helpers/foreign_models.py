@@ -50,11 +50,20 @@ TIMM_OPTIONS = {
     "gemma4_vit_167m": V,
     "qwen3_vit_88m": V,
     "deepseek_vit_412m": {"img_size": 56, **V},
+    # The widest of the sample that `make test` compares: narrower, with as many blocks.
+    "coat_tiny": {"img_size": 64, "embed_dims": (32, 32, 32, 32)},
+    "crossvit_9_240": {"img_size": 120, "embed_dim": (32, 64)},
+    "dla34": {"channels": (8, 8, 16, 32, 64, 128)},
+    "gcvit_xxtiny": {"img_size": 64, "embed_dim": 16},
+    "sequencer2d_s": {"embed_dims": (24, 48, 48, 48), "hidden_sizes": (6, 12, 12, 12)},
+    "swin_tiny_patch4_window7_224": {"img_size": 64, "embed_dim": 24, "num_heads": (1, 2, 4, 8)},
+    "volo_d1_224": {"img_size": 32},
     "vgg11": {"mlp_ratio": 0.05},
     "nasnetalarge": {"num_features": 960, "stem_size": 24},
     "mobilenetv5_base": {"channel_multiplier": 0.25},
 }
-TIMM_PIXELS = {"halonet26t": 256, "deepseek_vit_412m": 56, "efficientformer_l1": 224}
+TIMM_PIXELS = {"halonet26t": 256, "deepseek_vit_412m": 56, "efficientformer_l1": 224, "crossvit_9_240": 120}
+TIMM_PIXELS |= dict.fromkeys(["cspresnet50", "hrnet_w18_small", "volo_d1_224"], 32)
 TIMM_PIXELS |= {f"inception_{name}": 96 for name in ("resnet_v2", "v3", "v4")}
 
 FILM, BACKBONE = (3, 8, 32, 32), {"weights_backbone": None}
