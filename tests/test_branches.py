@@ -301,6 +301,7 @@ class Function(nn.Module):
         return z + self.function(z, self.a, self.b)
 
 
+@pytest.mark.filterwarnings("ignore:This overload of add is deprecated")
 @pytest.mark.parametrize(
     "function, part",
     [
