@@ -312,7 +312,12 @@ class Function(nn.Module):
         (lambda z, a, b: a.bias.exp() * a(z), "mul"),  # made of a parameter, which training would change
         (lambda z, a, b: a(z) * b(z), "mul"),
         (lambda z, a, b: torch.add(a(z), b(z), alpha=3), "add"),
-        (lambda z, a, b: a(z).add(3, b(z)), "add"),  # torch's old way to write a(z) + 3 * b(z)
+        # A way to write a(z) + 3 * b(z) that torch still takes, with a warning.
+        pytest.param(
+            lambda z, a, b: a(z).add(3, b(z)),
+            "add",
+            marks=pytest.mark.filterwarnings("ignore:This overload of add is deprecated"),
+        ),
         (lambda z, a, b: a(z) - b(z), "sub"),
         (lambda z, a, b: -a(z), "neg"),
         (lambda z, a, b: a(z) / 2, "truediv"),

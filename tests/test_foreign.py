@@ -106,6 +106,9 @@ SAMPLE = [
 at random, states that modules keep, experts, several tensors handed on, and what is ordinary."""
 
 
+REFUSED = ("timm/halonet26t", "transformers/gemma3n_text")
+
+
 @pytest.mark.parametrize("name", [name for name in ALL if name.startswith("own/")])
 def test_own_models(name):
     compared(name)
@@ -114,8 +117,7 @@ def test_own_models(name):
 @pytest.mark.filterwarnings("ignore")  # of the libraries
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_sample_of_all_kinds_of_trouble(name):
-    assert name in ALL
-    compared(name)
+    assert compared(name).startswith("refused: ") == (name in REFUSED), "a refused model is compared with nothing"
 
 
 @pytest.mark.slow

@@ -140,14 +140,11 @@ class RunConfig:
         return cls(**values)
 
     @property
-    @cache  # noqa: B019  (A run is a small value, and studies ask for the names of thousands again and again.)
     def hash(self) -> str:
         """Eight hexadecimal digits that identify the resolved run."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return _hash(self)
 
     @property
-    @cache  # noqa: B019
     def name(self) -> str:
         """A readable name that ends in the hash; the run's folder has this name by default."""
         run = self.resolved()
@@ -157,6 +154,12 @@ class RunConfig:
             f"{data}-{run.residual}-s{run.stages}-b{run.blocks}-w{run.width}"
             f"-{start}-c{run.coupling:g}-seed{run.seed}-{self.hash}"
         )
+
+
+@cache  # Studies ask for the names of thousands of runs again and again.
+def _hash(run: RunConfig) -> str:
+    text = json.dumps(run.to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _check(name: str, value: Any, hint: Any) -> Any:
