@@ -62,7 +62,7 @@ def repeated(forward: Callable[..., Any], times: int) -> Callable[..., Any]:
 
 def ours(adapted: Any, inputs: Any) -> list[float]:
     """The same errors, in the same order."""
-    report = ic.measure(adapted, [(inputs, None)], reference="predictions", extra_evaluations=EXTRA, replicates=0)
+    report = ic.measure(adapted, [(inputs, None)], against="predictions", extra_evaluations=EXTRA, resamples=0)
     errors = report.curves[report.curves.metric == "error"]
     whole = errors.position * 0
     for stage, own in errors.groupby("stage"):

@@ -71,7 +71,7 @@ def examine(folder: Path) -> dict[str, float]:
     batches = dataset.batches(dataset.test)
     found: dict[str, float] = {}
     for extra in (16, MANY):
-        indices = measure(network, batches, extra_evaluations=extra, replicates=0, least_margin=0.05).indices
+        indices = measure(network, batches, extra_evaluations=extra, resamples=0, min_margin=0.05).indices
         means = indices[indices["stage"] == "mean"].set_index("index")["value"]
         found[f"divergence_{extra}"] = float(means["divergence"])
     found |= {name: float(means[name]) for name in ("convergence", "recurrence")}

@@ -82,7 +82,7 @@ def main() -> int:
     print(adapted.extra_repr(), f"; {len(texts)} sentences")
     with bar("sentences", len(texts)) as advance:
         report = ic.measure(
-            adapted, batches, extra_evaluations=6, further=["repetition", "swap", "run drop-out"], progress=advance
+            adapted, batches, extra_evaluations=6, families=["repetition", "swap", "run drop-out"], progress=advance
         )
     plan = ic.plan(adapted, batches, budget=1, beam=3)
     options.results.mkdir(parents=True, exist_ok=True)

@@ -133,7 +133,7 @@ def examine(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     model.load_state_dict(load_file(path))
     model.eval()
     batches = list(data.batches(data.test, 200))
-    report = ic.measure(model, batches, replicates=200)
+    report = ic.measure(model, batches, resamples=200)
     indices = report.indices[report.indices.stage == "mean"].set_index("index").value
     adapted = ic.adapt(model, batches[0][0])
     count = ic.effective_parameter_count(model, adapted.coupling_groups())

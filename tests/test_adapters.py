@@ -154,7 +154,7 @@ def test_one_block_executed_again_and_again_is_a_stage(unrolled):
 
 def test_albert_repeats_one_layer_and_can_be_made_shorter():
     model, batch = make("language", "albert")
-    plan = ic.plan(model, [batch, batch], budget=2, beam=1, reference="predictions", replicates=0)
+    plan = ic.plan(model, [batch, batch], budget=2, beam=1, against="predictions", resamples=0)
     assert [stage.name for stage in plan.model.found] == ["albert.encoder.albert_layer_groups.0*4"]
     short = plan.apply(2)
     assert short.config.num_hidden_layers == 2 and model.config.num_hidden_layers == 4
@@ -178,7 +178,7 @@ def test_trap_5_a_repeated_decoder_block_does_not_attend_to_its_own_cache():
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_language_models_are_measured_by_their_next_token(name):
     model, batch = make("language", name)
-    report = ic.measure(model, [batch, batch], extra_evaluations=2, replicates=20)
+    report = ic.measure(model, [batch, batch], extra_evaluations=2, resamples=20)
     assert report.options["examples"] == 2 * (8 + 5 + 8) and report.options["chance"] == pytest.approx(1 - 1 / 50)
     intact = report.curves.query("perturbation == 'extra evaluation' and position == 0").set_index("metric").value
     with torch.no_grad():
@@ -194,27 +194,27 @@ def test_language_models_are_measured_by_their_next_token(name):
 
 def test_without_labels_a_model_is_measured_against_its_own_predictions():
     model, inputs = make("timm", "vit_tiny_patch16_224")
-    report = ic.measure(model, [inputs, inputs], reference="predictions", replicates=0)
+    report = ic.measure(model, [inputs, inputs], against="predictions", resamples=0)
     intact = report.curves.query("metric == 'error' and perturbation == 'extra evaluation' and position == 0")
     assert (intact.value == 0).all() and report.options["examples"] == 6
-    with pytest.raises(ic.InputError, match="reference='predictions'"):
+    with pytest.raises(ic.InputError, match="against='predictions'"):
         ic.measure(model, [inputs])
 
 
 def test_dictionaries_with_labels_and_tuples_of_arguments():
     model, batch = make("language", "bert")
     labels = torch.tensor([1, 2, 3])
-    by_dictionary = ic.measure(model, [{**batch, "labels": labels}], replicates=0)
-    by_pair = ic.measure(model, [(batch, labels)], replicates=0)
+    by_dictionary = ic.measure(model, [{**batch, "labels": labels}], resamples=0)
+    by_pair = ic.measure(model, [(batch, labels)], resamples=0)
     pd.testing.assert_frame_equal(by_dictionary.curves, by_pair.curves)
-    by_tuple = ic.measure(model, [((batch["input_ids"], batch["attention_mask"]), labels)], replicates=0)
+    by_tuple = ic.measure(model, [((batch["input_ids"], batch["attention_mask"]), labels)], resamples=0)
     pd.testing.assert_frame_equal(by_tuple.curves, by_pair.curves)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.extended)])
 def test_other_precisions(dtype):
     model, inputs = make("timm", "convnext_atto")
-    report = ic.measure(model.to(dtype), [(inputs.to(dtype), torch.tensor([0, 1, 2]))], replicates=0)
+    report = ic.measure(model.to(dtype), [(inputs.to(dtype), torch.tensor([0, 1, 2]))], resamples=0)
     assert report.curves.value.notna().all()
 
 
@@ -261,7 +261,7 @@ def test_a_users_own_model():
     assert [str(stage) for stage in adapted.found] == ["early: 3 x Branch", "late: 2 x Branch"]
     assert "early: 3 x Branch" in repr(adapted)
     torch.testing.assert_close(adapted(X), model(X)["logits"])
-    report = ic.measure(model, [(X, torch.arange(5))], replicates=0)
+    report = ic.measure(model, [(X, torch.arange(5))], resamples=0)
     assert set(report.curves.stage) == {0, 1}
 
     def by_hand(early, late):
@@ -331,8 +331,8 @@ def test_trap_3_and_7_in_place_layers_and_batch_norm_leave_no_trace():
     model, inputs = make("torchvision", "resnet18")
     state = copy.deepcopy(model.state_dict())
     model.train()
-    first = ic.measure(model, [(inputs, torch.tensor([1, 2, 3]))], replicates=0)
-    again = ic.measure(model, [(inputs, torch.tensor([1, 2, 3]))], replicates=0)
+    first = ic.measure(model, [(inputs, torch.tensor([1, 2, 3]))], resamples=0)
+    again = ic.measure(model, [(inputs, torch.tensor([1, 2, 3]))], resamples=0)
     pd.testing.assert_frame_equal(first.curves, again.curves)
     assert model.training and all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
@@ -419,8 +419,8 @@ def test_outputs_with_a_row_for_each_token():
     torch.manual_seed(0)
     model, batch = zoo.language_model("gpt2")
     flat = ic.adapt(model, batch, output=lambda output, inputs: output.logits.flatten(0, 1))
-    report = ic.measure(flat, [batch], reference="predictions", replicates=0)
+    report = ic.measure(flat, [batch], against="predictions", resamples=0)
     assert report.options["examples"] == batch["input_ids"].numel() and report.intact_error == 0
     halved = ic.adapt(model, batch, output=lambda output, inputs: output.logits[:2, 0])
-    report = ic.measure(halved, [batch], reference="predictions", replicates=0)
+    report = ic.measure(halved, [batch], against="predictions", resamples=0)
     assert "distance" not in set(report.curves.metric), "its two rows are no rows of the representation"

@@ -75,13 +75,13 @@ def test_train_measure_and_refusals_on_a_real_run(capsys, tmp_path):
         capsys, "train", *TINY, "--coupling", "0.9", "--out", out
     )
 
-    assert main(["measure", out, "--reference", "predictions", "--replicates", "20", "--audit"]) == 0
+    assert main(["measure", out, "--against", "predictions", "--resamples", "20", "--audit"]) == 0
     printed = capsys.readouterr().out
     assert (tmp_path / "run" / "report-predictions.parquet").exists() and "contractive" in printed
     assert (tmp_path / "run" / "report-predictions.png").stat().st_size > 10_000
     assert "no known format" in refused(capsys, "measure", out, "--out", str(tmp_path / "x.txt"))
     assert "--extra-evaluations 0" in refused(capsys, "measure", out, "--extra-evaluations", "0")
-    assert "--further jump is unknown; use a list of" in refused(capsys, "measure", out, "--further", "swap", "jump")
+    assert "--families jump is unknown; use a list of" in refused(capsys, "measure", out, "--families", "swap", "jump")
 
 
 def test_folders_that_cannot_be_written(capsys, tmp_path):

@@ -27,7 +27,7 @@ def passes(run):
 
 def measured_passes(blocks, stages):
     network = models.resnet(4, blocks, stages, 1)
-    report = measure(network, [(torch.randn(4, 1, 8, 8), torch.arange(4))], replicates=0)
+    report = measure(network, [(torch.randn(4, 1, 8, 8), torch.arange(4))], resamples=0)
     return report.options["block_applications"] / (blocks * stages)
 
 

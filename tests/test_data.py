@@ -535,7 +535,7 @@ def test_a_folder_that_can_not_be_read_is_told_so(tmp_path, monkeypatch):
 
 
 def test_small_files_of_very_much_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
-    from iterconv import memory
+    from iterconv import errors as memory
 
     monkeypatch.setattr(memory, "free_memory", lambda: 2.0**30)
     large, many = tmp_path / "large.parquet", tmp_path / "many.parquet"

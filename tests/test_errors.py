@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import iterconv as ic
-from iterconv import memory
+from iterconv import errors as memory
 from iterconv.errors import check_choice, check_count, check_number, check_range
 from iterconv.spectral.iteration import cast
 
@@ -65,19 +65,19 @@ WRONG = [
     ("ic.measure(net(), BATCHES, seed=-1)", "seed=-1 is too small; use 0 or more"),
     ("ic.measure(net(), BATCHES, seed=None)", "seed=None is not a whole number"),
     ('ic.measure(net(), BATCHES, chance="half")', "chance='half' is not a number"),
-    ("ic.measure(net(), BATCHES, least_margin=None)", "least_margin=None is not a number"),
+    ("ic.measure(net(), BATCHES, min_margin=None)", "min_margin=None is not a number"),
     ("ic.measure(net(), BATCHES, confidence=torch.ones(99))", r"confidence=tensor\(.* is not a number"),
-    ("ic.measure(net(), BATCHES, replicates=10**20)", "replicates=100000000000000000000 is too large"),
-    ("ic.measure(net(), BATCHES, replicates=10**15)", "replicates=10.* would take .* GiB"),
+    ("ic.measure(net(), BATCHES, resamples=10**20)", "resamples=100000000000000000000 is too large"),
+    ("ic.measure(net(), BATCHES, resamples=10**15)", "resamples=10.* would take .* GiB"),
     ("ic.measure(net(), BATCHES, extra_evaluations=10**9)", "the paths of extra_.* would take .* use fewer"),
-    ('ic.measure(net(), BATCHES, reference=["labels"])', r"reference=\['labels'\] is unknown"),
-    ("ic.measure(net(), BATCHES, further=5)", "further=5 is unknown"),
-    ('ic.plan(net(), BATCHES, reference="x")', "reference='x' is unknown; use 'labels' or 'predictions'"),
+    ('ic.measure(net(), BATCHES, against=["labels"])', r"against=\['labels'\] is unknown"),
+    ("ic.measure(net(), BATCHES, families=5)", "families=5 is unknown"),
+    ('ic.plan(net(), BATCHES, against="x")', "against='x' is unknown; use 'labels' or 'predictions'"),
     ('ic.plan(net(), BATCHES, confidence="a")', "confidence='a' is not a number"),
     ("ic.plan(net(), BATCHES, seed=-1)", "seed=-1"),
-    ("ic.plan(net(), BATCHES, replicates=-1)", "replicates=-1"),
+    ("ic.plan(net(), BATCHES, resamples=-1)", "resamples=-1"),
     ('ic.plan(net(), BATCHES, budget=float("inf"))', r"budget=inf is not in \[0, 1\]"),
-    ("ic.plan(net(), BATCHES, replicates=0).route([1, 2])", r"blocks=\[1, 2\] is not a whole number"),
+    ("ic.plan(net(), BATCHES, resamples=0).route([1, 2])", r"blocks=\[1, 2\] is not a whole number"),
     ('ic.similarity(net(), [X * float("nan")])', "NaN"),
     ('ic.audit(net(), (X * float("nan"),))', "batch 0 has NaN"),
     ('ic.audit(net(), X, iterations="3")', "iterations='3' is not a whole number"),
@@ -101,9 +101,9 @@ WRONG = [
     ('generate(5, debris=["light"])', "debris=.* is unknown"),
 ]
 NUMPY = """
-found = ic.plan(net(), BATCHES, budget=np.int64(1), beam=np.int32(2), replicates=np.int64(5), seed=np.int64(3))
+found = ic.plan(net(), BATCHES, budget=np.int64(1), beam=np.int32(2), resamples=np.int64(5), seed=np.int64(3))
 assert found.frontier["blocks"].tolist() == [2, 1]
-report = ic.measure(net(), BATCHES, seed=np.int64(3), replicates=np.int16(5), chance=np.float32(0.5))
+report = ic.measure(net(), BATCHES, seed=np.int64(3), resamples=np.int16(5), chance=np.float32(0.5))
 report.save(sys.argv[1])  # as JSON, which has no numbers of NumPy
 assert {type(value) for value in report.options.values()} == {int, float, str, list}
 """
@@ -173,9 +173,9 @@ def test_outputs_that_are_no_rows_are_told_with_the_remedy(head, says):
 
     staged = ic.StagedModel(nn.Identity(), [ic.Stage([nn.Linear(6, 6), nn.Linear(6, 6)])], [], Odd())
     with pytest.raises(ic.InputError, match=says):
-        ic.measure(staged, [X], reference="predictions")
+        ic.measure(staged, [X], against="predictions")
     with pytest.raises(ic.InputError, match="batch 0 is empty"):
-        ic.measure(staged, [X[:0]], reference="predictions")
+        ic.measure(staged, [X[:0]], against="predictions")
 
 
 def test_two_arguments_are_passed_with_none_for_targets():
@@ -186,8 +186,8 @@ def test_two_arguments_are_passed_with_none_for_targets():
     torch.manual_seed(0)
     model = Two().eval()
     with pytest.raises(ic.InputError, match=r"rejects the batch .*pass \(\(a, b\), None\) for inputs of two arguments"):
-        ic.measure(model, [(X, X)], reference="predictions")
-    report = ic.measure(model, [((X, X), None)], reference="predictions", replicates=0)
+        ic.measure(model, [(X, X)], against="predictions")
+    report = ic.measure(model, [((X, X), None)], against="predictions", resamples=0)
     assert report.options["examples"] == 5
 
 
@@ -200,7 +200,7 @@ def test_a_given_chance_counts_for_outputs_that_are_not_finite():
     staged = ic.StagedModel(nn.Identity(), [ic.Stage([nn.Identity(), Exploding()])], [], nn.Linear(6, 3))
     with torch.no_grad():
         staged.head.bias.zero_()
-    curves = ic.measure(staged, [(X, staged(X).argmax(1))], chance=0.5, replicates=0).curves
+    curves = ic.measure(staged, [(X, staged(X).argmax(1))], chance=0.5, resamples=0).curves
     repeated = curves[(curves["perturbation"] == "extra evaluation") & (curves["position"] > 0)]
     for metric in ("error", "disagreement"):
         assert set(repeated[repeated["metric"] == metric]["value"]) == {0.5}

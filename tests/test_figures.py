@@ -20,7 +20,7 @@ def report():
     batch = torch.randn(40, 1, 8, 8)
     with torch.no_grad():
         labels = net.eval()(batch).argmax(1)
-    return ic.measure(net, [(batch, labels)], replicates=50)
+    return ic.measure(net, [(batch, labels)], resamples=50)
 
 
 def runs(widths=(8, 16), seeds=3):

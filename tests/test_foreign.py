@@ -227,14 +227,14 @@ def test_two_towers_and_two_streams_have_the_indices_that_are_computed_by_hand(k
         intact = model(x).argmax(1)
         curves = [[(model(x, path).argmax(1) != intact).double().mean() for path in paths] for paths in families]
     assert max(curves[1]) > 0.1, "blocks that do nothing would show nothing"
-    report = ic.measure(model, [(x[:32], None), (x[32:], None)], reference="predictions", replicates=0)
+    report = ic.measure(model, [(x[:32], None), (x[32:], None)], against="predictions", resamples=0)
     found = report.indices[report.indices.stage == 0].set_index("index")["value"]
     for name, value in by_hand(curves).items():
         assert found[name] == pytest.approx(float(value), abs=1e-12)
     dropped = report.curves.query("stage == 0 and perturbation == 'drop-out' and metric == 'error'")
     assert dropped.value.tolist() == pytest.approx([float(error) for error in curves[1]], abs=1e-12)
     assert "whole model" in report.options["stages"][0]
-    plan = ic.plan(model, [(x[:32], None), (x[32:], None)], budget=0, reference="predictions", replicates=0)
+    plan = ic.plan(model, [(x[:32], None), (x[32:], None)], budget=0, against="predictions", resamples=0)
     assert plan.frontier.search_error.max() > 0.1, "tower a has three quarters of the say"
 
 
@@ -277,7 +277,7 @@ for name in ("noise_torch", "noise_numpy", "noise_random", "counter", "keeps_its
     model, inputs = OWN[name]()
     plain = {key: repr(value) for key, value in vars(model.blocks[0]).items() if not key.startswith("_")}
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    ic.measure(model, [inputs], reference="predictions", replicates=0)
+    ic.measure(model, [inputs], against="predictions", resamples=0)
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert before == after, name
     assert plain == {key: repr(value) for key, value in vars(model.blocks[0]).items() if not key.startswith("_")}, name

@@ -68,9 +68,9 @@ def test_trailing_dimensions_are_kept():
 
 @pytest.mark.parametrize("name", INDICES)
 def test_an_index_without_a_margin_is_undefined_with_its_reason(name):
-    def reason(reference, replicates, blocks=4):
-        curve = np.full((blocks, 1 + len(replicates)), 0.5)
-        curve[INDICES[name].at] = [reference, *replicates]
+    def reason(reference, resamples, blocks=4):
+        curve = np.full((blocks, 1 + len(resamples)), 0.5)
+        curve[INDICES[name].at] = [reference, *resamples]
         return undefined_reason(INDICES[name], curve, CHANCE, 0.05, 0.95)
 
     assert reason(0.2, [0.2] * 100) == ""
@@ -98,7 +98,7 @@ def make_report(**options):
     net = ic.models.resnet(width=4, blocks=3, stages=2, in_channels=1).eval()
     images = torch.randn(60, 1, 8, 8)
     with torch.no_grad():
-        return ic.measure(net, [(images, net(images).argmax(1))], replicates=20, **options)
+        return ic.measure(net, [(images, net(images).argmax(1))], resamples=20, **options)
 
 
 def test_a_fourth_index_is_measured_kept_and_drawn(registries, tmp_path):

@@ -30,7 +30,7 @@ def make_batches(net, n=60, size=25, noise=0.2, seed=1):
     return list(zip(images.split(size), labels.split(size), strict=True))
 
 
-def naive(net, batches, stage, path, reference):
+def naive(net, batches, stage, path, against):
     """Mean error, disagreement, cross-entropy and distance of one path, by itself."""
     errors, disagreements, entropies, distances = [], [], [], []
     full = tuple(range(len(net.stages[0].blocks)))
@@ -49,7 +49,7 @@ def naive(net, batches, stage, path, reference):
 
             z, output = run(path)
             intact, expected = run(full)
-            targets = labels if reference == "labels" else expected.argmax(1)
+            targets = labels if against == "labels" else expected.argmax(1)
             errors += (output.argmax(1) != targets).tolist()
             disagreements += (output.argmax(1) != expected.argmax(1)).tolist()
             entropies += F.cross_entropy(output, targets, reduction="none").tolist()
@@ -63,14 +63,14 @@ def naive(net, batches, stage, path, reference):
 
 
 @pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
-@pytest.mark.parametrize("reference", ["labels", "predictions"])
-def test_every_row_equals_a_naive_evaluation(residual, reference):
+@pytest.mark.parametrize("against", ["labels", "predictions"])
+def test_every_row_equals_a_naive_evaluation(residual, against):
     net = make_net(residual)
     batches = make_batches(net)
-    report = ic.measure(net, batches, reference=reference, extra_evaluations=4, replicates=0)
+    report = ic.measure(net, batches, against=against, extra_evaluations=4, resamples=0)
     assert len(report.curves) == 2 * (3 + 3 + 5) * 4
     for (stage, path), rows in report.curves.groupby(["stage", "path"]):
-        expected = naive(net, batches, stage, path, reference)
+        expected = naive(net, batches, stage, path, against)
         for row in rows.itertuples():
             assert row.value == pytest.approx(expected[row.metric], rel=1e-6, abs=1e-6), (stage, path, row.metric)
             assert row.n == 60
@@ -80,7 +80,7 @@ def test_every_row_equals_a_naive_evaluation(residual, reference):
 
 def test_indices_are_made_of_the_curves():
     net = make_net()
-    report = ic.measure(net, make_batches(net), replicates=10)
+    report = ic.measure(net, make_batches(net), resamples=10)
     errors = report.curves[report.curves.metric == "error"].set_index(["stage", "perturbation"])["value"]
     indices = report.indices.set_index(["stage", "index"])["value"]
     for stage in (0, 1):
@@ -120,7 +120,7 @@ def test_a_tied_properly_convergent_stage_at_its_fixed_point_does_not_diverge():
 
 def test_against_its_own_predictions_the_intact_model_makes_no_error():
     net = make_net()
-    report = ic.measure(net, make_batches(net), reference="predictions")
+    report = ic.measure(net, make_batches(net), against="predictions")
     intact = report.curves.query("metric == 'error' and perturbation == 'extra evaluation' and position == 0")
     assert (intact.value == 0).all() and (intact.high == 0).all()
 
@@ -129,8 +129,8 @@ def test_against_its_own_predictions_the_intact_model_makes_no_error():
 def test_class_numbers_of_any_integer_type_do(dtype):
     net = make_net()
     batches = make_batches(net)
-    found = ic.measure(net, [(images, labels.to(dtype)) for images, labels in batches], replicates=0)
-    pd.testing.assert_frame_equal(found.curves, ic.measure(net, batches, replicates=0).curves)
+    found = ic.measure(net, [(images, labels.to(dtype)) for images, labels in batches], resamples=0)
+    pd.testing.assert_frame_equal(found.curves, ic.measure(net, batches, resamples=0).curves)
     with pytest.raises(ic.InputError, match="neither class numbers nor 0/1 rows"):
         ic.measure(net, [(images, labels > 3) for images, labels in batches])
 
@@ -140,25 +140,25 @@ def test_further_families_equal_a_naive_evaluation(tmp_path):
     net = make_net()
     batches = make_batches(net)
     further = list(ic.paths.FAMILIES)[3:]
-    report = ic.measure(net, batches, further=further, extra_evaluations=1, replicates=5)
+    report = ic.measure(net, batches, families=further, extra_evaluations=1, resamples=5)
     errors = report.curves[report.curves.metric == "error"]
     assert set(errors.perturbation) == set(ic.paths.FAMILIES)
     for row in errors[errors.perturbation.isin(further)].drop_duplicates(["stage", "path"]).itertuples():
         assert row.value == pytest.approx(naive(net, batches, row.stage, row.path, "labels")["error"])
-    plain = ic.measure(net, batches, extra_evaluations=1, replicates=5)
+    plain = ic.measure(net, batches, extra_evaluations=1, resamples=5)
     pd.testing.assert_frame_equal(plain.indices[["value"]], report.indices[["value"]])
     report.plot(tmp_path / "all.png")
     for wrong in (["repetitions"], "swap", ["swap", 5]):
         with pytest.raises(ic.InputError, match="is unknown; use a list of 'early read-out', .*'repetition'"):
-            ic.measure(net, batches, further=wrong)
+            ic.measure(net, batches, families=wrong)
 
 
 @pytest.mark.medium
 def test_batching_does_not_matter():
     net = make_net()
-    whole = ic.measure(net, make_batches(net, size=60), replicates=50)
+    whole = ic.measure(net, make_batches(net, size=60), resamples=50)
     for size in (1, 7, 59):
-        parts = ic.measure(net, make_batches(net, size=size), replicates=50)
+        parts = ic.measure(net, make_batches(net, size=size), resamples=50)
         pd.testing.assert_frame_equal(parts.curves, whole.curves, rtol=1e-4, atol=1e-5)
         pd.testing.assert_frame_equal(parts.indices, whole.indices, rtol=1e-4, atol=1e-5)
 
@@ -178,7 +178,7 @@ def test_bootstrap_intervals_are_seeded_and_as_wide_as_theory_has_them():
     assert (report.curves.low <= report.curves.value + 1e-9).all() and (
         report.curves.value <= report.curves.high + 1e-9
     ).all()
-    none = ic.measure(net, batches, replicates=0)
+    none = ic.measure(net, batches, resamples=0)
     assert none.curves.low.isna().all() and none.indices.low.isna().all() and none.indices.defined.all()
     assert (report.indices.low < report.indices.high).any()
 
@@ -192,7 +192,7 @@ def test_several_labels_are_measured_against_their_chance():
     assert report.options["chance"] == pytest.approx(0.7)
     intact = report.curves.query("metric == 'error' and perturbation == 'extra evaluation' and position == 0")
     assert (intact.value == 0).all() and report.indices.defined.all()
-    assert (ic.measure(net, [(images, targets)], reference="predictions").curves.value.notna()).all()
+    assert (ic.measure(net, [(images, targets)], against="predictions").curves.value.notna()).all()
 
 
 def test_a_model_at_chance_has_undefined_indices_with_reasons():
@@ -293,11 +293,11 @@ def test_wrong_batches_are_refused(batches, says):
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"reference": "truth"}, "reference='truth'"),
+        ({"against": "truth"}, "against='truth'"),
         ({"extra_evaluations": 0}, "extra_evaluations=0"),
         ({"chance": 1.5}, "chance=1.5"),
-        ({"least_margin": -0.1}, "least_margin=-0.1"),
-        ({"replicates": -1}, "replicates=-1"),
+        ({"min_margin": -0.1}, "min_margin=-0.1"),
+        ({"resamples": -1}, "resamples=-1"),
         ({"confidence": 1.0}, "confidence=1.0"),
     ],
 )

@@ -270,10 +270,10 @@ HALVES = paths.Family(name="halves", make=halves, title="Half a stage", axis="wh
 def test_a_users_family_is_measured_and_drawn(registries, tmp_path):
     net, images = NETS["ordinary"], torch.randn(20, 1, 8, 8)
     batches = [(images, net(images).argmax(1))]
-    with pytest.raises(ic.InputError, match="further='halves' is unknown; use a list of 'early read-out', "):
-        ic.measure(net, batches, further=["halves"])
+    with pytest.raises(ic.InputError, match="families='halves' is unknown; use a list of 'early read-out', "):
+        ic.measure(net, batches, families=["halves"])
     assert paths.register(HALVES) is paths.FAMILIES["halves"] is HALVES
-    report = ic.measure(net, batches, further=["halves"], replicates=0)
+    report = ic.measure(net, batches, families=["halves"], resamples=0)
     errors = report.curves.query("metric == 'error' and perturbation == 'halves' and stage == 1")
     assert errors.path.tolist() == [(0, 1), (2, 3)] and errors.position.tolist() == [1, 2]
     for path, value in zip(errors.path, errors.value, strict=True):
@@ -287,7 +287,7 @@ def test_a_users_family_is_measured_and_drawn(registries, tmp_path):
 def test_a_report_is_drawn_where_its_family_is_unknown(registries, tmp_path):
     paths.register(HALVES)
     net = NETS["ordinary"]
-    ic.measure(net, [torch.randn(8, 1, 8, 8)], reference="predictions", further=["halves"]).save(tmp_path / "r.json")
+    ic.measure(net, [torch.randn(8, 1, 8, 8)], against="predictions", families=["halves"]).save(tmp_path / "r.json")
     code = "import sys, iterconv as ic; print([a.get_title() for a in ic.Report.load(sys.argv[1]).plot().axes[:4]])"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "r.json"], capture_output=True, text=True)
     assert done.stdout.strip() == "['Convergence', 'Recurrence', 'Divergence', 'halves']", done.stderr
@@ -306,9 +306,9 @@ def test_a_family_of_the_models_module_is_known_to_the_command_line(registries, 
     (tmp_path / "users_family.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    words = ["measure", "users_family:make", "--data", "digits", "--out", "r.json", "--replicates", "0", "--further"]
+    words = ["measure", "users_family:make", "--data", "digits", "--out", "r.json", "--resamples", "0", "--families"]
     assert main([*words, "jump"]) == 2
-    says = "iterconv: --further jump is unknown; use a list of 'early read-out', "
+    says = "iterconv: --families jump is unknown; use a list of 'early read-out', "
     assert says in capsys.readouterr().err and not (tmp_path / "r.json").exists()
     assert main([*words, "cycle"]) == 0
     curves = ic.Report.load("r.json").curves
@@ -332,7 +332,7 @@ def test_families_that_can_not_be_registered(registries):
 def test_paths_of_blocks_that_a_stage_lacks_are_refused(registries):
     paths.register(paths.Family(name="beyond", make=lambda count: [(1, (count,))], title="", axis=""))
     with pytest.raises(ic.InputError, match="block 4; stage 0 has 0..3"):
-        ic.measure(NETS["ordinary"], [torch.randn(2, 1, 8, 8)], reference="predictions", further=("beyond",))
+        ic.measure(NETS["ordinary"], [torch.randn(2, 1, 8, 8)], against="predictions", families=("beyond",))
 
 
 def test_the_evaluator_is_a_function_though_its_module_has_the_same_name():

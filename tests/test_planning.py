@@ -1,5 +1,6 @@
 import itertools
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -39,7 +40,7 @@ def error(net, batches, route):
 def test_a_wide_beam_finds_what_trying_everything_finds():
     net = make_net()
     batches = make_batches(net)
-    plan = ic.plan(net, batches, budget=0, beam=1000, replicates=20)
+    plan = ic.plan(net, batches, budget=0, beam=1000, resamples=20)
     assert plan.frontier.blocks.tolist() == [6, 5, 4, 3, 2, 1, 0]
     subsets = [path for length in range(4) for path in itertools.combinations(range(3), length)]
     everything = {route: error(net, batches[0::2], route) for route in itertools.product(subsets, subsets)}
@@ -54,7 +55,7 @@ def test_a_wide_beam_finds_what_trying_everything_finds():
 def test_a_narrow_beam_is_greedy():
     net = make_net(stages=1, blocks=4)
     batches = make_batches(net)
-    plan = ic.plan(net, batches, budget=2, beam=1, replicates=0)
+    plan = ic.plan(net, batches, budget=2, beam=1, resamples=0)
     route = ((0, 1, 2, 3),)
     for row in plan.frontier.itertuples():
         assert row.route == route
@@ -65,7 +66,7 @@ def test_a_narrow_beam_is_greedy():
 
 def test_saving_weights_keeps_the_number_of_blocks_and_suggests_groups():
     net = make_net()
-    plan = ic.plan(net, make_batches(net), budget=2, saves="weights", beam=3, replicates=0)
+    plan = ic.plan(net, make_batches(net), budget=2, mode="share", beam=3, resamples=0)
     assert (plan.frontier.blocks == 6).all() and plan.frontier.distinct.tolist() == [6, 5, 4, 3, 2]
     for row in plan.frontier.itertuples():
         assert all(len(path) == 3 and list(path) == sorted(path) for path in row.route), "neighbours only"
@@ -78,7 +79,7 @@ def test_saving_weights_keeps_the_number_of_blocks_and_suggests_groups():
 def test_a_plan_can_be_applied_saved_and_loaded(tmp_path):
     net = make_net()
     batches = make_batches(net)
-    plan = ic.plan(net, batches, budget=3, replicates=0)
+    plan = ic.plan(net, batches, budget=3, resamples=0)
     small = plan.apply(4)
     assert sum(len(stage.blocks) for stage in small.stages) == 4
     with torch.no_grad():
@@ -95,14 +96,14 @@ def test_a_plan_can_be_applied_saved_and_loaded(tmp_path):
         plan.apply(2)
 
 
-@pytest.mark.parametrize("saves", ["blocks", "weights"])
+@pytest.mark.parametrize("mode", ["drop", "share"])
 @pytest.mark.parametrize(
     "family, name",
     [("timm", "vit_tiny_patch16_224"), pytest.param("timm", "resnetv2_50", marks=pytest.mark.extended),
      pytest.param("torchvision", "resnet34", marks=pytest.mark.extended), ("language", "gpt2"),
      pytest.param("language", "llama", marks=pytest.mark.extended), ("language", "bert")],
 )  # fmt: skip
-def test_foreign_models_become_smaller_ordinary_ones(family, name, saves):
+def test_foreign_models_become_smaller_ordinary_ones(family, name, mode):
     torch.manual_seed(0)
     options = {"img_size": 32, "patch_size": 8, "depth": 4} if "vit" in name else {}
     if family == "language":
@@ -112,12 +113,12 @@ def test_foreign_models_become_smaller_ordinary_ones(family, name, saves):
         model, inputs = (zoo.timm_model if family == "timm" else zoo.torchvision_model)(name, **options)
         batches = [inputs, inputs + 0.1]
     model.eval()
-    plan = ic.plan(model, batches, budget=0.7, saves=saves, beam=1, reference="predictions", replicates=0)
-    column = "blocks" if saves == "blocks" else "distinct"
+    plan = ic.plan(model, batches, budget=0.7, mode=mode, beam=1, against="predictions", resamples=0)
+    column = "blocks" if mode == "drop" else "distinct"
     fewest = int(plan.frontier[column].min())
     small = plan.apply(fewest)
     assert type(small) is type(model)
-    if saves == "blocks":
+    if mode == "drop":
         assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
     route = plan.route(fewest)
     number = next(i for i, path in enumerate(route) if path != paths.full_route(plan.model.stages)[i])
@@ -134,7 +135,7 @@ def test_foreign_models_become_smaller_ordinary_ones(family, name, saves):
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"saves": "memory"}, "saves='memory' is unknown; use 'blocks' or 'weights'"),
+        ({"mode": "memory"}, "mode='memory' is unknown; use 'drop' or 'share'"),
         ({"beam": 0}, "beam=0 keeps no route"),
         ({"budget": 7}, r"budget=7 is not in \[0, 6\]; use a number of blocks"),
         ({"budget": 1.5}, r"budget=1.5 is not in \[0, 1\]"),
@@ -154,7 +155,7 @@ def test_what_cannot_be_planned_or_applied():
     with pytest.raises(ic.InputError, match=r"1 batch\(es\) can't be halved"):
         ic.plan(net, make_batches(net)[:1])
     constrained = ic.models.resnet(width=2, blocks=2, stages=1, in_channels=1, residual="proper")
-    plan = ic.plan(constrained, make_batches(constrained, 8, 4), replicates=0)
+    plan = ic.plan(constrained, make_batches(constrained, 8, 4), resamples=0)
     with pytest.raises(ic.InputError, match="constrained stages keep a state"):
         plan.apply(1)
 
@@ -168,6 +169,47 @@ def test_what_cannot_be_planned_or_applied():
 
     model, x = Apart(), torch.randn(3, 4)
     apart = ic.adapt(model, x, stages=[[model.a, model.b]])
-    plan = ic.plan(apart, [x] * 2, reference="predictions", replicates=0)
+    plan = ic.plan(apart, [x] * 2, against="predictions", resamples=0)
     with pytest.raises(ic.InputError, match="are not in one nn.ModuleList or nn.Sequential"):
         plan.apply(1)
+
+
+def test_a_plan_is_saved_and_loaded_for_its_model(tmp_path):
+    torch.manual_seed(0)
+    net = ic.models.resnet(width=3, blocks=3, stages=2, in_channels=1)
+    batches = [(torch.randn(12, 1, 8, 8), torch.randint(10, (12,))) for _ in range(2)]
+    plan = ic.plan(net, batches, budget=3, resamples=5)
+    plan.save(tmp_path / "plan.json")
+    again = ic.Plan.load(tmp_path / "plan.json", net)
+    pd.testing.assert_frame_equal(again.frontier, plan.frontier)
+    assert again.options == plan.options and again.route(4) == plan.route(4)
+    with pytest.raises(ic.InputError, match=r"is a plan of \[3, 3\] blocks a stage, not of \[2\]"):
+        ic.Plan.load(tmp_path / "plan.json", ic.models.resnet(width=3, blocks=2, stages=1, in_channels=1))
+    with pytest.raises(ic.InputError, match="does not name a plan; let it end in .json"):
+        plan.save(tmp_path / "plan.csv")
+    with pytest.raises(ic.InputError, match="there is no plan"):
+        ic.Plan.load(tmp_path / "other.json", net)
+    text = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text.replace('"seed"', '"sead"'))
+    with pytest.raises(ic.InputError, match="is damaged|is not a plan"):
+        ic.Plan.load(tmp_path / "plan.json", net)
+
+
+def test_options_by_their_old_names_still_work_with_a_warning():
+    torch.manual_seed(0)
+    net = ic.models.resnet(width=3, blocks=2, in_channels=1)
+    batches = [(torch.randn(12, 1, 8, 8), torch.randint(10, (12,))) for _ in range(2)]
+    with pytest.warns(DeprecationWarning) as seen:
+        old = ic.measure(net, batches, reference="predictions", replicates=3, least_margin=0.1, further=["swap"])
+    told = sorted(str(warning.message) for warning in seen)
+    assert told == [
+        "further= is now called families=",
+        "least_margin= is now called min_margin=",
+        "reference= is now called against=",
+        "replicates= is now called resamples=",
+    ]
+    new = ic.measure(net, batches, against="predictions", resamples=3, min_margin=0.1, families=["swap"])
+    pd.testing.assert_frame_equal(old.curves, new.curves)
+    with pytest.warns(DeprecationWarning, match="saves= is now called mode="):
+        shared = ic.plan(net, batches, saves="weights", resamples=0)
+    assert shared.options["mode"] == "share"

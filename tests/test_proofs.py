@@ -146,7 +146,7 @@ def assert_as_by_hand(report, model, data):
 def test_every_batch_is_measured_as_by_hand(make):
     model, data = make(), batches()
     kept = [x.clone() for x, _ in data]
-    report = ic.measure(model, data, replicates=0, extra_evaluations=2)
+    report = ic.measure(model, data, resamples=0, extra_evaluations=2)
     assert_as_by_hand(report, model, data)
     assert all(torch.equal(x, before) for (x, _), before in zip(data, kept, strict=True)), "the user's batches"
     (stage,) = report.options["stages"]
@@ -170,7 +170,7 @@ def test_what_gets_past_is_seen_where_it_changes_nothing(make, why):
 def test_what_only_a_later_batch_shows_is_seen_there():
     adapted = ic.adapt(ByData(), batches()[0][0][:4])
     assert adapted.stages[0].shared
-    assert_as_by_hand(ic.measure(adapted, batches(), replicates=0, extra_evaluations=2), adapted.model, batches())
+    assert_as_by_hand(ic.measure(adapted, batches(), resamples=0, extra_evaluations=2), adapted.model, batches())
     assert adapted.stages[0].whole.endswith("(on a later batch)")
 
 
@@ -179,7 +179,7 @@ def test_a_model_that_was_adapted_before_training_is_measured_as_it_is_now():
     adapted = ic.adapt(model, data[0][0])
     with torch.no_grad():
         model.scale.fill_(2.0)
-    assert_as_by_hand(ic.measure(adapted, data, replicates=0, extra_evaluations=2), model, data)
+    assert_as_by_hand(ic.measure(adapted, data, resamples=0, extra_evaluations=2), model, data)
 
 
 class Running(Plain):
@@ -192,9 +192,9 @@ class Running(Plain):
 def test_no_state_goes_from_batch_to_batch_or_from_path_to_path():
     model = Running()
     data = [(x + number, y) for number, (x, y) in enumerate(batches())]
-    report = ic.measure(model, data, replicates=0, extra_evaluations=2)
+    report = ic.measure(model, data, resamples=0, extra_evaluations=2)
     assert_as_by_hand(report, model, data)
-    more = ic.measure(model, data, replicates=0, extra_evaluations=2, further=["repetition", "reversal"])
+    more = ic.measure(model, data, resamples=0, extra_evaluations=2, families=["repetition", "reversal"])
     same = more.curves.merge(report.curves, on=["stage", "perturbation", "position", "metric"])
     assert len(same) == len(report.curves) and (same.value_x == same.value_y).all()
     one = ic.similarity(model, data)
@@ -203,7 +203,7 @@ def test_no_state_goes_from_batch_to_batch_or_from_path_to_path():
 
 def test_inputs_keep_their_precision_where_parameters_differ():
     model, data = Mixed(), batches(shift=1000.0)
-    assert_as_by_hand(ic.measure(model, data, replicates=0, extra_evaluations=2), model, data)
+    assert_as_by_hand(ic.measure(model, data, resamples=0, extra_evaluations=2), model, data)
 
 
 class Memory(nn.Module):
@@ -236,7 +236,7 @@ def test_a_memory_is_not_taken_for_the_representation():
     model, data = Memory().eval(), batches()
     adapted = ic.adapt(model, data[0][0], stages=["blocks"])
     assert adapted.stages[0].found.identity_share > 0.5
-    report = ic.measure(adapted, data, replicates=0, extra_evaluations=1)
+    report = ic.measure(adapted, data, resamples=0, extra_evaluations=1)
     found = report.curves.query("perturbation == 'drop-out' and metric == 'cross_entropy'").value.tolist()
     with torch.no_grad():
         expected = [
@@ -264,13 +264,13 @@ def test_a_batch_with_another_order_of_blocks_is_told_as_such():
     data = batches()
     data[1][0][0, 0] = 9.0
     with pytest.raises(ic.InputError, match="on this batch, the model calls the blocks of stage 'blocks' in another"):
-        ic.measure(OtherOrder(), data, replicates=0)
+        ic.measure(OtherOrder(), data, resamples=0)
 
 
 def test_what_takes_too_much_memory_is_refused_before_the_work():
     seen = []
-    with pytest.raises(ic.InputError, match="replicates=1000000000000 of up to"):
-        ic.measure(Plain(), batches(), replicates=10**12, progress=lambda *done: seen.append(done))
+    with pytest.raises(ic.InputError, match="resamples=1000000000000 of up to"):
+        ic.measure(Plain(), batches(), resamples=10**12, progress=lambda *done: seen.append(done))
     assert not seen
 
 

@@ -75,7 +75,7 @@ def test_every_kind_of_configuration_follows_or_is_refused(name, tmp_path):
 
 def test_weights_of_models_whose_kinds_of_layers_are_fixed_are_shared_or_refused():
     model, batch = MODELS["transformers/mamba"]()
-    plan = ic.plan(model, [batch, batch], saves="weights", budget=2, beam=1, reference="predictions", replicates=0)
+    plan = ic.plan(model, [batch, batch], mode="share", budget=2, beam=1, against="predictions", resamples=0)
     try:
         small = plan.apply(3)
     except ic.InputError as problem:

@@ -18,7 +18,7 @@ def report():
     torch.manual_seed(0)
     net = ic.models.resnet(4, 3, 2, in_channels=1)
     images = torch.randn(40, 1, 8, 8)
-    return ic.measure(net, [(images, torch.arange(40) % 10)], replicates=20)
+    return ic.measure(net, [(images, torch.arange(40) % 10)], resamples=20)
 
 
 @pytest.mark.parametrize("name", ["report.parquet", "report.json", "new/folder/report.json"])

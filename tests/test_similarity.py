@@ -102,7 +102,7 @@ def test_padding_counts_neither_in_updates_nor_in_distances():
         adapted = ic.adapt(model, batch)
         table = ic.similarity(adapted, [batch])
         cosines.append(table[table.kind == "updates"].value.to_numpy())
-        curves = ic.measure(adapted, [batch], reference="predictions", replicates=0).curves
+        curves = ic.measure(adapted, [batch], against="predictions", resamples=0).curves
         distances.append(curves[curves.metric == "distance"].value.to_numpy())
     assert distances[0].max() > 0.1 and abs(cosines[0]).min() < 0.9
     assert cosines[1] == pytest.approx(cosines[0], abs=1e-5)

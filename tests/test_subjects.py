@@ -89,7 +89,7 @@ def word_tokenizer():
 
 
 def test_a_users_function_is_measured_as_its_model_is(here, capsys):
-    arguments = ["--replicates", "20", "--further", "swap", "run drop-out", "--audit"]
+    arguments = ["--resamples", "20", "--families", "swap", "run drop-out", "--audit"]
     assert main(["measure", "users_own:alone", "--data", "digits", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "2:6: 4 x Block" in printed and "chance 90.00%" in printed and "contractive" in printed
@@ -98,19 +98,19 @@ def test_a_users_function_is_measured_as_its_model_is(here, capsys):
     import users_own
 
     digits = ic.data.load("digits")
-    direct = ic.measure(users_own.alone(), digits.batches(digits.test, 64), replicates=20, further=["swap"])
+    direct = ic.measure(users_own.alone(), digits.batches(digits.test, 64), resamples=20, families=["swap"])
     mine = saved.curves[saved.curves.perturbation != "run drop-out"].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine[["stage", "position", "value"]], direct.curves[["stage", "position", "value"]])
     assert set(saved.curves.perturbation) >= {"swap", "run drop-out"}
 
 
 def test_without_labels_a_model_is_measured_against_itself(here, capsys):
-    assert main(["measure", "users_own:inputs_only", "--replicates", "0"]) == 0
+    assert main(["measure", "users_own:inputs_only", "--resamples", "0"]) == 0
     assert "error 0.00% of the unperturbed model against predictions" in capsys.readouterr().out
 
 
 def test_a_plan_is_printed_drawn_and_made_into_a_model(here, capsys):
-    assert main(["plan", "users_own:both", "--budget", "1", "--keep", "2", "--save", "small.safetensors"]) == 0
+    assert main(["plan", "users_own:both", "--budget", "1", "--blocks", "2", "--save", "small.safetensors"]) == 0
     assert "the model of 2 blocks is in small.safetensors" in capsys.readouterr().out
     frontier = pd.read_csv("users_own-both-plan-blocks.csv")
     assert frontier.blocks.tolist() == [4, 3, 2, 1]
@@ -127,7 +127,7 @@ def test_a_plan_is_printed_drawn_and_made_into_a_model(here, capsys):
 
 
 def test_a_plan_that_shares_weights(here):
-    assert main(["plan", "users_own:both", "--saves", "weights", "--out", "w.csv"]) == 0
+    assert main(["plan", "users_own:both", "--mode", "weights", "--out", "w.csv"]) == 0
     assert pd.read_csv("w.csv").distinct.tolist() == [4, 3, 2, 1]
 
 
@@ -144,17 +144,19 @@ def test_timm_models_see_images_as_they_were_trained_on(here, capsys):
     with pytest.raises(ic.InputError, match="makes .* of .*name runs that keep the shape"):
         open_model("timm:resnet18", options)
     arguments = ["--data", "digits", "--weights", "none", "--examples", "2", "--extra-evaluations", "1"]
-    assert main(["measure", "timm:resnet18", *arguments, "--replicates", "0"]) == 0
+    assert main(["measure", "timm:resnet18", *arguments, "--resamples", "0"]) == 0
     assert "its 1000 outputs are not the 10 classes, so its own predictions" in capsys.readouterr().out
 
 
 def test_language_models_are_measured_by_their_next_tokens_and_planned(here, language_model, capsys):
-    assert main(["measure", "hf:gpt2", "--data", "texts.txt", "--replicates", "50", "--extra-evaluations", "2"]) == 0
+    assert main(["measure", "hf:gpt2", "--data", "texts.txt", "--resamples", "50", "--extra-evaluations", "2"]) == 0
     printed = capsys.readouterr().out
     assert "next-token error" in printed and "transformer.h: 4 x GPT2Block" in printed and "chance 98.00%" in printed
     report = ic.Report.load("gpt2-labels.parquet")
     assert report.options["resampled_units"] == 40 and report.options["examples"] == 40 * 4
-    assert main(["plan", "hf:gpt2", "--data", "texts.txt", "--batch-size", "10", "--keep", "2", "--save", "small"]) == 0
+    assert (
+        main(["plan", "hf:gpt2", "--data", "texts.txt", "--batch-size", "10", "--blocks", "2", "--save", "small"]) == 0
+    )
     smaller = open_model("hf:small", ModelOptions(data="texts.txt"))
     assert len(smaller.model.stages[0].blocks) == 2
 
@@ -166,17 +168,17 @@ def test_bare_encoders_are_measured_by_their_embeddings(here, capsys):
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
     transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=16, patch_size=8)).save_pretrained("encoder")
     subject = open_model("hf:encoder", ModelOptions(data="digits", examples=30, batch_size=16))
-    report = ic.measure(subject.model, subject.batches, replicates=0)
+    report = ic.measure(subject.model, subject.batches, resamples=0)
     assert report.intact_error == 0 and report.options["chance"] == pytest.approx(29 / 30)
     assert batch["pixel_values"].shape[1] == subject.batches[0][0]["pixel_values"].shape[1] == 3
 
 
 def test_half_precision_takes_single_precision_batches(here):
     subject = open_model("users_own:both", ModelOptions(precision="bfloat16"))
-    report = ic.measure(subject.model, subject.batches, replicates=0)
+    report = ic.measure(subject.model, subject.batches, resamples=0)
     plan = ic.plan(subject.model, subject.batches, budget=2)
     assert next(subject.model.parameters()).dtype == torch.bfloat16
-    whole = ic.measure(open_model("users_own:both", ModelOptions()).model, subject.batches, replicates=0)
+    whole = ic.measure(open_model("users_own:both", ModelOptions()).model, subject.batches, resamples=0)
     assert report.curves.value.notna().all() and len(plan.frontier) == 3
     difference = (report.curves.value - whole.curves.value).abs()[whole.curves.metric == "cross_entropy"]
     assert 0 < difference.max() < 0.1
@@ -202,11 +204,14 @@ def test_half_precision_takes_single_precision_batches(here):
         (["measure", "a_run", "--data", "digits"], "--data is for foreign models"),
         (["measure", "a_run"], "there is no"),
         (["plan", "users_own:both", "--budget", "9"], "--budget 9 is not in"),
-        (["plan", "users_own:both", "--keep", "2"], "--keep and --save belong together"),
-        (["plan", "users_own:both", "--keep", "2", "--save", "x.pt"], "let it end in .safetensors"),
+        (["plan", "users_own:both", "--blocks", "2"], "--blocks and --save belong together"),
+        (["plan", "users_own:both", "--blocks", "2", "--save", "x.pt"], "let it end in .safetensors"),
         (["plan", "users_own:both", "--out", "x.parquet"], "let it end in .csv"),
         (["plan", "users_own:both", "--beam", "0"], "--beam 0"),
-        (["plan", "users_own:both", "--keep", "9", "--save", "x.safetensors"], "--keep 9 is out of reach; use 1 to 4"),
+        (
+            ["plan", "users_own:both", "--blocks", "9", "--save", "x.safetensors"],
+            "--blocks 9 is out of reach; use 1 to 4",
+        ),
     ],
 )
 def test_bad_words_get_one_line_and_exit_code_2(capsys, here, arguments, says):
@@ -258,11 +263,11 @@ def reopened(capsys):
     """The command that `plan --save` printed, as words."""
     [line] = [line for line in capsys.readouterr().out.splitlines() if "to open it: " in line]
     words = shlex.split(line.split("to open it: iterconv ")[1])
-    return [words[0], words[1], "--replicates", "0", "--extra-evaluations", "1", *words[2:]]
+    return [words[0], words[1], "--resamples", "0", "--extra-evaluations", "1", *words[2:]]
 
 
 def test_a_smaller_model_of_a_users_function_is_opened_with_the_function_only(here, capsys):
-    assert main(["plan", "users_own:both", "--budget", "1", "--keep", "3", "--save", "a small.safetensors"]) == 0
+    assert main(["plan", "users_own:both", "--budget", "1", "--blocks", "3", "--save", "a small.safetensors"]) == 0
     words = reopened(capsys)
     assert words[1] == "users_own:both" and words[-2:] == ["--weights", "a small.safetensors"]
     assert main(words) == 0
@@ -274,14 +279,14 @@ def test_a_smaller_model_of_a_users_function_is_opened_with_the_function_only(he
     assert "users_own" not in sys.modules
     line = refused(capsys, "measure", "users_own:inputs_only", "--weights", "a small.safetensors")
     assert "no smaller model of it is there" in line
-    assert main(["plan", *words[1:2], *words[-2:], "--budget", "1", "--keep", "2", "--save", "two.safetensors"]) == 0
+    assert main(["plan", *words[1:2], *words[-2:], "--budget", "1", "--blocks", "2", "--save", "two.safetensors"]) == 0
     twice = reopened(capsys)
     assert main(twice) == 0 and "2:4: 2 x Block" in capsys.readouterr().out
 
 
 def test_a_smaller_run_is_opened_by_its_file_alone(here, capsys):
     assert main(["train", *TINY, "--blocks", "4", "--stages", "2", "--out", "run"]) == 0
-    assert main(["plan", "run", "--keep", "5", "--budget", "5", "--save", "small.safetensors"]) == 0
+    assert main(["plan", "run", "--blocks", "5", "--budget", "5", "--save", "small.safetensors"]) == 0
     assert "plan-blocks.csv" in {path.name for path in (here / "run").iterdir()}
     frontier = pd.read_csv(here / "run" / "plan-blocks.csv")
     shutil.rmtree("run")
@@ -302,7 +307,7 @@ def test_a_smaller_model_of_timm_is_opened_by_its_file_alone(here, capsys):
     few = ["--data", "digits", "--examples", "4", "--batch-size", "2"]
     name = "timm:vit_tiny_patch16_224"
     zoo.torchvision()
-    arguments = ["--weights", "none", *few, "--budget", "11", "--keep", "11", "--save", "small.safetensors"]
+    arguments = ["--weights", "none", *few, "--budget", "11", "--blocks", "11", "--save", "small.safetensors"]
     assert main(["plan", name, *arguments]) == 0
     words = reopened(capsys)
     assert main([*words, *few[2:]]) == 0
@@ -348,7 +353,7 @@ def test_labels_that_are_not_there_are_not_taken_for_labels(here, capsys):
     rows.to_csv("glue.csv", index=False)
     subject = open_model("hf:classifier", ModelOptions(data="glue.csv"))
     assert subject.reference == "predictions"
-    assert ic.measure(subject.model, subject.batches, reference="predictions", replicates=0).intact_error == 0
+    assert ic.measure(subject.model, subject.batches, against="predictions", resamples=0).intact_error == 0
     rows.assign(label=[0, 1] * 4).to_csv("known.csv", index=False)
     assert open_model("hf:classifier", ModelOptions(data="known.csv")).reference == "labels"
 
@@ -362,10 +367,10 @@ def test_texts_are_looked_for_in_all_rows(here):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--keep", "0"], "--keep 0 is out of reach; use 1 to 4"),
-        (["--keep", "2", "--save", "folder.safetensors"], "--save folder.safetensors is a folder; name a file"),
-        (["--keep", "2", "--save", "x" * 250 + ".safetensors"], "File name too long); choose another --save"),
-        (["--keep", "2", "--save", "/dev/full/x.safetensors"], "can't write to /dev/full/x.safetensors"),
+        (["--blocks", "0"], "--blocks 0 is out of reach; use 1 to 4"),
+        (["--blocks", "2", "--save", "folder.safetensors"], "--save folder.safetensors is a folder; name a file"),
+        (["--blocks", "2", "--save", "x" * 250 + ".safetensors"], "File name too long); choose another --save"),
+        (["--blocks", "2", "--save", "/dev/full/x.safetensors"], "can't write to /dev/full/x.safetensors"),
         (["--out", "folder.csv"], "--out folder.csv is a folder; name a file"),
         (["--budget", "inf"], "--budget inf is not in"),
         (["--budget", "nan"], "--budget nan is not in"),
@@ -376,7 +381,7 @@ def test_a_plan_is_refused_before_the_search(here, capsys, monkeypatch, argument
     (here / "folder.csv").mkdir()
     monkeypatch.setattr("iterconv.measuring.planning._Errors", lambda *_: pytest.fail("searched"))
     before = sorted(here.rglob("*"))
-    saving = ["--save", "s.safetensors"] if "--keep" in arguments and "--save" not in arguments else []
+    saving = ["--save", "s.safetensors"] if "--blocks" in arguments and "--save" not in arguments else []
     line = refused(capsys, "plan", "users_own:both", *arguments, *saving)
     assert says in line
     assert [path for path in sorted(here.rglob("*")) if "pycache" not in str(path)] == before
@@ -397,5 +402,5 @@ def test_a_report_onto_a_folder_or_a_full_disk(here, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("iterconv.measuring.report.write_atomically", full)
-    line = refused(capsys, "measure", "users_own:both", "--out", "p.json", "--replicates", "0")
+    line = refused(capsys, "measure", "users_own:both", "--out", "p.json", "--resamples", "0")
     assert line == "iterconv: can't write p.json (No space left on device); make room, or name another file"

@@ -47,12 +47,12 @@ def test_pixels_are_rows_and_void_ones_do_not_count():
     with torch.no_grad():
         expected = [(without(model, block).argmax(1) != targets)[counted].float().mean().item() for block in range(3)]
         moved = (model[1](model[0](IMAGES)) - model[1][1:](model[0](IMAGES))).norm(dim=1)[counted].mean().item()
-    report = ic.measure(model, [(IMAGES[:3], targets[:3]), (IMAGES[3:], targets[3:])], task=Pixels(), replicates=20)
+    report = ic.measure(model, [(IMAGES[:3], targets[:3]), (IMAGES[3:], targets[3:])], task=Pixels(), resamples=20)
     assert dropouts(report) == pytest.approx(expected)
     assert dropouts(report, "distance")[0] == pytest.approx(moved, rel=1e-5)
     assert report.options["examples"] == int(counted.sum()) and report.options["resampled_units"] == 5
     assert report.options["chance"] == pytest.approx(2 / 3)
-    other = ic.measure(model, [IMAGES], task=Pixels(), reference="predictions", replicates=0)
+    other = ic.measure(model, [IMAGES], task=Pixels(), against="predictions", resamples=0)
     assert other.options["examples"] == targets.numel() and other.intact_error == 0
 
 
@@ -60,7 +60,7 @@ def test_a_plan_sees_pixels_too():
     model = segmenter()
     with torch.no_grad():
         targets = without(model, 1).argmax(1)
-    plan = ic.plan(model, [(IMAGES, targets), (IMAGES, targets)], task=Pixels(), budget=2, replicates=0)
+    plan = ic.plan(model, [(IMAGES, targets), (IMAGES, targets)], task=Pixels(), budget=2, resamples=0)
     assert plan.route(2) == ((0, 2),) and plan.frontier.error.iloc[-1] == 0
 
 
@@ -77,7 +77,7 @@ def test_maps_without_a_task_are_refused_with_the_remedy():
     adapted = ic.adapt(segmenter(), IMAGES, task=Pixels())
     with pytest.raises(ic.InputError, match="adapted already, with a task of its own"):
         ic.measure(adapted, batches, task=Sequences())
-    assert ic.measure(adapted, batches, task=Pixels(), replicates=0).options["examples"] == 210
+    assert ic.measure(adapted, batches, task=Pixels(), resamples=0).options["examples"] == 210
 
 
 class Tagger(nn.Module):
@@ -112,7 +112,7 @@ def test_positions_are_rows_and_padding_is_none(as_tuple):
     pairs = [(batch, tags), (padded, longer)]
     if as_tuple:
         pairs = [(tuple(inputs.values()), targets) for inputs, targets in pairs]
-    alone, with_padding = (ic.measure(model, [pair], task=Sequences(), replicates=5) for pair in pairs)
+    alone, with_padding = (ic.measure(model, [pair], task=Sequences(), resamples=5) for pair in pairs)
     for report in (alone, with_padding):
         assert (report.options["examples"], report.options["resampled_units"]) == (20, 4)
     for metric in ("error", "cross_entropy", "distance"):
@@ -136,7 +136,7 @@ def test_padding_does_not_count_in_staged_models_either():
     states, mask = torch.randn(3, 5, 4), torch.ones(3, 5).long()
     longer = {"states": torch.cat([states, torch.randn(3, 2, 4)], 1), "attention_mask": torch.ones(3, 7).long()}
     longer["attention_mask"][:, 5:] = 0
-    options = {"reference": "predictions", "replicates": 0}
+    options = {"against": "predictions", "resamples": 0}
     alone = ic.measure(model, [{"states": states, "attention_mask": mask}], **options)
     padded = ic.measure(model, [longer], **options)
     assert dropouts(padded, "distance") == pytest.approx(dropouts(alone, "distance"), rel=1e-5)

@@ -1,8 +1,13 @@
 """The error that bad input raises, and the checks that options share."""
 
+import functools
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from numbers import Integral, Real
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, get_args
 
 
 class InputError(ValueError):
@@ -139,3 +144,70 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     if not isinstance(value, str) or value not in words:
         first = ", ".join(map(repr, words[:-1]))
         raise OptionError(name, value, f"is unknown; use {first} or {words[-1]!r}")
+
+
+SHARE = 0.25
+"""The share of the free memory that one thing may take: while data are loaded, there are up to three copies of them."""
+
+
+def check_memory(needed: float, what: str, remedy: str) -> None:
+    """Raise ``InputError``, before anything is allocated, for what would take more than a quarter of the free memory.
+
+    Args:
+        needed: The number of bytes.
+        what: The name of what takes them, as the subject of the message.
+        remedy: The advice to the user.
+    """
+    free = free_memory()
+    if needed > SHARE * free:
+        raise InputError(
+            f"{what} would take {needed / 2**30:.3g} GiB of memory, more than a quarter of the {free / 2**30:.3g} GiB "
+            f"that are free; {remedy}"
+        )
+
+
+def free_memory() -> float:
+    """Return the bytes that can still be allocated: the least of the system's, the container's and the process's."""
+    limits = [float("inf")]
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits.append(next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        limits.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    with suppress(ImportError):  # Windows
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+
+        limits += [float(limit) for limit in getrlimit(RLIMIT_AS)[:1] if limit != RLIM_INFINITY]
+    return min(limits)
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def renamed(
+    values: dict[Any, Any] | None = None, /, **names: str
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Let a function take options by the names that they had in earlier versions, with a ``DeprecationWarning``.
+
+    Args:
+        values: New values of options whose old values have been renamed as well, by the old value.
+        names: The new name of each option by its old one.
+
+    Returns:
+        A decorator.
+    """
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @functools.wraps(function)
+        def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            for old, new in names.items():
+                if old in kwargs and new not in kwargs:
+                    warnings.warn(f"{old}= is now called {new}=", DeprecationWarning, stacklevel=2)
+                    value: Any = kwargs.pop(old)
+                    kwargs[new] = (values or {}).get(value, value) if isinstance(value, str) else value
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    return decorate

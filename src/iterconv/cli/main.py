@@ -16,13 +16,13 @@ from tyro import conf
 from iterconv.cli.parsing import parse
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError, OptionError
-from iterconv.options import Debris, Reference, Saves
+from iterconv.options import Against, Debris, Mode
 from iterconv.paths.families import FAMILIES
 from iterconv.training.config import RunConfig
 from iterconv.zoo.model_options import ModelOptions
 
 DEFAULT_ROOT = Path("runs")
-_FURTHER = f"""Further ways to perturb the order in which blocks are executed, besides those that the indices need:
+_FAMILIES = f"""Further ways to perturb the order in which blocks are executed, besides those that the indices need:
 any of {", ".join(FAMILIES)}, and those that the module of your model registers."""
 
 DATA_SETS = (
@@ -62,12 +62,12 @@ class Measure:
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
-    reference: Reference | None = None
+    against: Annotated[Against | None, conf.arg(aliases=["--reference"])] = None
     """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
     extra_evaluations: int = 16
     """How often the last block is evaluated again, at most."""
-    further: Annotated[tuple[str, ...], conf.arg(help=_FURTHER)] = ()
-    replicates: int = 1000
+    families: Annotated[tuple[str, ...], conf.arg(help=_FAMILIES, aliases=["--further"])] = ()
+    resamples: Annotated[int, conf.arg(aliases=["--replicates"])] = 1000
     """Bootstrap resamples for the intervals; 0 for none."""
     audit: bool = False
     """Also bound and measure the Lipschitz constant of every block."""
@@ -76,8 +76,8 @@ class Measure:
         """Do it."""
         from iterconv.cli.models import measure_model
 
-        options = {"extra_evaluations": self.extra_evaluations, "replicates": self.replicates, "further": self.further}
-        return measure_model(self.model, self.data_and_model, self.out, self.audit, self.reference, **options)
+        options = {"extra_evaluations": self.extra_evaluations, "resamples": self.resamples, "families": self.families}
+        return measure_model(self.model, self.data_and_model, self.out, self.audit, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +93,15 @@ class Plan:
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """Where the frontier goes (.csv); a picture of it is drawn beside it."""
-    reference: Reference | None = None
+    against: Annotated[Against | None, conf.arg(aliases=["--reference"])] = None
     """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
     budget: float | None = None
     """Blocks to be left at least, as a number or a share below 1; a quarter by default."""
-    saves: Saves = "blocks"
-    """blocks are dropped, or weights are shared."""
+    mode: Mode = "drop"
+    """drop: blocks are left out; share: their number stays, and they share weights."""
     beam: int = 2
     """Routes that are kept at each step."""
-    keep: int | None = None
+    blocks: Annotated[int | None, conf.arg(aliases=["--keep"])] = None
     """Make a smaller model that keeps so many blocks, to be written to --save."""
     save: Path | None = None
     """Where the smaller model goes: a folder for transformers models, else a .safetensors file, which measure opens."""
@@ -112,8 +112,8 @@ class Plan:
 
         share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
         budget = self.budget if share or self.budget is None else int(self.budget)
-        options = {"budget": budget, "saves": self.saves, "beam": self.beam}
-        return plan_model(self.model, self.data_and_model, self.out, self.keep, self.save, self.reference, **options)
+        options = {"budget": budget, "mode": self.mode, "beam": self.beam}
+        return plan_model(self.model, self.data_and_model, self.out, self.blocks, self.save, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

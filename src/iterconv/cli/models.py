@@ -11,7 +11,7 @@ from iterconv.files import require_file, require_folder, write_atomically, writi
 from iterconv.measuring.measurement import measure
 from iterconv.measuring.planning import least_blocks, plan
 from iterconv.measuring.report import known_suffix
-from iterconv.options import Reference
+from iterconv.options import Against
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -23,16 +23,16 @@ AUDITED = 16
 
 
 def measure_model(
-    name: str, options: ModelOptions, out: Path | None, audit: bool, reference: Reference | None, **settings: Any
+    name: str, options: ModelOptions, out: Path | None, audit: bool, against: Against | None, **settings: Any
 ) -> int:
     """Measure a trained run or a foreign model, with a bar for its examples; tells the indices, draws the curves.
 
     Args:
         name: As for ``iterconv.subjects.open_model``.
         options: What to measure it on.
-        out: The report's file; ``report-<reference>.parquet`` in a run's folder, or a name of its own, by default.
+        out: The report's file; ``report-<against>.parquet`` in a run's folder, or a name of its own, by default.
         audit: Whether to audit the Lipschitz constants too.
-        reference: What errors are taken against; labels where there are any by default.
+        against: The reference of errors; labels where there are any by default.
         settings: For ``iterconv.measure``.
 
     Returns:
@@ -42,14 +42,14 @@ def measure_model(
         InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
     opened = open_model(name, options)
-    against = reference or opened.reference
+    against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
     known_suffix(out)
     for path in (out, out.with_suffix(".png")):
         require_file(path)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
-        report = measure(opened.model, opened.batches, reference=against, progress=advance, **settings)
+        report = measure(opened.model, opened.batches, against=against, progress=advance, **settings)
     with writing(out):
         report.save(out)
     report.plot(out.with_suffix(".png"))
@@ -74,7 +74,7 @@ def plan_model(
     out: Path | None,
     keep: int | None,
     save: Path | None,
-    reference: Reference | None,
+    against: Against | None,
     **settings: Any,
 ) -> int:
     """Plan which blocks of a model to drop or share, with a bar for the steps; tells and draws the frontier.
@@ -85,7 +85,7 @@ def plan_model(
         out: The frontier's file, .csv; a picture is drawn beside it.
         keep: A number of blocks on the frontier to make a smaller model of.
         save: Where that model goes.
-        reference: What errors are taken against; labels where there are any by default.
+        against: The reference of errors; labels where there are any by default.
         settings: For ``iterconv.plan``.
 
     Returns:
@@ -95,16 +95,16 @@ def plan_model(
         InputError: If the model or data can't be opened, an option is out of range or a file can't be written.
     """
     if (keep is None) != (save is None):
-        raise InputError("--keep and --save belong together: how many blocks to keep, and where to save that model")
+        raise InputError("--blocks and --save belong together: how many blocks to keep, and where to save that model")
     opened = open_model(name, options)
-    out = out or opened.place / f"{opened.file_stem}-plan-{settings['saves']}.csv".removeprefix("-")
+    out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
     _check_places(opened, out, keep, save, settings)
     console.print(opened.note)
     with bar("steps", None) as advance:
         found = plan(
             opened.model,
             opened.batches,
-            reference=reference or opened.reference,
+            against=against or opened.against,
             progress=advance,
             **settings,
         )
@@ -138,9 +138,9 @@ def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, s
     stages = opened.model.stages
     total = sum(len(stage.blocks) for stage in stages)
     least = least_blocks(settings["budget"], total)
-    least = least if settings["saves"] == "blocks" else max(least, len(stages))  # weights are shared within a stage
+    least = least if settings["mode"] == "drop" else max(least, len(stages))  # weights are shared within a stage
     if not least <= keep <= total:
-        raise OptionError("keep", keep, f"is out of reach; use {least} to {total}, or another --budget")
+        raise OptionError("blocks", keep, f"is out of reach; use {least} to {total}, or another --budget")
     if _saves_itself(opened.model):
         require_folder(save, "--save")
     elif save.suffix != ".safetensors":

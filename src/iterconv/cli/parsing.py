@@ -26,7 +26,7 @@ EXAMPLES = {
     "reproduce": "iterconv reproduce fig2 fig3 --scale quick",
     "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x",
     "measure": "iterconv measure runs/x --audit\n  iterconv measure timm:resnet50 --data cifar10",
-    "plan": "iterconv plan runs/x --keep 4 --save small.safetensors",
+    "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors",
     "report": "iterconv report --scale quick",
     "claims": "iterconv claims results/small",
     "data": "iterconv data cifar10\n  iterconv data digitclutter --digits 4 --n 1000 --out clutter.safetensors",

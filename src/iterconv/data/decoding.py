@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iterconv.errors import InputError, line_of
-from iterconv.memory import check_memory
+from iterconv.errors import InputError, check_memory, line_of
 
 Columns = tuple[str | None, str | None]
 """Names of the image and label columns, None for the usual ones."""

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iterconv.data.glyphs import BLANK, EDGE, Glyph, digit_glyphs
-from iterconv.errors import check_choice, check_count, check_range
-from iterconv.memory import check_memory
+from iterconv.errors import check_choice, check_count, check_memory, check_range
 from iterconv.options import Debris
 
 CANVAS, SIZE = 512, 32

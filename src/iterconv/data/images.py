@@ -14,8 +14,7 @@ from iterconv.data.cache import files_of, from_cache, stamp
 from iterconv.data.decoding import Columns, decode
 from iterconv.data.hub import offline_if_unreachable
 from iterconv.data.known import KNOWN
-from iterconv.errors import InputError, line_of, require
-from iterconv.memory import check_memory
+from iterconv.errors import InputError, check_memory, line_of, require
 
 _SPLITS = {"test": {"test", "testing"}, "validation": {"validation", "valid", "val", "dev"}}
 

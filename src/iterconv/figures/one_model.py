@@ -21,7 +21,7 @@ def draw_report(curves: pd.DataFrame, indices: pd.DataFrame, options: dict[str, 
     Args:
         curves: The curves of a report of ``iterconv.measure``.
         indices: Its indices.
-        options: Its options, of which ``chance`` and ``reference`` are shown.
+        options: Its options, of which ``chance`` and ``against`` are shown.
 
     Returns:
         The figure.
@@ -39,7 +39,7 @@ def draw_report(curves: pd.DataFrame, indices: pd.DataFrame, options: dict[str, 
                 _draw_curve(axes, curve, stage_colour(stage), _stage_label(stage, indices, family))
             finish_panel(axes, family, options["chance"])
             axes.legend(loc="best")
-        what = "labels" if options["reference"] == "labels" else "own predictions"
+        what = "labels" if options.get("against", options.get("reference")) == "labels" else "own predictions"
         panels[0].set_ylabel(f"error against {what}")
     return figure
 
@@ -62,17 +62,17 @@ def _stage_label(stage: Any, indices: pd.DataFrame, family: str) -> str:
     return ": ".join([f"stage {stage + 1}", *([", ".join(found)] if found else [])])
 
 
-def draw_plan(frontier: pd.DataFrame, saves: str) -> Figure:
+def draw_plan(frontier: pd.DataFrame, mode: str) -> Figure:
     """Draw the error against the number of blocks that are left, and which blocks each route has left.
 
     Args:
         frontier: The frontier of a plan, from the ordinary pass on.
-        saves: Its option of that name, ``"blocks"`` or ``"weights"``.
+        mode: Its option of that name, ``"drop"`` or ``"share"``.
 
     Returns:
         The figure.
     """
-    column, label = ("blocks", "blocks executed") if saves == "blocks" else ("distinct", "different blocks")
+    column, label = ("blocks", "blocks executed") if mode == "drop" else ("distinct", "different blocks")
     with paper_style():
         figure = new_figure(9, 3.4)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))

@@ -1,6 +1,6 @@
 """Indices of iterative convergence: numbers that sum up how a model bears one family of perturbations.
 
-Each is computed from the errors along one family, with any trailing dimensions (bootstrap replicates, seeds), and
+Each is computed from the errors along one family, with any trailing dimensions (bootstrap resamples, seeds), and
 compares the area under the perturbed part with the margin between chance and the reference error.
 
 Source: Lippl et al., Sec. 3.3. Choice: the text describes areas under curves in prose; here the area is the

@@ -65,19 +65,19 @@ class Index:
 
 
 def undefined_reason(
-    index: Index, curve: NDArray[np.float64], chance: float, least_margin: float, confidence: float
+    index: Index, curve: NDArray[np.float64], chance: float, min_margin: float, confidence: float
 ) -> str:
     """Say why an index is undefined; an empty string if it is defined.
 
-    Choice: an index needs a reference error clearly below chance, by ``least_margin`` at least and with a
+    Choice: an index needs a reference error clearly below chance, by ``min_margin`` at least and with a
     bootstrap interval that stays below chance; otherwise it would be a ratio of noise.
 
     Args:
         index: The index.
-        curve: The curve, shape (positions, 1 + replicates); column 0 is the estimate itself. It has no positions if
+        curve: The curve, shape (positions, 1 + resamples); column 0 is the estimate itself. It has no positions if
             the stage has too few blocks for the family, or no such metric.
         chance: The error of guessing, in [0, 1].
-        least_margin: The margin in units of error, in [0, 1].
+        min_margin: The margin in units of error, in [0, 1].
         confidence: The confidence of the interval, in (0, 1).
 
     Returns:
@@ -88,8 +88,8 @@ def undefined_reason(
     if index.at is None:
         return ""
     margins = chance - curve[index.at]
-    if margins[0] < least_margin:
-        return f"the reference error {chance - margins[0]:.3f} is within {least_margin:g} of chance {chance:.3f}"
+    if margins[0] < min_margin:
+        return f"the reference error {chance - margins[0]:.3f} is within {min_margin:g} of chance {chance:.3f}"
     if len(margins) > 1 and np.quantile(margins[1:], (1 - confidence) / 2) <= 0:
         return f"too few examples to tell the reference error {chance - margins[0]:.3f} from chance {chance:.3f}"
     return ""

@@ -12,30 +12,30 @@ _WEIGHTS_AT_ONCE = 2**24
 """Bootstrap weights that are in memory together (64 MiB)."""
 
 
-def check_bootstrap(replicates: Any, confidence: Any, seed: Any) -> tuple[int, float, int]:
+def check_bootstrap(resamples: Any, confidence: Any, seed: Any) -> tuple[int, float, int]:
     """The options of a bootstrap as plain numbers, or ``InputError``."""
-    replicates = check_count("replicates", replicates, 0)
+    resamples = check_count("resamples", resamples, 0)
     confidence = check_range("confidence", confidence, "(0, 1)", "the default is 0.95")
-    return replicates, confidence, check_count("seed", seed, 0)
+    return resamples, confidence, check_count("seed", seed, 0)
 
 
 def resampled_means(
-    rows: NDArray[np.float64], replicates: int, seed: int, units: NDArray[np.int64] | None = None
+    rows: NDArray[np.float64], resamples: int, seed: int, units: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
     """Means of each row over all examples (column 0) and over each resample with replacement.
 
-    All rows see the same resamples. Rows that are not finite get no replicates.
+    All rows see the same resamples. Rows that are not finite get no resamples.
 
     Args:
         rows: One column an example.
-        replicates: How many resamples.
+        resamples: How many resamples.
         seed: Of the resamples.
         units: Which unit each column belongs to, from 0, where columns are resampled together (tokens of one
             sequence, which are not independent).
     """
     rng = np.random.default_rng(seed)
     finite = np.isfinite(rows).all(1)
-    means = np.full((len(rows), 1 + replicates), np.nan)
+    means = np.full((len(rows), 1 + resamples), np.nan)
     means[:, 0] = rows.mean(1)
     if units is None:
         sums, sizes = rows[finite], np.ones(rows.shape[1], dtype=np.int64)
@@ -46,15 +46,15 @@ def resampled_means(
         sums, sizes = np.add.reduceat(rows[finite][:, order], starts, axis=1), np.bincount(units)
     single, count = sums.astype(np.float32), len(sizes)
     at_once = max(1, _WEIGHTS_AT_ONCE // count)
-    for first in range(1, 1 + replicates, at_once):
-        several = min(at_once, 1 + replicates - first)
+    for first in range(1, 1 + resamples, at_once):
+        several = min(at_once, 1 + resamples - first)
         drawn = np.array([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(several)])
         means[finite, first : first + several] = single @ drawn.T.astype(np.float32) / (drawn @ sizes)
     return means
 
 
 def interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """The bootstrap interval of a row of ``resampled_means``; NaN without replicates."""
+    """The bootstrap interval of a row of ``resampled_means``; NaN without resamples."""
     if len(means) == 1 or not np.isfinite(means).all():
         return math.nan, math.nan
     low, high = np.quantile(means[1:], [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -190,7 +190,7 @@ def _read(model: Any, batches: Iterable[Any], task: Task | None, against: str) -
         if targets is None and against == "labels":
             raise InputError(
                 f"batch {number} is a {type(batch).__name__}, not a pair; pass (inputs, targets), or measure with "
-                "reference='predictions'"
+                "against='predictions'"
             )
         if task is None and targets is not None:
             first = first or (number, targets.ndim)

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from iterconv import paths
 from iterconv.adapters.staged import as_staged
-from iterconv.errors import OptionError, check_choice, check_count, check_range
+from iterconv.errors import OptionError, check_choice, check_count, check_memory, check_range, renamed
 from iterconv.indices import INDICES, Index, undefined_reason
 from iterconv.indices import families as families_of_indices
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.report import Report
-from iterconv.memory import check_memory
-from iterconv.options import Reference
+from iterconv.options import Against
 from iterconv.tasks import Task
 from iterconv.tasks.base import METRICS
 
@@ -26,17 +25,18 @@ Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 """Per-example values of each (stage, path, metric)."""
 
 
+@renamed(reference="against", further="families", least_margin="min_margin", replicates="resamples")
 def measure(
     model: Any,
     batches: Iterable[Any],
     *,
-    reference: Reference = "labels",
+    against: Against = "labels",
     task: Task | None = None,
     extra_evaluations: int = 16,
-    further: Sequence[str] = (),
+    families: Sequence[str] = (),
     chance: float | None = None,
-    least_margin: float = 0.05,
-    replicates: int = 1000,
+    min_margin: float = 0.05,
+    resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
@@ -55,17 +55,17 @@ def measure(
             targets are class numbers (n,) or rows of 0/1 labels (n, classes). A dictionary by itself has its targets
             under ``labels``; for a causal language model they are its next tokens. Against predictions, batches may
             be inputs alone; two parts are inputs and targets always, so inputs of two arguments go as ((a, b), None).
-        reference: What errors and cross-entropies are taken against: the ``"labels"``, or the unperturbed
-            model's own ``"predictions"``.
+        against: The reference of errors and cross-entropies: the ``"labels"``, or the unperturbed model's own
+            ``"predictions"``.
         task: The meaning of outputs and targets, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
             language models, else classes or label sets, as the targets tell.
         extra_evaluations: How often the last block is evaluated again, at most; at least 1.
-        further: Names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
+        families: Names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
             ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
             those that you have registered (``iterconv.paths.register``).
         chance: The error of guessing, in (0, 1]; from the number of outputs and labels by default.
-        least_margin: An index whose reference error is not this far below chance is undefined.
-        replicates: Bootstrap resamples of the examples; 0 for no intervals.
+        min_margin: An index whose reference error is not this far below chance is undefined.
+        resamples: Bootstrap resamples of the examples; 0 for no intervals.
         confidence: Of the intervals, in (0, 1).
         seed: Of the bootstrap.
         progress: Called after each batch with the number of rows measured so far, and None, as the total of batches
@@ -78,31 +78,31 @@ def measure(
         InputError: If an argument is out of range, the model does not satisfy the contract, the batches are
             empty, not finite or don't fit the model's outputs.
     """
-    check_choice("reference", reference, Reference)
+    check_choice("against", against, Against)
     extra_evaluations = check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
     if chance is not None:
         chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
-    least_margin = check_range("least_margin", least_margin, "[0, 1)", "the default is 0.05")
-    replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
-    _check_families(further)
+    min_margin = check_range("min_margin", min_margin, "[0, 1)", "the default is 0.05")
+    resamples, confidence, seed = check_bootstrap(resamples, confidence, seed)
+    _check_families(families)
     model, batches = as_staged(model, batches, task)
     # Paths are held one by one, each as long as it is.
     held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
     check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
-    families = [_families(len(stage.blocks), extra_evaluations, further) for stage in model.stages]
-    kinds = sum(map(len, families)) * len(METRICS)
-    check_memory(8 * kinds * (1 + replicates), f"replicates={replicates} of up to {kinds} values", "use fewer")
+    perturbations = [_families(len(stage.blocks), extra_evaluations, families) for stage in model.stages]
+    kinds = sum(map(len, perturbations)) * len(METRICS)
+    check_memory(8 * kinds * (1 + resamples), f"resamples={resamples} of up to {kinds} values", "use fewer")
     full = paths.full_route(model.stages)
-    routes = _routes(full, families)
-    compared = compare(model, batches, routes, task=task, against=reference, chance=chance, progress=progress)
-    values, chance, units = _values(compared, full, families), compared.chance, compared.units
+    routes = _routes(full, perturbations)
+    compared = compare(model, batches, routes, task=task, against=against, chance=chance, progress=progress)
+    values, chance, units = _values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
-    means = dict(zip(values, resampled_means(rows, replicates, seed, units), strict=True))
+    means = dict(zip(values, resampled_means(rows, resamples, seed, units), strict=True))
     options = {
-        "reference": reference,
+        "against": against,
         "chance": chance,
-        "least_margin": least_margin,
-        "replicates": replicates,
+        "min_margin": min_margin,
+        "resamples": resamples,
         "confidence": confidence,
         "seed": seed,
         "examples": rows.shape[1],
@@ -111,40 +111,40 @@ def measure(
         "stages": [str(stage) for stage in model.stages] if hasattr(model, "bind") else [],
     }
     return Report(
-        _curve_table(families, means, confidence, rows.shape[1]),
-        _index_table(families, means, chance, least_margin, confidence),
+        _curve_table(perturbations, means, confidence, rows.shape[1]),
+        _index_table(perturbations, means, chance, min_margin, confidence),
         options,
     )
 
 
-def _check_families(further: Any) -> None:
+def _check_families(families: Any) -> None:
     known = list(paths.FAMILIES)
-    names = further if isinstance(further, (tuple, list)) else [further]
-    wrong = [name for name in names if name not in known] or ([] if names is further else names)
+    names = families if isinstance(families, (tuple, list)) else [families]
+    wrong = [name for name in names if name not in known] or ([] if names is families else names)
     if wrong:
-        raise OptionError("further", wrong[0], f"is unknown; use a list of {', '.join(map(repr, known))}")
+        raise OptionError("families", wrong[0], f"is unknown; use a list of {', '.join(map(repr, known))}")
 
 
-def _families(num_blocks: int, extra: int, further: Sequence[str]) -> list[paths.Perturbation]:
+def _families(num_blocks: int, extra: int, families: Sequence[str]) -> list[paths.Perturbation]:
     options = {"extra evaluation": {"most": extra}}
-    names = dict.fromkeys([*families_of_indices(), *further])
+    names = dict.fromkeys([*families_of_indices(), *families])
     return [p for name in names for p in paths.FAMILIES[name](num_blocks, **options.get(name, {}))]
 
 
-def _routes(full: paths.Route, families: list[list[paths.Perturbation]]) -> list[paths.Route]:
+def _routes(full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> list[paths.Route]:
     """The ordinary pass first, then every route in which one stage leaves it."""
     perturbed = (
         (*full[:stage], perturbation.path, *full[stage + 1 :])
-        for stage, family in enumerate(families)
+        for stage, family in enumerate(perturbations)
         for perturbation in family
     )
     return list(dict.fromkeys(chain([full], perturbed)))
 
 
-def _values(compared: Comparison, full: paths.Route, families: list[list[paths.Perturbation]]) -> Values:
+def _values(compared: Comparison, full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> Values:
     """Sort what was compared by stage, path and metric."""
     found = {}
-    for stage, family in enumerate(families):
+    for stage, family in enumerate(perturbations):
         for path in dict.fromkeys(perturbation.path for perturbation in family):
             route = (*full[:stage], path, *full[stage + 1 :])
             for metric in METRICS:
@@ -155,10 +155,10 @@ def _values(compared: Comparison, full: paths.Route, families: list[list[paths.P
 
 
 def _curve_table(
-    families: list[list[paths.Perturbation]], means: Values, confidence: float, examples: int
+    perturbations: list[list[paths.Perturbation]], means: Values, confidence: float, examples: int
 ) -> pd.DataFrame:
     rows = []
-    for stage, family in enumerate(families):
+    for stage, family in enumerate(perturbations):
         for perturbation in family:
             for metric in (m for m in METRICS if (stage, perturbation.path, m) in means):
                 estimates = means[stage, perturbation.path, metric]
@@ -180,18 +180,18 @@ def _curve_table(
 
 
 def _index_table(
-    families: list[list[paths.Perturbation]],
+    perturbations: list[list[paths.Perturbation]],
     means: Values,
     chance: float,
-    least_margin: float,
+    min_margin: float,
     confidence: float,
 ) -> pd.DataFrame:
     rows = []
     for index in INDICES.values():
         per_stage, reasons = [], []
-        for stage, family in enumerate(families):
+        for stage, family in enumerate(perturbations):
             curve = _curve_of(index, stage, family, means)
-            reason = undefined_reason(index, curve, chance, least_margin, confidence)
+            reason = undefined_reason(index, curve, chance, min_margin, confidence)
             estimates = index(curve, chance)
             rows.append(_index_row(stage, index.name, estimates, reason, confidence))
             per_stage.append(estimates)

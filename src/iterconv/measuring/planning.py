@@ -1,7 +1,9 @@
 """``plan``: which blocks to drop or to replace by a neighbour, and at what cost."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +14,22 @@ from torch import nn
 from iterconv import paths
 from iterconv.adapters.rebuild import rebuilt
 from iterconv.adapters.staged import as_staged
-from iterconv.errors import InputError, OptionError, check_choice, check_count, check_number, check_range, require
+from iterconv.errors import (
+    InputError,
+    OptionError,
+    check_choice,
+    check_count,
+    check_number,
+    check_range,
+    line_of,
+    renamed,
+    require,
+)
+from iterconv.files import read_json, to_json, write_atomically, writing
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import compare
-from iterconv.options import Reference, Saves
+from iterconv.options import Against, Mode
+from iterconv.paths.contract import require_staged
 from iterconv.tasks import Task
 
 if TYPE_CHECKING:
@@ -46,7 +60,7 @@ class Plan:
         Raises:
             InputError: If the frontier does not reach it.
         """
-        column = "blocks" if self.options["saves"] == "blocks" else "distinct"
+        column = "blocks" if self.options["mode"] == "drop" else "distinct"
         blocks = check_count("blocks", blocks, 0)
         rows = self.frontier[self.frontier[column] == blocks]
         if rows.empty:
@@ -75,7 +89,7 @@ class Plan:
         """Suggested groups for ``iterconv.couple``: blocks that a route replaces, with what replaces them.
 
         Args:
-            blocks: A number on the frontier of a plan that saves weights.
+            blocks: A number on the frontier of a plan that shares weights.
 
         Returns:
             Lists of two or more modules of the original model.
@@ -91,24 +105,81 @@ class Plan:
             groups += [group for group in by_block.values() if len(group) > 1 and len(path) == len(stage.blocks)]
         return groups
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the frontier and the options, but not the model, to a .json file.
+
+        Args:
+            path: The file, which appears whole or not at all.
+
+        Raises:
+            InputError: If the name does not end in .json, or the file can't be written.
+        """
+        path = _json_file(path)
+        rows = self.frontier.to_dict("list")
+        contents = {"format": FORMAT, "options": self.options, "frontier": rows}
+        with writing(path):
+            write_atomically(path, to_json(contents))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: Any) -> "Plan":
+        """Read what ``save`` wrote.
+
+        Args:
+            path: The file.
+            model: The model that was planned: staged, or adapted with the same stages.
+
+        Returns:
+            The plan.
+
+        Raises:
+            InputError: If the file is missing or damaged, or of a model with other stages.
+        """
+        path = _json_file(path)
+        contents = read_json(path, f"there is no plan {path}; save one with plan.save()", "plan again")
+        try:
+            if contents["format"] != FORMAT:
+                raise ValueError("another format")
+            frontier = pd.DataFrame(contents["frontier"])
+            frontier["route"] = [tuple(tuple(path) for path in route) for route in frontier["route"]]
+            intact, options = frontier["route"].iloc[0], dict(contents["options"])
+            frontier[["search_error", "error", "low", "high"]].astype(float)
+        except (KeyError, ValueError, TypeError, IndexError) as problem:
+            raise InputError(f"{path} is not a plan ({line_of(problem)}); plan again") from None
+        require_staged(model)
+        if intact != paths.full_route(model.stages):
+            sizes = [len(stage.blocks) for stage in model.stages]
+            raise InputError(f"{path} is a plan of {[len(path) for path in intact]} blocks a stage, not of {sizes}")
+        return cls(model, frontier.astype({"low": float, "high": float}), options)
+
     def plot(self) -> "Figure":
         """Draw the frontier."""
         require("matplotlib", "drawing")
         from iterconv.figures.one_model import draw_plan  # late, as matplotlib is optional
 
-        return draw_plan(self.frontier, self.options["saves"])
+        return draw_plan(self.frontier, self.options["mode"])
 
 
+FORMAT = "iterconv plan 1"
+
+
+def _json_file(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.suffix != ".json":
+        raise InputError(f"{path} does not name a plan; let it end in .json")
+    return path
+
+
+@renamed({"blocks": "drop", "weights": "share"}, reference="against", saves="mode", replicates="resamples")
 def plan(
     model: Any,
     batches: Iterable[Any],
     *,
     budget: Any = None,
-    saves: Saves = "blocks",
+    mode: Mode = "drop",
     beam: int = 2,
-    reference: Reference = "labels",
+    against: Against = "labels",
     task: Task | None = None,
-    replicates: int = 1000,
+    resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -124,11 +195,11 @@ def plan(
         model: As for ``iterconv.measure``; it is left as it was.
         batches: As for ``iterconv.measure``; two or more.
         budget: How many blocks are to be left at least, as a number or a share of all; a quarter of them by default.
-        saves: ``"blocks"`` drops blocks, ``"weights"`` keeps their number and shares weights instead.
+        mode: ``"drop"`` drops blocks, ``"share"`` keeps their number and lets them share weights.
         beam: Routes that are kept at each step.
-        reference: The same as for ``iterconv.measure``.
+        against: The same as for ``iterconv.measure``.
         task: The same as for ``iterconv.measure``.
-        replicates: Bootstrap resamples for the intervals.
+        resamples: Bootstrap resamples for the intervals.
         confidence: Of the intervals.
         seed: Of the bootstrap.
         progress: Called after each step with the steps done and all steps.
@@ -139,10 +210,10 @@ def plan(
     Raises:
         InputError: If an option is out of range, there are fewer than two batches, or as for ``iterconv.measure``.
     """
-    check_choice("saves", saves, Saves)
-    check_choice("reference", reference, Reference)
+    check_choice("mode", mode, Mode)
+    check_choice("against", against, Against)
     beam = check_count("beam", beam, why="keeps no route")
-    replicates, confidence, seed = check_bootstrap(replicates, confidence, seed)
+    resamples, confidence, seed = check_bootstrap(resamples, confidence, seed)
     model, batches = as_staged(model, batches, task)
     kept = list(batches)
     if len(kept) < 2:
@@ -155,7 +226,7 @@ def plan(
     least = least_blocks(budget, total)
 
     def errors_of(routes: Sequence[paths.Route], batches: list[Any]) -> tuple[NDArray[np.float64], Any]:
-        found = compare(model, batches, routes, task=task, against=reference, metrics=["error"])
+        found = compare(model, batches, routes, task=task, against=against, metrics=["error"])
         return np.stack([found.of(route, "error") for route in routes]), found.units
 
     search, held_out = kept[0::2], kept[1::2]
@@ -163,7 +234,7 @@ def plan(
     front, tried = [full], {full}
     steps = total - least
     for step in range(steps):
-        candidates = [route for route in dict.fromkeys(_shorter(front, saves)) if route not in tried]
+        candidates = [route for route in dict.fromkeys(_shorter(front, mode)) if route not in tried]
         if not candidates:
             break
         tried |= set(candidates)
@@ -174,7 +245,7 @@ def plan(
         if progress:
             progress(step + 1, steps)
     report, units = errors_of([route for route, _ in chosen], held_out)
-    means = resampled_means(report, replicates, seed, units)
+    means = resampled_means(report, resamples, seed, units)
     rows = []
     for (route, search_error), row in zip(chosen, means, strict=True):
         low, high = interval(row, confidence)
@@ -190,7 +261,7 @@ def plan(
                 "n": report.shape[1],
             }
         )
-    options = {"saves": saves, "beam": beam, "reference": reference, "seed": seed, "routes_tried": len(tried)}
+    options = {"mode": mode, "beam": beam, "against": against, "seed": seed, "routes_tried": len(tried)}
     return Plan(model, pd.DataFrame(rows), options)
 
 
@@ -202,11 +273,11 @@ def least_blocks(budget: Any, total: int) -> int:
     return round(check_range("budget", budget, "[0, 1]", "use a share such as 0.5, or a number of blocks") * total)
 
 
-def _shorter(front: Sequence[paths.Route], saves: str) -> Iterable[paths.Route]:
+def _shorter(front: Sequence[paths.Route], mode: str) -> Iterable[paths.Route]:
     for route in front:
         for stage, path in enumerate(route):
             for place in range(len(path)):
-                for other in _without(path, place) if saves == "blocks" else _borrowing(path, place):
+                for other in _without(path, place) if mode == "drop" else _borrowing(path, place):
                     yield (*route[:stage], other, *route[stage + 1 :])
 
 

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iterconv.errors import InputError, check_count, shown
-from iterconv.memory import check_memory
+from iterconv.errors import InputError, check_count, check_memory, shown
 
 
 class LocallyConnected2d(nn.Module):

@@ -2,8 +2,7 @@
 
 from torch import nn
 
-from iterconv.errors import check_choice, check_count, check_range
-from iterconv.memory import check_memory
+from iterconv.errors import check_choice, check_count, check_memory, check_range
 from iterconv.models.blocks import DownsamplingBlock, Head, ResidualBlock, ResidualStage
 from iterconv.models.constrained import ConstrainedStage
 from iterconv.options import Init, Residual

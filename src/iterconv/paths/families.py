@@ -44,7 +44,7 @@ class Family:
     """
 
     name: str
-    """The name by which ``measure(further=...)`` and tables know it."""
+    """The name by which ``measure(families=...)`` and tables know it."""
     make: Maker
     """A function from the number of blocks to pairs of a position and a path."""
     title: str

@@ -8,7 +8,7 @@ from torch import nn
 
 from iterconv.adapters.calls import call
 from iterconv.errors import InputError, line_of
-from iterconv.options import Reference
+from iterconv.options import Against
 from iterconv.paths.untouched import untouched
 from iterconv.tasks import Task
 from iterconv.tasks.base import logits
@@ -25,7 +25,7 @@ class Opened:
 
     model: nn.Module
     batches: Any
-    reference: Reference
+    against: Against
     """``"labels"`` if there are labels that fit the model's outputs, else ``"predictions"``."""
     note: str
     """A line about how model and data were brought together."""

@@ -15,7 +15,7 @@ from torch import nn
 from iterconv import data
 from iterconv.adapters.staged import adapt_on_few
 from iterconv.errors import InputError, OptionError, line_of
-from iterconv.options import Reference
+from iterconv.options import Against
 from iterconv.paths.contract import is_staged
 from iterconv.tasks.batches import inputs_of
 from iterconv.tasks.tokens import is_causal
@@ -41,7 +41,7 @@ class OpenedModel:
     model: Any
     """Satisfies the contract."""
     batches: Any
-    reference: Reference
+    against: Against
     """``"labels"`` where there are labels that fit the model's outputs, else ``"predictions"``."""
     examples: int | None
     """How many there are, where that is known."""
@@ -122,7 +122,7 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     size = None if own else options.batch_size
     origin = origin_of(Path(options.weights)) or Origin(model=name)
     count = _count(found.batches)
-    return OpenedModel(Path(), _slug(called), staged, found.batches, found.reference, count, note, origin, size)
+    return OpenedModel(Path(), _slug(called), staged, found.batches, found.against, count, note, origin, size)
 
 
 def _slug(name: str) -> str:
