@@ -30,7 +30,10 @@ def registries():
     """The registries, which forget what a test has registered."""
     import iterconv as ic
 
-    found = (ic.paths.FAMILIES, ic.indices.INDICES, ic.coupling.KERNELS)
+    from iterconv.data.sources import SOURCES
+    from iterconv.zoo.open_model import KINDS
+
+    found = (ic.paths.FAMILIES, ic.indices.INDICES, ic.coupling.KERNELS, SOURCES, KINDS)
     before = [dict(registry) for registry in found]
     yield
     for registry, members in zip(found, before, strict=True):

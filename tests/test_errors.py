@@ -162,7 +162,7 @@ def test_labels_that_can_not_be_measured_are_told(batches, says):
 @pytest.mark.parametrize(
     "head, says",
     [
-        (lambda z: z.sum(), r"output is \(\); measuring needs a tensor of shape \(n, classes\), so pass output="),
+        (lambda z: z.sum(), r"output is \(\); measuring needs a tensor of shape \(n, classes\), so pass task="),
         (lambda z: z[:, None].repeat(1, 2, 1), r"output is \(5, 2, 6\); .*=lambda output, inputs: output.mean\(1\)\)"),
     ],
 )

@@ -527,14 +527,15 @@ def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
 
 
 def test_the_examples_of_a_study_and_an_executor_run(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "docs" / "extending-studies.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    text = text[text.index("## A study") :]
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(examples) == 3 and all(example.count("\n") < 30 for example in examples)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(STUDIES, "depth", None)  # so that the example's is taken away again
     names = {"__name__": "__main__"}
     for example in examples:
-        exec(compile(example, "extending-studies.md", "exec"), names)
+        exec(compile(example, "extending.md", "exec"), names)
     assert len(names["jobs"]) == 4 and names["failed"] == {}
     for folder in ("runs", "elsewhere"):
         page = (tmp_path / folder / "report-quick" / "index.html").read_text()

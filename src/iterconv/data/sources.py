@@ -105,5 +105,20 @@ def _loader(name: str, known: KnownData) -> Callable[[Columns], Source]:
     return _digits
 
 
-SOURCES = {name: _loader(name, known) for name, known in KNOWN.items()}
+SOURCES: dict[str, Callable[[Columns], Source]] = {name: _loader(name, known) for name, known in KNOWN.items()}
 """The functions that load the data of each name."""
+
+
+def register(name: str, source: Callable[[], Source]) -> None:
+    """Make a data set of your own known by name, as for ``iterconv.data.load`` and ``RunConfig(data=...)``.
+
+    Args:
+        name: The name.
+        source: A function that returns the data set's training images and, if it has any, test images.
+
+    Raises:
+        InputError: If the name is that of one of iterconv's own data sets.
+    """
+    if name in KNOWN:
+        raise InputError(f"the data set {name!r} is iterconv's own; choose another name")
+    SOURCES[name] = lambda columns: source()
