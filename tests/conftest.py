@@ -29,7 +29,6 @@ def shared_data():
 def registries():
     """The registries, which forget what a test has registered."""
     import iterconv as ic
-
     from iterconv.data.sources import SOURCES
     from iterconv.zoo.open_model import KINDS
 

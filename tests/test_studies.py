@@ -18,7 +18,8 @@ import torch
 from damage import denied
 from iterconv import InputError
 from iterconv.claims.verdicts import judge_all
-from iterconv.cli.main import _interruptible, main
+from iterconv.cli.interruption import interruptible
+from iterconv.cli.main import main
 from iterconv.cli.studies import dry_run, list_studies, reproduce, write_report
 from iterconv.data import sources
 from iterconv.data.dataset import Split
@@ -450,12 +451,12 @@ def test_ctrl_c_and_a_lost_terminal_save_and_tell_how_to_go_on(tmp_path, number)
 
 
 def test_what_a_process_was_told_to_ignore_stays_ignored():
-    with _interruptible() as stop:
+    with interruptible() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.wait(5)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with _interruptible() as stop:
+        with interruptible() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop.wait(0.1) and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:

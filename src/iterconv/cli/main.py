@@ -3,16 +3,16 @@
 import contextlib
 import os
 import re
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro import conf
 
+from iterconv.cli.interruption import interruptible
 from iterconv.cli.parsing import parse
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError, OptionError
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parse(COMMANDS, list(sys.argv[1:] if arguments is None else arguments))
         # Only training has state to save first; everything else stops at once.
         saves = isinstance(command, Train | Reproduce)
-        with _interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
+        with interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
             code = command(stop)
             sys.stdout.flush()  # here, where a pipe that was closed is known how to deal with
             return code
@@ -273,31 +273,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _out_of_memory(problem: Exception) -> bool:
     # torch has an error of its own for accelerators only; on the CPU it is a RuntimeError like any other.
     return isinstance(problem, MemoryError) or re.search(r"allocate memory|out of memory", str(problem)) is not None
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C, SIGTERM and a lost terminal into an event, so that state can be saved first; a second acts at once.
-
-    What the process was told to ignore, as by ``nohup``, stays ignored.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-
-    def request(number: int, frame: object) -> None:
-        stop.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -204,17 +204,18 @@ def prediction_indices(tables: Tables) -> pd.DataFrame:
     Returns:
         One row a run, stage (from 0, or "mean") and index: ``value``, NaN where undefined.
     """
+    curves = tables.curves[tables.curves["metric"] == "disagreement"].sort_values(["stage", "position"])
+    errors: dict[tuple[str, str], dict[int, Any]] = {}  # by run and family, then by stage
+    for (name, family, stage), values in curves.groupby(["name", "perturbation", "stage"])["value"]:
+        errors.setdefault((name, family), {})[stage] = values.to_numpy()
     rows = []
-    for name, curves in tables.curves[tables.curves["metric"] == "disagreement"].groupby("name", sort=False):
-        run = tables.runs[tables.runs["name"] == name].iloc[0]
-        label = {"name": name, **{field: run[field] for field in CONFIG}}
+    for run in tables.runs[tables.runs["name"].isin(curves["name"])].to_dict("records"):
+        label = {"name": run["name"], **{field: run[field] for field in CONFIG}}
         for index in (index for index in INDICES.values() if index.metric == "error"):
-            own = curves[curves["perturbation"] == index.family].sort_values(["stage", "position"])
             values = {}
-            for stage, curve in own.groupby("stage"):
-                errors = curve["value"].to_numpy()
-                reason = undefined_reason(index, errors[:, None], run["chance"], LEAST_MARGIN, 0.95)
-                values[stage] = math.nan if reason else float(index(errors, run["chance"]))
+            for stage, curve in errors.get((run["name"], index.family), {}).items():
+                reason = undefined_reason(index, curve[:, None], run["chance"], LEAST_MARGIN, 0.95)
+                values[stage] = math.nan if reason else float(index(curve, run["chance"]))
             values["mean"] = sum(values.values()) / len(values) if values else math.nan
             rows += [{**label, "stage": stage, "index": index.name, "value": value} for stage, value in values.items()]
     return pd.DataFrame(rows)
