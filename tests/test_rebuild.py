@@ -6,7 +6,7 @@ import torch
 import iterconv as ic
 import zoo
 from foreign_models import MODELS
-from iterconv.adapters.rebuild import rebuilt
+from iterconv.adapters.rebuild import rebuild
 from iterconv.paths.evaluate import evaluate, full_route
 
 pytestmark = [pytest.mark.medium, pytest.mark.filterwarnings("ignore")]  # of the libraries
@@ -30,7 +30,7 @@ def test_layers_of_several_kinds_keep_their_kinds(path, tmp_path):
     model, batch = gemma2()
     kinds = list(model.config.layer_types)
     adapted = ic.adapt(model, batch)
-    small = rebuilt(adapted, (path,))
+    small = rebuild(adapted, (path,))
     assert small.config.layer_types == [kinds[block] for block in path]
     assert small.config.num_hidden_layers == len(path) and model.config.layer_types == kinds
     long = {"input_ids": torch.randint(1, 50, (2, 60), generator=torch.Generator().manual_seed(1))}
@@ -60,7 +60,7 @@ def test_every_kind_of_configuration_follows_or_is_refused(name, tmp_path):
     for number, path in enumerate(full):
         route = (*full[:number], path[1:], *full[number + 1 :])
         try:
-            small = rebuilt(adapted, route)
+            small = rebuild(adapted, route)
         except ic.InputError as problem:
             assert "\n" not in str(problem) and "iterconv.paths.evaluate" in str(problem)
             continue
@@ -87,7 +87,7 @@ def test_weights_of_models_whose_kinds_of_layers_are_fixed_are_shared_or_refused
 def test_a_part_of_a_container_is_refilled_and_numbered():
     model, batch = zoo.language_model("gpt2")
     adapted = ic.adapt(model.eval(), batch, stages=["transformer.h.1:3", "transformer.h.3:"][:1])
-    small = rebuilt(adapted, ((1,),))
+    small = rebuild(adapted, ((1,),))
     assert [block.attn.layer_idx for block in small.transformer.h] == [0, 1, 2] and small.config.n_layer == 3
     assert torch.equal(small.transformer.h[1].mlp.c_fc.weight, model.transformer.h[2].mlp.c_fc.weight)
 
@@ -97,7 +97,7 @@ def test_two_stages_in_one_container():
     model = torch.nn.Sequential(*(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()) for _ in range(6))).eval()
     x = torch.randn(3, 4)
     adapted = ic.adapt(model, x, stages=["0:3", "3:"])
-    small = rebuilt(adapted, ((0, 2), (2, 0)))
+    small = rebuild(adapted, ((0, 2), (2, 0)))
     with torch.no_grad():
         expected = model[3](model[5](model[2](model[0](x))))
         assert torch.equal(small(x), expected)

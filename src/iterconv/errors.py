@@ -185,7 +185,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def renamed(
+def rename_options(
     values: dict[Any, Any] | None = None, /, **names: str
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Let a function take options by the names that they had in earlier versions, with a ``DeprecationWarning``.

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, named_arguments
+from iterconv.adapters.calls import Arguments, answer_calls, call, call_itself, name_arguments, switch_off_caches
 from iterconv.adapters.drive import Driven
-from iterconv.adapters.find import FoundStage, find_stages, identity_shares, run
-from iterconv.adapters.leaks import leaks_of
-from iterconv.adapters.named import named_stages
-from iterconv.adapters.prove import difference, disproved, joint_routes, probing_routes
-from iterconv.adapters.recording import Recording, outside_of
+from iterconv.adapters.find import FoundStage, find_stages, measure_identity_shares, run
+from iterconv.adapters.leaks import find_leaks
+from iterconv.adapters.named import find_named_stages
+from iterconv.adapters.prove import find_difference, joint_routes, probing_routes, recheck_sharing
+from iterconv.adapters.recording import Recording, find_outside
 from iterconv.adapters.streams import BlockCall
 from iterconv.errors import InputError, line_of
 from iterconv.paths.contract import coupling_groups
@@ -65,7 +65,7 @@ def adapt(
     made = run(model, inputs)  # for a message of its own where the model rejects the batch
     if any(bool(tensor.isnan().any()) for tensor in tensors_in(made).values()):
         raise InputError(f"{type(model).__name__} makes NaN of this batch; look for NaN in the batch and the weights")
-    found = named_stages(model, stages) if stages is not None else find_stages(model, inputs)
+    found = find_named_stages(model, stages) if stages is not None else find_stages(model, inputs)
     if task is None and (output is next_token or (output is None and is_causal(model))):
         task = Tokens()
     output = output or (logits if task is None else task.outputs)
@@ -138,14 +138,14 @@ class AdaptedModel(nn.Module):
         """Why some stages that were found can't be run, by their names."""
         with untouched(model), rejections_in_a_line(model):
             # Kept out of the module tree: the model's own modules are there once already.
-            self.__dict__["stages"] = self._runnable(found, lenient)
+            self.__dict__["stages"] = self._prepare_stages(found, lenient)
         verify(self, self, probe)
         with untouched(model), rejections_in_a_line(model):
             self._prove(lenient)
 
     def forward(self, inputs: Any) -> Tensor:
         """What is measured of a batch, as the model itself makes it, with caches off."""
-        with caches_off(self.model):
+        with switch_off_caches(self.model):
             return self.output_of(call(self.model, inputs), inputs)
 
     def output_of(self, made: Any, inputs: Any) -> Tensor:
@@ -172,14 +172,14 @@ class AdaptedModel(nn.Module):
         """
         shared = [number for number, stage in enumerate(self.stages) if stage.shared]
         bound = self._bound(inputs, [stage.shared for stage in self.stages])
-        reasons = disproved(bound, shared)
+        reasons = recheck_sharing(bound, shared)
         for number, reason in reasons.items():
             self.stages[number].whole = f"{reason} (on a later batch)"
         return self._bound(inputs, [stage.shared for stage in self.stages]) if reasons else bound
 
     def _bound(self, inputs: Any, shared: list[bool]) -> Recording:
         if self._outside is None:
-            self._outside = outside_of(self.model, {block for stage in self.stages for block in stage.blocks})
+            self._outside = find_outside(self.model, {block for stage in self.stages for block in stage.blocks})
         driven = [stage.driven for stage in self.stages]
         return Recording(self.model, driven, shared, self._outside, self.output_of, inputs)
 
@@ -204,7 +204,7 @@ class AdaptedModel(nn.Module):
 
     def named(self, inputs: Any) -> Any:
         """The batch by the names of the model's arguments if tokens or a mask are among them, else as it is."""
-        named = named_arguments(self.model, inputs)
+        named = name_arguments(self.model, inputs)
         return named if isinstance(named, Mapping) and {"input_ids", "attention_mask"} & set(named) else inputs
 
     def __repr__(self) -> str:
@@ -213,9 +213,9 @@ class AdaptedModel(nn.Module):
         lines += [f"  {stage}" for stage in self.stages]
         return "\n".join([*lines, *(f"  {name}: left out, as {reason}" for name, reason in self.refused.items())])
 
-    def _runnable(self, found: Sequence[FoundStage], lenient: bool) -> list[AdaptedStage]:
+    def _prepare_stages(self, found: Sequence[FoundStage], lenient: bool) -> list[AdaptedStage]:
         """The stages that can be driven, in the order in which they begin."""
-        calls, order = self._ordinary_calls(found)
+        calls, order = self._record_calls(found)
         stages: list[AdaptedStage] = []
         for candidate in found:
             try:
@@ -226,7 +226,9 @@ class AdaptedModel(nn.Module):
             entering = driven.streams.entering(calls[candidate][0].arguments)[driven.streams.representation]
             stages.append(AdaptedStage(candidate, tuple(entering.shape), driven))
         if any(math.isnan(stage.found.identity_share) for stage in stages):  # of stages that were named
-            shares = identity_shares(self.model, self.probe, {stage.found: stage.driven.streams for stage in stages})
+            shares = measure_identity_shares(
+                self.model, self.probe, {stage.found: stage.driven.streams for stage in stages}
+            )
             for stage in stages:
                 stage.found = replace(stage.found, identity_share=shares[stage.found])
         return sorted(stages, key=lambda stage: order.index(stage.blocks[0]))
@@ -236,7 +238,7 @@ class AdaptedModel(nn.Module):
             raise problem
         self.refused[stage.name] = str(problem)
 
-    def _ordinary_calls(self, found: Sequence[FoundStage]) -> tuple[dict[FoundStage, list[BlockCall]], list[nn.Module]]:
+    def _record_calls(self, found: Sequence[FoundStage]) -> tuple[dict[FoundStage, list[BlockCall]], list[nn.Module]]:
         """The calls of the blocks of each stage in one ordinary pass, and the blocks in the order of all calls."""
         owners = {block: stage for stage in found for block in stage.blocks}
         calls: dict[FoundStage, list[BlockCall]] = {stage: [] for stage in found}
@@ -249,7 +251,7 @@ class AdaptedModel(nn.Module):
             calls[owners[module]].append(BlockCall(module, arguments, result))
             return result
 
-        with calls_answered(dict.fromkeys(owners, note)), caches_off(self.model):
+        with answer_calls(dict.fromkeys(owners, note)), switch_off_caches(self.model):
             call(self.model, self.probe)
         return calls, order
 
@@ -262,7 +264,7 @@ class AdaptedModel(nn.Module):
         """
         sharing = self._bound(self.probe, [True] * len(self.stages))
         apart = "" if sharing.is_sequential else "its blocks take turns with those of another stage"
-        leaks = leaks_of(self.model, [stage.driven for stage in self.stages], self.output_of, self.probe)
+        leaks = find_leaks(self.model, [stage.driven for stage in self.stages], self.output_of, self.probe)
         kept = []
         for number, (stage, leak) in enumerate(zip(self.stages, leaks, strict=True)):
             try:
@@ -275,7 +277,7 @@ class AdaptedModel(nn.Module):
                 refusal = InputError(f"stage {stage.name!r} can't be measured: {reason}; name other runs")
                 self._refuse(stage.found, refusal, lenient)
             else:
-                stage.whole = apart or leak or difference(sharing, expected)
+                stage.whole = apart or leak or find_difference(sharing, expected)
                 kept.append(stage)
         if not kept:
             raise InputError("; ".join(self.refused.values()))
@@ -286,7 +288,7 @@ class AdaptedModel(nn.Module):
         several = [number for number, stage in enumerate(self.stages) if stage.shared]
         if len(several) > 1:
             routes = joint_routes(self.stages, several)
-            if reason := difference(sharing, {route: sharing.whole(route) for route in routes}):
+            if reason := find_difference(sharing, {route: sharing.whole(route) for route in routes}):
                 for number in several:
                     self.stages[number].whole = f"{reason}, when several stages are perturbed at once"
         return None

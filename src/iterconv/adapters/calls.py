@@ -45,7 +45,7 @@ Handler = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
 
 @contextmanager
-def calls_answered(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
+def answer_calls(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
     """Let handlers answer the calls of modules inside, before any hook of theirs runs.
 
     Each module's class becomes a subclass of itself whose ``__call__`` asks the handler; ``call_itself`` makes the
@@ -58,7 +58,7 @@ def calls_answered(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
         for module, handler in handlers.items():
             stack.callback(_give_back, module, type(module))
             module.__dict__[HANDLER] = handler
-            object.__setattr__(module, "__class__", _answering(type(module)))  # type: ignore[arg-type]
+            object.__setattr__(module, "__class__", _make_answering_class(type(module)))  # type: ignore[arg-type]
         yield
 
 
@@ -68,7 +68,7 @@ def _give_back(module: nn.Module, kind: type) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _answering(kind: Any) -> Any:
+def _make_answering_class(kind: Any) -> Any:
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return self.__dict__[HANDLER](self, args, kwargs)
 
@@ -107,7 +107,7 @@ class HeldHooks:
 
 
 @contextmanager
-def own_hooks_held(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
+def hold_own_hooks(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
     """Keep a library's own hooks from firing inside, so that they can be fired once for each place.
 
     They are part of the model, which counts on one entry for each of its blocks, whether the block is left out or
@@ -147,7 +147,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(inputs)
 
 
-def named_arguments(model: nn.Module, inputs: Any) -> Any:
+def name_arguments(model: nn.Module, inputs: Any) -> Any:
     """A batch as a dictionary by the names of the model's arguments; itself where it can't be matched with them."""
     if isinstance(inputs, Mapping):
         return inputs
@@ -159,7 +159,7 @@ def named_arguments(model: nn.Module, inputs: Any) -> Any:
 
 
 @contextmanager
-def caches_off(model: nn.Module) -> Iterator[None]:
+def switch_off_caches(model: nn.Module) -> Iterator[None]:
     """Switch off ``use_cache`` in the configurations of Hugging Face models."""
     configs: dict[int, Any] = {
         id(config): config

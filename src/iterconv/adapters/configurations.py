@@ -14,7 +14,7 @@ SIDES = {
 """The same for models of two sides, by a word in the names of their modules."""
 
 
-def configurations_of(model: nn.Module) -> list[Any]:
+def find_configurations(model: nn.Module) -> list[Any]:
     """The different configurations of a model and its modules, and those within them, each once."""
     found: dict[int, Any] = {}
     waiting = [getattr(module, "config", None) for module in model.modules()]
@@ -38,7 +38,7 @@ def tell_configurations(model: nn.Module, container: str, before: int, order: Se
     side = next((side for side in ("decoder", "encoder") if side in container), None)
     others = [name for other, names in SIDES.items() if other != side for name in names]
     counts = [*COUNTS, *(SIDES[side] if side else [])]
-    for config in _governing(model, container):
+    for config in _find_governing(model, container):
         attributes = getattr(config, "attribute_map", {})
         if any(attributes.get(name) in others for name in COUNTS):  # there, the usual name means the other side
             counts = [name for name in counts if name not in attributes]
@@ -54,7 +54,7 @@ def _has(config: Any, side: str) -> bool:
     return any(getattr(config, name, None) is not None for name in SIDES[side])
 
 
-def _governing(model: nn.Module, container: str) -> list[Any]:
+def _find_governing(model: nn.Module, container: str) -> list[Any]:
     """The configurations of the modules around a container, and those within them."""
     names = container.split(".")
     around = [model, *(model.get_submodule(".".join(names[: end + 1])) for end in range(len(names)))]

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from iterconv.adapters.calls import Arguments, call_itself, own_hooks_held
+from iterconv.adapters.calls import Arguments, call_itself, hold_own_hooks
 from iterconv.adapters.find import FoundStage
-from iterconv.adapters.streams import BlockCall, Streams, Values, copies_of, misfit_of
+from iterconv.adapters.streams import BlockCall, Streams, Values, copy_values, describe_misfit
 from iterconv.errors import InputError
 from iterconv.paths.families import Path
 from iterconv.tasks.nested import Place
@@ -55,7 +55,7 @@ class Driven:
         _check_turns(found, calls)
         streams = Streams.of(calls)
         for place, called in enumerate(calls):
-            misfit = misfit_of(called) if streams is None else streams.misfit(called)
+            misfit = describe_misfit(called) if streams is None else streams.misfit(called)
             if misfit:
                 raise InputError(f"block {place} of stage {found.name!r} {misfit}; name runs that keep the shape")
         assert streams is not None, "where nothing is handed on, some block makes no tensor of a shape that it gets"
@@ -108,7 +108,7 @@ class StagePass:
         self.calls.append(own)
         # Behind the last place there is a loop over one and the same module.
         blocks = self._todo.get(place, []) if place < len(found.blocks) else [place] * self._goes_on
-        with own_hooks_held(found.blocks) as held:
+        with hold_own_hooks(found.blocks) as held:
             result = self._execute(module, place, blocks)
         return held.fire(module, args, kwargs, result)
 
@@ -117,7 +117,7 @@ class StagePass:
         z, result = streams.entering(self.calls[place]), None
         for block in blocks:
             own_module = found.blocks[min(block, len(found.blocks) - 1)]
-            result = call_itself(own_module, streams.replaced(self.calls[block], z))
+            result = call_itself(own_module, streams.fill_arguments(self.calls[block], z))
             z = {**z, **streams.leaving(result)}
         self.end = z[streams.representation]
         if place >= len(found.blocks) - 1:  # what follows may change it in place
@@ -133,9 +133,9 @@ class StagePass:
         place = min(place, len(self.stage.forms) - 1)
         form, in_place = self.stage.forms[place], self.stage.in_place[place]
         if form is ASK:  # for what the block's result holds besides: position biases, attention weights, losses
-            asked = self.stage.streams.replaced(own, copies_of(z))
+            asked = self.stage.streams.fill_arguments(own, copy_values(z))
             form = module.forward(*asked.args, **asked.kwargs)
-        return self.stage.streams.handed_on(
+        return self.stage.streams.fill_result(
             form, {out: tensor if out in in_place else tensor.clone() for out, tensor in z.items()}
         )
 

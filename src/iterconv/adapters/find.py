@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iterconv.adapters.calls import Arguments, caches_off, call, call_itself, calls_answered, can_be_answered
+from iterconv.adapters.calls import Arguments, answer_calls, call, call_itself, can_be_answered, switch_off_caches
 from iterconv.adapters.streams import BlockCall, Streams, identity_share
 from iterconv.errors import InputError
 from iterconv.paths.untouched import rejections_in_a_line, untouched
@@ -43,7 +43,7 @@ def run(model: nn.Module, inputs: Any) -> Any:
     Raises:
         InputError: If the model rejects the batch.
     """
-    with rejections_in_a_line(model), untouched(model), caches_off(model):
+    with rejections_in_a_line(model), untouched(model), switch_off_caches(model):
         return call(model, inputs)
 
 
@@ -65,18 +65,18 @@ def find_stages(model: nn.Module, inputs: Any) -> list[FoundStage]:
         InputError: If there is no such run, or the model rejects the batch.
     """
     calls = _record(model, inputs)
-    candidates = list(_candidates("", model, calls))
+    candidates = list(_find_candidates("", model, calls))
     stages = [stage for candidate in candidates for stage in candidate.stages()]
-    shares = identity_shares(model, inputs, {stage: _streams(stage, calls) for stage in stages})
+    shares = measure_identity_shares(model, inputs, {stage: _find_streams(stage, calls) for stage in stages})
     chosen = [replace(stage, identity_share=shares[stage]) for run in candidates for stage in run.chosen(shares)]
     found = list({stage.blocks: stage for stage in reversed(chosen)}.values())  # a module may hang in two places
     if not found:
-        raise InputError(_nothing_found(model, stages, shares))
+        raise InputError(_explain_no_stage(model, stages, shares))
     position = {module: number for number, module in enumerate(calls)}
     return sorted(found, key=lambda stage: position[stage.blocks[0]])
 
 
-def _nothing_found(model: nn.Module, stages: list[FoundStage], shares: dict[FoundStage, float]) -> str:
+def _explain_no_stage(model: nn.Module, stages: list[FoundStage], shares: dict[FoundStage, float]) -> str:
     text = f"{type(model).__name__} has no run of two or more residual blocks of equal class that hand on to each other"
     if stages:
         best = max(stages, key=lambda stage: -math.inf if math.isnan(shares[stage]) else shares[stage])
@@ -97,7 +97,7 @@ def _record(model: nn.Module, inputs: Any) -> dict[nn.Module, list[BlockCall]]:
         calls.setdefault(module, []).append(BlockCall(module, arguments, result))
         return result
 
-    with calls_answered({module: note for module in model.modules() if _may_be_block(module)}):
+    with answer_calls({module: note for module in model.modules() if _may_be_block(module)}):
         run(model, inputs)
     return calls
 
@@ -139,7 +139,7 @@ class _Run:
         return deeper if are_stages and len(set(self.stage.blocks)) > 1 else [self.stage]
 
 
-def _candidates(name: str, module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> Iterator[_Run]:
+def _find_candidates(name: str, module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> Iterator[_Run]:
     """Runs among a module's children, and below the children that are in no run."""
     members: list[tuple[str, nn.Module]] = []
     for child_name, child in [*module.named_children(), ("", None)]:
@@ -147,17 +147,17 @@ def _candidates(name: str, module: nn.Module, calls: dict[nn.Module, list[BlockC
             members.append((child_name, child))
             continue
         if members:
-            yield from _ended(name, module, members, calls)
+            yield from _close_row(name, module, members, calls)
         members = [] if child is None else [(child_name, child)]
 
 
-def _ended(name: str, parent: nn.Module, members: list[tuple[str, nn.Module]], calls: Any) -> Iterator[_Run]:
+def _close_row(name: str, parent: nn.Module, members: list[tuple[str, nn.Module]], calls: Any) -> Iterator[_Run]:
     """What a row of children that hand on to each other, perhaps a row of one, gives."""
-    inside = [tuple(_candidates(_join(name, label), child, calls)) for label, child in members]
+    inside = [tuple(_find_candidates(_join(name, label), child, calls)) for label, child in members]
     first_name, first = members[0]
-    times = _times_in_a_row(first, calls)
+    times = _count_times_in_a_row(first, calls)
     if len(members) > 1:
-        stage = FoundStage(_name(name, members, parent), tuple(block for _, block in members))
+        stage = FoundStage(_name_run(name, members, parent), tuple(block for _, block in members))
         yield _Run(stage, tuple(inside))
     elif times > 1:
         yield _Run(FoundStage(f"{_join(name, first_name)}*{times}", (first,) * times), tuple(inside))
@@ -170,7 +170,7 @@ def _follows(block: nn.Module, other: nn.Module, calls: dict[nn.Module, list[Blo
     return type(other) is type(block) and len(own) == len(others) == 1 and _hand_on([own[0], others[0]])
 
 
-def _times_in_a_row(module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> int:
+def _count_times_in_a_row(module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> int:
     """How often a module is executed, if always on its own output; else 0."""
     made = calls.get(module, [])
     return len(made) if len(made) > 1 and _hand_on(made) else 0
@@ -182,11 +182,11 @@ def _hand_on(calls: Sequence[BlockCall]) -> bool:
     return streams is not None and not any(streams.misfit(call) for call in calls)
 
 
-def _streams(stage: FoundStage, calls: dict[nn.Module, list[BlockCall]]) -> Streams | None:
+def _find_streams(stage: FoundStage, calls: dict[nn.Module, list[BlockCall]]) -> Streams | None:
     return Streams.of([call for block in dict.fromkeys(stage.blocks) for call in calls[block]])
 
 
-def identity_shares(
+def measure_identity_shares(
     model: nn.Module, inputs: Any, streams: dict[FoundStage, Streams | None]
 ) -> dict[FoundStage, float]:
     """The identity share of stages: how much of a small change of their input their blocks pass on.
@@ -217,12 +217,12 @@ def identity_shares(
                 measuring = False
         return call_itself(module, arguments)
 
-    with suppress(InputError), calls_answered(dict.fromkeys(owners, handler)):
+    with suppress(InputError), answer_calls(dict.fromkeys(owners, handler)):
         run(model, inputs)  # that it runs is known: it may only mind that blocks are called once more
     return {stage: median(found) if found else math.nan for stage, found in shares.items()}
 
 
-def _name(parent: str, members: list[tuple[str, nn.Module]], module: nn.Module) -> str:
+def _name_run(parent: str, members: list[tuple[str, nn.Module]], module: nn.Module) -> str:
     children = [name for name, _ in module.named_children()]
     first, last = children.index(members[0][0]), children.index(members[-1][0])
     if len(members) == len(children):

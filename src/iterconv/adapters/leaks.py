@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from iterconv.adapters.calls import Arguments, Handler, caches_off, call, call_itself, calls_answered
+from iterconv.adapters.calls import Arguments, Handler, answer_calls, call, call_itself, switch_off_caches
 from iterconv.adapters.drive import Driven
 from iterconv.tasks.base import Output
 from iterconv.tasks.nested import tensors_in
@@ -24,7 +24,7 @@ ARGUMENTS = "arguments of its blocks are computed from what the blocks before ha
 VALUES = "what the model does depends on values that its blocks have made"
 
 
-def leaks_of(model: nn.Module, driven: list[Driven], output: Output, inputs: Any) -> list[str]:
+def find_leaks(model: nn.Module, driven: list[Driven], output: Output, inputs: Any) -> list[str]:
     """Follow the representation of each stage through an ordinary pass.
 
     Args:
@@ -41,7 +41,7 @@ def leaks_of(model: nn.Module, driven: list[Driven], output: Output, inputs: Any
     for number, stage in enumerate(driven):
         follower = _Follower(marks, number, stage)
         handlers |= dict.fromkeys(stage.found.blocks, follower)
-    with calls_answered(handlers), caches_off(model), marks:
+    with answer_calls(handlers), switch_off_caches(model), marks:
         measured = output(call(model, inputs), inputs)
     for number in marks.of(measured):
         marks.reasons[number] = marks.reasons[number] or PAST_THE_END
@@ -121,7 +121,7 @@ class _Follower:
         entering = streams.entering(own)[streams.representation]
         if self._calls == 0:
             entering = entering.clone()  # what else uses it is not changed by any path
-            own = streams.replaced(own, {streams.representation: entering})
+            own = streams.fill_arguments(own, {streams.representation: entering})
             self._marks.put(entering, {self._number})
         places = next(into for out, into in streams.places if out == streams.representation)
         further = {place: tensor for place, tensor in own.tensors().items() if place not in places}
@@ -139,4 +139,4 @@ class _Follower:
         fresh = leaving.clone()
         self._marks.take(fresh, self._number)
         self._marks.ended.add(self._number)
-        return streams.handed_on(result, {streams.representation: fresh})
+        return streams.fill_result(result, {streams.representation: fresh})

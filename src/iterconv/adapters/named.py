@@ -14,7 +14,7 @@ MOST_BLOCKS = 10_000
 """Blocks of a stage; more can't be meant."""
 
 
-def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
+def find_named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
     """The stages that a user names.
 
     Args:
@@ -32,7 +32,7 @@ def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
         raise InputError(
             f"stages={stages!r:.60} is not a list; pass names or lists of modules, as ['layer1.1:', 'blocks']"
         )
-    found = [_named_stage(model, number, stage) for number, stage in enumerate(stages)]
+    found = [_find_stage(model, number, stage) for number, stage in enumerate(stages)]
     if not found:
         raise InputError("stages=[] names no stage; leave it out to have them found")
     owners: dict[nn.Module, FoundStage] = {}
@@ -43,9 +43,9 @@ def named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
     return found
 
 
-def _named_stage(model: nn.Module, number: int, stage: Any) -> FoundStage:
+def _find_stage(model: nn.Module, number: int, stage: Any) -> FoundStage:
     if isinstance(stage, str):
-        found = FoundStage(stage, _named_blocks(model, stage))
+        found = FoundStage(stage, _find_blocks(model, stage))
     elif isinstance(stage, (Sequence, nn.ModuleList, nn.Sequential)) and all(
         isinstance(block, nn.Module) for block in stage
     ):
@@ -64,7 +64,7 @@ def _named_stage(model: nn.Module, number: int, stage: Any) -> FoundStage:
     return found
 
 
-def _named_blocks(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
+def _find_blocks(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
     match = re.fullmatch(r"(.*?)(?:\.?(\d*):(\d*)|\*(\d+))?", name)
     assert match is not None
     path, first, last, times = match.groups()

@@ -44,7 +44,7 @@ def joint_routes(stages: Sequence[Any], numbers: Sequence[int]) -> list[Route]:
     return [tuple(path[part] if number in numbers else path for number, path in enumerate(full)) for part in cut]
 
 
-def difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
+def find_difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
     """Compare the shared way with whole passes.
 
     Args:
@@ -66,7 +66,7 @@ def difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
     return ""
 
 
-def disproved(sharing: Recording, numbers: Sequence[int]) -> dict[int, str]:
+def recheck_sharing(sharing: Recording, numbers: Sequence[int]) -> dict[int, str]:
     """Look whether what was proven on one batch holds on another one, too.
 
     One or two whole passes are compared, in which all stages are perturbed at once; only if they differ is each stage
@@ -82,11 +82,13 @@ def disproved(sharing: Recording, numbers: Sequence[int]) -> dict[int, str]:
     if not numbers:
         return {}
     routes = joint_routes(sharing.stages, numbers)[:1]
-    if not difference(sharing, {route: sharing.whole(route) for route in routes}):
+    if not find_difference(sharing, {route: sharing.whole(route) for route in routes}):
         return {}
     reasons = {}
     for number in numbers:
-        reason = difference(sharing, {route: sharing.whole(route) for route in probing_routes(sharing.stages, number)})
+        reason = find_difference(
+            sharing, {route: sharing.whole(route) for route in probing_routes(sharing.stages, number)}
+        )
         if reason:
             reasons[number] = reason
     return reasons or dict.fromkeys(numbers, "it depends on other stages when several are perturbed at once")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from iterconv.adapters.adapt import AdaptedModel
-from iterconv.adapters.calls import caches_off, call
-from iterconv.adapters.configurations import configurations_of, tell_configurations
+from iterconv.adapters.calls import call, switch_off_caches
+from iterconv.adapters.configurations import find_configurations, tell_configurations
 from iterconv.errors import InputError
 from iterconv.paths.evaluate import evaluate
 from iterconv.paths.families import Path, Route
@@ -21,7 +21,7 @@ MOST_TOKENS = 8192
 """Sequences that are made longer than a sliding window have no more tokens than this."""
 
 
-def rebuilt(model: Any, route: Route) -> nn.Module:
+def rebuild(model: Any, route: Route) -> nn.Module:
     """A copy of a model that executes a route by itself.
 
     Args:
@@ -44,7 +44,7 @@ def rebuilt(model: Any, route: Route) -> nn.Module:
     original: nn.Module = model.model if isinstance(model, AdaptedModel) else model
     containers: dict[str, _Container] = {}
     for stage, path in zip(model.stages, route, strict=True):
-        name, places = _container(original, list(stage.blocks))
+        name, places = _find_container(original, list(stage.blocks))
         containers.setdefault(name, _Container(name)).stages.append((places, path))
     made = copy.deepcopy(original)
     for container in containers.values():
@@ -79,12 +79,12 @@ class _Container:
             places, path = taken.get(number, ([number], (0,)))
             order += [places[block] for block in path] if number == places[0] else []
         module._modules.clear()
-        for label, child in enumerate(_numbered([children[number] for number in order])):
+        for label, child in enumerate(_renumber([children[number] for number in order])):
             module._modules[str(label)] = child
         return len(children), order
 
 
-def _container(model: nn.Module, blocks: list[nn.Module]) -> tuple[str, list[int]]:
+def _find_container(model: nn.Module, blocks: list[nn.Module]) -> tuple[str, list[int]]:
     """The name of the module whose children the blocks are, and which of them they are."""
     for name, module in model.named_modules():
         members = list(module._modules.values())  # the same one may be there twice
@@ -104,7 +104,7 @@ def _container(model: nn.Module, blocks: list[nn.Module]) -> tuple[str, list[int
     )
 
 
-def _numbered(blocks: list[Any]) -> Iterator[Any]:
+def _renumber(blocks: list[Any]) -> Iterator[Any]:
     """Blocks that know their number (for a cache) are copied where they are used again, and renumbered."""
     know = any(hasattr(module, "layer_idx") for block in blocks for module in block.modules())
     seen: set[int] = set()
@@ -119,11 +119,11 @@ def _numbered(blocks: list[Any]) -> Iterator[Any]:
 
 def _check(model: AdaptedModel, made: nn.Module, route: Route) -> None:
     """Compare the copy with the route, also where sequences are longer than a window of attention."""
-    for inputs in [model.probe, *_longer(model.model, model.probe)]:
+    for inputs in [model.probe, *_lengthen(model.model, model.probe)]:
         with untouched(model), untouched(made):
             [(_, outcome)] = evaluate(model, [route], inputs)
             try:
-                with caches_off(made):
+                with switch_off_caches(made):
                     found = model.output_of(call(made, inputs), inputs)
             except Exception:  # noqa: BLE001 - a foreign forward that counts on what is no longer there
                 found = outcome.output[:0]
@@ -136,12 +136,12 @@ def _check(model: AdaptedModel, made: nn.Module, route: Route) -> None:
         _check_that_it_loads(made)
 
 
-def _longer(model: nn.Module, inputs: Any) -> list[Any]:
+def _lengthen(model: nn.Module, inputs: Any) -> list[Any]:
     """A sequence that is longer than any window of attention, where there is one that the probe stays within."""
     ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
     if not isinstance(ids, Tensor) or ids.ndim != 2 or not is_causal(model):
         return []
-    configs = configurations_of(model)
+    configs = find_configurations(model)
     windows = [window for config in configs if isinstance(window := getattr(config, "sliding_window", None), int)]
     most = min([MOST_TOKENS, *(getattr(config, "max_position_embeddings", MOST_TOKENS) for config in configs)])
     length = min(max(windows, default=0) + 8, most)

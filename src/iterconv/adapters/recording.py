@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from iterconv.adapters.calls import (
     Arguments,
     Handler,
-    caches_off,
+    answer_calls,
     call,
     call_itself,
-    calls_answered,
     can_be_answered,
+    switch_off_caches,
 )
 from iterconv.adapters.drive import Driven, StagePass
 from iterconv.errors import InputError
@@ -38,7 +38,7 @@ class Recording:
         model: The model, in evaluation mode.
         driven: Its stages in the order in which they begin.
         shared: Whether the paths of each of them may share beginnings.
-        outside: The largest modules that hold no block and are in none, as ``outside_of`` finds them.
+        outside: The largest modules that hold no block and are in none, as ``find_outside`` finds them.
         output: From the model's output and the batch to what is measured.
         inputs: The batch.
 
@@ -156,11 +156,11 @@ class Recording:
     def _run(self, answering: Mapping[nn.Module, Handler]) -> Any:
         """One pass from the state in which the model was bound, with the calls of some modules answered."""
         self._start.restore()
-        with calls_answered(answering), caches_off(self.model):
+        with answer_calls(answering), switch_off_caches(self.model):
             return self.output(call(self.model, self.inputs), self.inputs)
 
 
-def outside_of(model: nn.Module, blocks: set[nn.Module]) -> list[nn.Module]:
+def find_outside(model: nn.Module, blocks: set[nn.Module]) -> list[nn.Module]:
     """The largest modules that hold no block and are in none."""
     inside = {module for block in blocks for module in block.modules()}
     around = {parent for parent in model.modules() if not blocks.isdisjoint(parent.modules())} - inside
@@ -205,7 +205,7 @@ class _RecordedPass(StagePass):
 
     def with_end(self, z: Any) -> Any:
         """The result of the last block with another representation in it."""
-        return self.stage.streams.handed_on(self.results[-1], {self.stage.streams.representation: z})
+        return self.stage.streams.fill_result(self.results[-1], {self.stage.streams.representation: z})
 
     def check(self) -> None:
         """Check that each block was executed as often as there are places for it."""
@@ -227,7 +227,7 @@ class _BoundStage:
     def step(self, index: int, z: Any, stage_input: Any) -> Any:
         """Apply block ``index`` to another representation."""
         streams, arguments = self._recorded.stage.streams, self._recorded.calls[index]
-        made = call_itself(self.blocks[index], streams.replaced(arguments, {streams.representation: z}))
+        made = call_itself(self.blocks[index], streams.fill_arguments(arguments, {streams.representation: z}))
         return streams.leaving(made)[streams.representation]
 
 

@@ -27,7 +27,7 @@ Values = dict[Place, Tensor]
 """What is handed on: tensors by their place in a block's result."""
 
 
-def copies_of(values: Values) -> Values:
+def copy_values(values: Values) -> Values:
     """Copies of what is handed on, which in-place operations don't share with the originals."""
     return {place: tensor.clone() for place, tensor in values.items()}
 
@@ -58,14 +58,14 @@ class Streams:
             that is in none; and blocks that make as many tensors as they get first, in the same shapes, hand on all of
             them. None where there are no streams.
         """
-        links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _links(before, after)))
+        links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _find_links(before, after)))
         first = next(iter(tensors_in(calls[0].result)), None)
         if not linked and first is not None and first not in {out for out, _ in links}:
             taken = {into for _, into in links}
-            links += [(first, into) for into in _of_its_shape(calls, taken)]
+            links += [(first, into) for into in _find_by_shape(calls, taken)]
         if not linked:
             outs = {out for out, _ in links}
-            links += [(out, into) for out, into in _one_to_one(calls) if out not in outs]
+            links += [(out, into) for out, into in _match_one_to_one(calls) if out not in outs]
         places: dict[Place, list[Place]] = {}
         for out, into in links:
             places.setdefault(out, []).append(into)
@@ -97,7 +97,7 @@ class Streams:
         tensors = tensors_in(result)
         return {out: tensors[out] for out, _ in self.places if out in tensors}
 
-    def replaced(self, arguments: Arguments, values: Values) -> Arguments:
+    def fill_arguments(self, arguments: Arguments, values: Values) -> Arguments:
         """The arguments of a block with something else in its streams."""
         tensors = arguments.tensors()
         return arguments.with_tensors(
@@ -107,9 +107,9 @@ class Streams:
     def in_place(self, call: BlockCall) -> set[Place]:
         """The streams in which a block hands on the very tensor that it got, changed in place."""
         entering = self.entering(call.arguments)
-        return {out for out, made in self.leaving(call.result).items() if same_tensor(made, entering.get(out))}
+        return {out for out, made in self.leaving(call.result).items() if is_same_tensor(made, entering.get(out))}
 
-    def handed_on(self, result: Any, values: Values) -> Any:
+    def fill_result(self, result: Any, values: Values) -> Any:
         """A block's result with something else in its streams."""
         return with_tensors(result, {out: values[out] for out, _ in self.places if out in values})
 
@@ -122,7 +122,7 @@ class Streams:
         return with_tensors(result, dict.fromkeys(self.leaving(result)))
 
 
-def misfit_of(call: BlockCall) -> str:
+def describe_misfit(call: BlockCall) -> str:
     """What a block makes of what, where the one has no counterpart in the other."""
     given, made = first_tensor((call.arguments.args, call.arguments.kwargs)), first_tensor(call.result)
     if made is None or given is None:
@@ -143,7 +143,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
     return a.shape != b.shape or a.dtype != b.dtype
 
 
-def same_tensor(a: Any, b: Any) -> bool:
+def is_same_tensor(a: Any, b: Any) -> bool:
     """Whether two tensors that are both alive are one and the same place in memory."""
     if a is b:
         return True
@@ -152,15 +152,15 @@ def same_tensor(a: Any, b: Any) -> bool:
     return a.numel() > 0 and a.stride() == b.stride() and a.data_ptr() == b.data_ptr()
 
 
-def _links(before: BlockCall, after: BlockCall) -> Iterable[tuple[Place, Place]]:
+def _find_links(before: BlockCall, after: BlockCall) -> Iterable[tuple[Place, Place]]:
     own, following = before.arguments.tensors(), after.arguments.tensors()
     for out, made in tensors_in(before.result).items():
         for into, given in following.items():
-            if into in own and own[into].shape == made.shape and same_tensor(made, given):
+            if into in own and own[into].shape == made.shape and is_same_tensor(made, given):
                 yield out, into
 
 
-def _one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
+def _match_one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
     """Results and arguments by position, where every block makes a tuple of two tensors or more and gets its like."""
     counts = {len(call.result) if isinstance(call.result, (tuple, list)) else 0 for call in calls}
     count = counts.pop()
@@ -175,7 +175,7 @@ def _one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
     return [((number,), (0, number)) for number in range(count)]
 
 
-def _of_its_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]:
+def _find_by_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]:
     """The argument in no stream that has the shape of the first result, and what is always the same tensor.
 
     Where several arguments have that shape, as a memory and the representation, the block is asked which of them it
@@ -185,16 +185,16 @@ def _of_its_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]:
     free = [into for into in arguments[0] if into not in taken and arguments[0][into].shape == made.shape]
     kinds: list[list[Place]] = []
     for into in free:
-        alike = (kind for kind in kinds if all(same_tensor(each.get(kind[0]), each.get(into)) for each in arguments))
+        alike = (kind for kind in kinds if all(is_same_tensor(each.get(kind[0]), each.get(into)) for each in arguments))
         kind = next(alike, None)
         if kind is None:
             kinds.append([into])
         else:
             kind.append(into)
-    return max(kinds, key=lambda kind: _passed_on(calls[0], kind), default=[]) if len(kinds) > 1 else [*free]
+    return max(kinds, key=lambda kind: _measure_share(calls[0], kind), default=[]) if len(kinds) > 1 else [*free]
 
 
-def _passed_on(call: BlockCall, places: list[Place]) -> float:
+def _measure_share(call: BlockCall, places: list[Place]) -> float:
     """The identity share of a block, if its representation entered at some places; -1 if that can't be measured."""
     first = next(iter(tensors_in(call.result)))
     try:
@@ -232,7 +232,7 @@ def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, ge
     def made(changed: Tensor) -> Tensor:
         values = {**entering, streams.representation: changed}
         with untouched(module):  # the same random numbers for both
-            copies = streams.replaced(arguments, copies_of(values))
+            copies = streams.fill_arguments(arguments, copy_values(values))
             return streams.leaving(call_itself(module, copies))[streams.representation].float()
 
     return float((d * (made(moved) - made(z))).sum() / d.square().sum())

@@ -10,7 +10,7 @@ from iterconv.errors import InputError, OptionError
 from iterconv.files import require_file, require_folder, write_atomically, writing
 from iterconv.measuring.measurement import measure
 from iterconv.measuring.planning import least_blocks, plan
-from iterconv.measuring.report import known_suffix
+from iterconv.measuring.report import check_suffix
 from iterconv.options import Against
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
@@ -44,7 +44,7 @@ def measure_model(
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
-    known_suffix(out)
+    check_suffix(out)
     for path in (out, out.with_suffix(".png")):
         require_file(path)
     console.print(opened.note)
@@ -165,6 +165,6 @@ def _save(found: Any, keep: int, path: Path, opened: Any, options: ModelOptions)
 
     # Of a foreign model, the stages by name: with other weights, others might be found.
     stages = [stage.name for stage in getattr(found.model, "found", ())]
-    write(path, smaller, opened.origin.further(stages, found.route(keep)))
+    write(path, smaller, opened.origin.extend(stages, found.route(keep)))
     code = opened.origin.code
     return [code, "--weights", str(path), *data] if code else [str(path), *data]

@@ -58,7 +58,7 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
         hint = f"did you mean {near}?" if near else f"use {', '.join(commands)}"
         raise InputError(f"there is no command {first!r}; {hint}" if first else f"the command is missing; {hint}")
     union: Any = reduce(or_, (Annotated[kind, conf.subcommand(name)] for name, kind in commands.items()))
-    options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _numbers()}
+    options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _register_numbers()}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -75,20 +75,20 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
         raise
 
 
-def _numbers() -> ConstructorRegistry:
+def _register_numbers() -> ConstructorRegistry:
     """Numbers that are told as such where they are none; tyro lists the types that it tried instead."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
     def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         if info.type in (int, int | None):
-            return _number(int, "a whole number")
-        return _number(float, "a number") if info.type in (float, float | None) else None
+            return _parse_number(int, "a whole number")
+        return _parse_number(float, "a number") if info.type in (float, float | None) else None
 
     return registry
 
 
-def _number(kind: type, words: str) -> PrimitiveConstructorSpec[Any]:
+def _parse_number(kind: type, words: str) -> PrimitiveConstructorSpec[Any]:
     def parse(typed: list[str]) -> Any:
         try:
             return kind(typed[0])

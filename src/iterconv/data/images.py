@@ -69,7 +69,7 @@ def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
     parquet = [file for file in files_of(path) if file.suffix == ".parquet"]
     if not parquet and not any(folder.is_dir() for folder in path.iterdir()):
         raise InputError(f"{path} holds neither Parquet files nor a folder for each class; check the path")
-    files = {"data_files": _by_split(path, parquet)} if parquet else {"data_dir": str(path)}
+    files = {"data_files": _sort_by_split(path, parquet)} if parquet else {"data_dir": str(path)}
     kind = "parquet" if parquet else "imagefolder"
     # Our own cache keeps the result: theirs would hold everything twice.
     with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as scratch:
@@ -101,7 +101,7 @@ def _check_size(file: Path) -> None:
         check_memory(rows * first.nbytes, f"{rows} rows of {file}", "split the file, or use fewer rows")
 
 
-def _by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
+def _sort_by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
     """Sort Parquet files by the split that a word of their path below the root names; ``train`` without one."""
     splits: dict[str, list[str]] = {}
     for file in files:

@@ -101,7 +101,7 @@ def compare(
     if not sizes:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
     columns = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
-    return Comparison(columns, float(np.average(chances, weights=sizes)), _numbered(units))
+    return Comparison(columns, float(np.average(chances, weights=sizes)), _number_units(units))
 
 
 class _Compared:
@@ -204,7 +204,7 @@ def _read(model: Any, batches: Iterable[Any], task: Task | None, against: str) -
         yield _Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
 
 
-def _numbered(parts: Sequence[Tensor | None]) -> NDArray[np.int64] | None:
+def _number_units(parts: Sequence[Tensor | None]) -> NDArray[np.int64] | None:
     """Number the units of all batches one after the other; None if each row is a unit of its own."""
     numbers, count = [], 0
     for part in parts:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iterconv import paths
 from iterconv.adapters.staged import as_staged
-from iterconv.errors import OptionError, check_choice, check_count, check_memory, check_range, renamed
+from iterconv.errors import OptionError, check_choice, check_count, check_memory, check_range, rename_options
 from iterconv.indices import INDICES, Index, undefined_reason
 from iterconv.indices import families as families_of_indices
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
@@ -25,7 +25,7 @@ Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 """Per-example values of each (stage, path, metric)."""
 
 
-@renamed(reference="against", further="families", least_margin="min_margin", replicates="resamples")
+@rename_options(reference="against", further="families", least_margin="min_margin", replicates="resamples")
 def measure(
     model: Any,
     batches: Iterable[Any],
@@ -89,13 +89,13 @@ def measure(
     # Paths are held one by one, each as long as it is.
     held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
     check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
-    perturbations = [_families(len(stage.blocks), extra_evaluations, families) for stage in model.stages]
+    perturbations = [_make_perturbations(len(stage.blocks), extra_evaluations, families) for stage in model.stages]
     kinds = sum(map(len, perturbations)) * len(METRICS)
     check_memory(8 * kinds * (1 + resamples), f"resamples={resamples} of up to {kinds} values", "use fewer")
     full = paths.full_route(model.stages)
-    routes = _routes(full, perturbations)
+    routes = _make_routes(full, perturbations)
     compared = compare(model, batches, routes, task=task, against=against, chance=chance, progress=progress)
-    values, chance, units = _values(compared, full, perturbations), compared.chance, compared.units
+    values, chance, units = _sort_values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
     means = dict(zip(values, resampled_means(rows, resamples, seed, units), strict=True))
     options = {
@@ -111,8 +111,8 @@ def measure(
         "stages": [str(stage) for stage in model.stages] if hasattr(model, "bind") else [],
     }
     return Report(
-        _curve_table(perturbations, means, confidence, rows.shape[1]),
-        _index_table(perturbations, means, chance, min_margin, confidence),
+        _make_curve_table(perturbations, means, confidence, rows.shape[1]),
+        _make_index_table(perturbations, means, chance, min_margin, confidence),
         options,
     )
 
@@ -125,13 +125,13 @@ def _check_families(families: Any) -> None:
         raise OptionError("families", wrong[0], f"is unknown; use a list of {', '.join(map(repr, known))}")
 
 
-def _families(num_blocks: int, extra: int, families: Sequence[str]) -> list[paths.Perturbation]:
+def _make_perturbations(num_blocks: int, extra: int, families: Sequence[str]) -> list[paths.Perturbation]:
     options = {"extra evaluation": {"most": extra}}
     names = dict.fromkeys([*families_of_indices(), *families])
     return [p for name in names for p in paths.FAMILIES[name](num_blocks, **options.get(name, {}))]
 
 
-def _routes(full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> list[paths.Route]:
+def _make_routes(full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> list[paths.Route]:
     """The ordinary pass first, then every route in which one stage leaves it."""
     perturbed = (
         (*full[:stage], perturbation.path, *full[stage + 1 :])
@@ -141,7 +141,7 @@ def _routes(full: paths.Route, perturbations: list[list[paths.Perturbation]]) ->
     return list(dict.fromkeys(chain([full], perturbed)))
 
 
-def _values(compared: Comparison, full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> Values:
+def _sort_values(compared: Comparison, full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> Values:
     """Sort what was compared by stage, path and metric."""
     found = {}
     for stage, family in enumerate(perturbations):
@@ -154,7 +154,7 @@ def _values(compared: Comparison, full: paths.Route, perturbations: list[list[pa
     return found
 
 
-def _curve_table(
+def _make_curve_table(
     perturbations: list[list[paths.Perturbation]], means: Values, confidence: float, examples: int
 ) -> pd.DataFrame:
     rows = []
@@ -179,7 +179,7 @@ def _curve_table(
     return pd.DataFrame(rows)
 
 
-def _index_table(
+def _make_index_table(
     perturbations: list[list[paths.Perturbation]],
     means: Values,
     chance: float,
@@ -190,27 +190,27 @@ def _index_table(
     for index in INDICES.values():
         per_stage, reasons = [], []
         for stage, family in enumerate(perturbations):
-            curve = _curve_of(index, stage, family, means)
+            curve = _find_curve(index, stage, family, means)
             reason = undefined_reason(index, curve, chance, min_margin, confidence)
             estimates = index(curve, chance)
-            rows.append(_index_row(stage, index.name, estimates, reason, confidence))
+            rows.append(_make_index_row(stage, index.name, estimates, reason, confidence))
             per_stage.append(estimates)
             reasons += [f"stage {stage + 1}: {reason}"] if reason else []
         with np.errstate(invalid="ignore"):  # infinities of both signs, where an index is undefined
             mean = np.mean(per_stage, axis=0)
-        rows.append(_index_row("mean", index.name, mean, "; ".join(reasons), confidence))
+        rows.append(_make_index_row("mean", index.name, mean, "; ".join(reasons), confidence))
     table = pd.DataFrame(rows)
     return table.astype({"stage": object})
 
 
-def _curve_of(index: Index, stage: int, family: list[paths.Perturbation], means: Values) -> NDArray[np.float64]:
+def _find_curve(index: Index, stage: int, family: list[paths.Perturbation], means: Values) -> NDArray[np.float64]:
     """The curve that an index reads; without positions where the metric was not measured."""
     keys = [(stage, p.path, index.metric) for p in family if p.family == index.family]
     found = [means[key] for key in keys if key in means]
     return np.stack(found) if found and len(found) == len(keys) else np.empty((0, len(next(iter(means.values())))))
 
 
-def _index_row(
+def _make_index_row(
     stage: int | str, name: str, estimates: NDArray[np.float64], reason: str, confidence: float
 ) -> dict[str, Any]:
     low, high = interval(estimates, confidence) if not reason else (math.nan, math.nan)

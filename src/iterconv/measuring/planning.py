@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from iterconv import paths
-from iterconv.adapters.rebuild import rebuilt
+from iterconv.adapters.rebuild import rebuild
 from iterconv.adapters.staged import as_staged
 from iterconv.errors import (
     InputError,
@@ -22,7 +22,7 @@ from iterconv.errors import (
     check_number,
     check_range,
     line_of,
-    renamed,
+    rename_options,
     require,
 )
 from iterconv.files import read_json, to_json, write_atomically, writing
@@ -83,7 +83,7 @@ class Plan:
             InputError: If the number is not on the frontier, the blocks are not children of one container, or the copy
                 does not reproduce the route.
         """
-        return rebuilt(self.model, self.route(blocks))
+        return rebuild(self.model, self.route(blocks))
 
     def coupling_groups(self, blocks: int) -> list[list[nn.Module]]:
         """Suggested groups for ``iterconv.couple``: blocks that a route replaces, with what replaces them.
@@ -114,7 +114,7 @@ class Plan:
         Raises:
             InputError: If the name does not end in .json, or the file can't be written.
         """
-        path = _json_file(path)
+        path = _check_json_file(path)
         rows = self.frontier.to_dict("list")
         contents = {"format": FORMAT, "options": self.options, "frontier": rows}
         with writing(path):
@@ -134,7 +134,7 @@ class Plan:
         Raises:
             InputError: If the file is missing or damaged, or of a model with other stages.
         """
-        path = _json_file(path)
+        path = _check_json_file(path)
         contents = read_json(path, f"there is no plan {path}; save one with plan.save()", "plan again")
         try:
             if contents["format"] != FORMAT:
@@ -162,14 +162,14 @@ class Plan:
 FORMAT = "iterconv plan 1"
 
 
-def _json_file(path: str | os.PathLike[str]) -> Path:
+def _check_json_file(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix != ".json":
         raise InputError(f"{path} does not name a plan; let it end in .json")
     return path
 
 
-@renamed({"blocks": "drop", "weights": "share"}, reference="against", saves="mode", replicates="resamples")
+@rename_options({"blocks": "drop", "weights": "share"}, reference="against", saves="mode", replicates="resamples")
 def plan(
     model: Any,
     batches: Iterable[Any],
@@ -234,7 +234,7 @@ def plan(
     front, tried = [full], {full}
     steps = total - least
     for step in range(steps):
-        candidates = [route for route in dict.fromkeys(_shorter(front, mode)) if route not in tried]
+        candidates = [route for route in dict.fromkeys(_shorten(front, mode)) if route not in tried]
         if not candidates:
             break
         tried |= set(candidates)
@@ -273,19 +273,19 @@ def least_blocks(budget: Any, total: int) -> int:
     return round(check_range("budget", budget, "[0, 1]", "use a share such as 0.5, or a number of blocks") * total)
 
 
-def _shorter(front: Sequence[paths.Route], mode: str) -> Iterable[paths.Route]:
+def _shorten(front: Sequence[paths.Route], mode: str) -> Iterable[paths.Route]:
     for route in front:
         for stage, path in enumerate(route):
             for place in range(len(path)):
-                for other in _without(path, place) if mode == "drop" else _borrowing(path, place):
+                for other in _drop(path, place) if mode == "drop" else _borrow(path, place):
                     yield (*route[:stage], other, *route[stage + 1 :])
 
 
-def _without(path: paths.Path, place: int) -> list[paths.Path]:
+def _drop(path: paths.Path, place: int) -> list[paths.Path]:
     return [path[:place] + path[place + 1 :]]
 
 
-def _borrowing(path: paths.Path, place: int) -> list[paths.Path]:
+def _borrow(path: paths.Path, place: int) -> list[paths.Path]:
     """The last place at which a block is used takes on the block of the place before, the first one that behind."""
     found = []
     for neighbour in (place - 1, place + 1):

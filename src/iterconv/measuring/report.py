@@ -74,7 +74,7 @@ class Report:
             InputError: If the suffix is another one or pyarrow is missing.
         """
         path = Path(path)
-        contents = self._to_parquet() if known_suffix(path) == ".parquet" else self._to_json()
+        contents = self._to_parquet() if check_suffix(path) == ".parquet" else self._to_json()
         write_atomically(path, contents)
 
     @classmethod
@@ -93,7 +93,7 @@ class Report:
         path = Path(path)
         missing = f"there is no report at {path}; `report.save` writes one"
         try:
-            if known_suffix(path) == ".json":
+            if check_suffix(path) == ".json":
                 return cls._from_dict(read_json(path, missing, _AGAIN))
             contents = read(path, _AGAIN)
             if contents is None:
@@ -106,14 +106,14 @@ class Report:
             raise InputError(f"{path} is not a readable report ({reason}); delete it and {_AGAIN}") from None
 
     def _to_json(self) -> bytes:
-        return to_json({**self._head(), "curves": _plain(self.curves)})
+        return to_json({**self._head(), "curves": _to_plain(self.curves)})
 
     def _to_parquet(self) -> bytes:
         curves = self.curves.assign(path=self.curves["path"].map(list))
         return to_parquet(curves, _PARQUET, **{_KEY: json.dumps(self._head())})
 
     def _head(self) -> dict[str, Any]:
-        return {"format": _FORMAT, "options": self.options, "indices": _plain(self.indices)}
+        return {"format": _FORMAT, "options": self.options, "indices": _to_plain(self.indices)}
 
     @classmethod
     def _from_parquet(cls, contents: bytes) -> "Report":
@@ -126,8 +126,8 @@ class Report:
     def _from_dict(cls, contents: dict[str, Any]) -> "Report":
         if contents["format"] != _FORMAT:
             raise ValueError(f"format {contents['format']!r}")
-        curves = _checked(pd.DataFrame(contents["curves"]), _CURVES)
-        indices = _checked(pd.DataFrame(contents["indices"]).astype({"stage": object}), _INDICES)
+        curves = _check_table(pd.DataFrame(contents["curves"]), _CURVES)
+        indices = _check_table(pd.DataFrame(contents["indices"]).astype({"stage": object}), _INDICES)
         curves["path"] = [tuple(int(block) for block in path) for path in curves["path"]]
         if not all(stage == "mean" or type(stage) is int for stage in indices["stage"]):
             raise ValueError("a stage is neither a number nor mean")
@@ -144,7 +144,7 @@ _INDICES = {"stage": "any", "index": "text", "value": "f", "low": "f", "high": "
 """Columns and what they hold: one of NumPy's kinds of numbers, text, or anything."""
 
 
-def _checked(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+def _check_table(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     """The table with floats as numbers again; raises ``ValueError`` where it is not what was written."""
     for column, kind in kinds.items():
         if column not in table:
@@ -157,7 +157,7 @@ def _checked(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     return table
 
 
-def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+def _to_plain(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Columns as lists that every reader of JSON takes: what is not a number is null, infinity is text."""
     return {
         name: [
@@ -168,7 +168,7 @@ def _plain(table: pd.DataFrame) -> dict[str, list[Any]]:
     }
 
 
-def known_suffix(path: Path) -> str:
+def check_suffix(path: Path) -> str:
     """The suffix of a report's file, or ``InputError`` for one that no report is written in."""
     if path.suffix not in (".parquet", ".json"):
         raise InputError(f"{path} has no known format; end the name in .parquet or .json")

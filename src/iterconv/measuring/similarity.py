@@ -52,7 +52,7 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
         raise InputError("there are no batches to compare blocks on; pass an iterable of (inputs, targets)")
     rows = []
     for number, stage in enumerate(model.stages):
-        maps = {"weights": _weight_cosines(stage.blocks), "updates": sums[number] / examples}
+        maps = {"weights": _compare_weights(stage.blocks), "updates": sums[number] / examples}
         rows += [
             {"stage": number, "kind": kind, "block": a, "other": b, "value": float(values[a, b])}
             for kind, values in maps.items()
@@ -62,7 +62,7 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _weight_cosines(blocks: Iterable[nn.Module]) -> Float[Tensor, "blocks blocks"]:
+def _compare_weights(blocks: Iterable[nn.Module]) -> Float[Tensor, "blocks blocks"]:
     states = [dict(block.named_parameters()) for block in blocks]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     vectors = [torch.cat([tensor.detach().cpu().flatten().double() for tensor in state.values()]) for state in states]

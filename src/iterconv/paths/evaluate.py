@@ -89,15 +89,15 @@ def _walk(model: Any, routes: Sequence[Route], inputs: Any) -> Iterator[tuple[Ro
     if not routes:
         return
     stages = model.stages
-    order = _walk_order([_steps(route, stages) for route in routes])
+    order = _order_walk([_steps(route, stages) for route in routes])
     ordinary, _ = _steps(full_route(stages), stages)
     known = model.along() if hasattr(model, "along") else []  # what a bound model has recorded need not be computed
     with rejections_in_a_line(model):
         trunk: list[_State] = [_State(model.stem(inputs), None, ())]
     for position, (steps, route) in enumerate(order):
         following = order[position + 1][0] if position + 1 < len(order) else ()
-        kept = _common(steps, following)  # deeper states serve no later route
-        recorded = min(_common(steps, ordinary), len(known))
+        kept = _count_common(steps, following)  # deeper states serve no later route
+        recorded = min(_count_common(steps, ordinary), len(known))
         state = trunk[-1]
         for depth in range(len(trunk) - 1, len(steps)):
             z = known[depth] if depth < recorded else _advance(model, state, steps[depth])
@@ -206,7 +206,7 @@ def _steps(route: Route, stages: Any) -> tuple[tuple[_Step, ...], Route]:
     return (*steps, (len(stages), -1)), route
 
 
-def _walk_order(
+def _order_walk(
     programs: Sequence[tuple[tuple[_Step, ...], Route]],
 ) -> list[tuple[tuple[_Step, ...], Route]]:
     """Depth first through the prefix tree, the first program's branch foremost and its leaf first."""
@@ -214,11 +214,11 @@ def _walk_order(
         return []
     first = programs[0][0]
     unique = {steps: route for steps, route in programs}
-    order = sorted(unique, key=lambda steps: (-_common(steps, first), steps))
+    order = sorted(unique, key=lambda steps: (-_count_common(steps, first), steps))
     return [(steps, unique[steps]) for steps in order]
 
 
-def _common(a: Sequence[_Step], b: Sequence[_Step]) -> int:
+def _count_common(a: Sequence[_Step], b: Sequence[_Step]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 

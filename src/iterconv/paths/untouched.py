@@ -28,7 +28,7 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         owners = [owner for module in model.modules() for owner in (module._buffers, module.__dict__)]
         # Scripted modules keep theirs within torch.
-        self._owners = [(owner, len(owner), *_contents(owner)) for owner in owners if isinstance(owner, dict)]
+        self._owners = [(owner, len(owner), *_sort_contents(owner)) for owner in owners if isinstance(owner, dict)]
         kinds = {parameter.device.type for parameter in model.parameters()} - {"cpu", "meta"}
         self._accelerators = [torch.get_device_module(kind) for kind in sorted(kinds)]
         self._random = self._random_states()
@@ -64,17 +64,17 @@ _MACHINERY = (set(nn.Module().__dict__) - {"training"}) | {HANDLER}
 """Attributes that torch's modules have for torch's own purposes."""
 
 
-def _contents(owner: dict[str, Any]) -> tuple[list[tuple[str, Any]], list[tuple[str, Any, Any]]]:
+def _sort_contents(owner: dict[str, Any]) -> tuple[list[tuple[str, Any]], list[tuple[str, Any, Any]]]:
     """Attributes that can only be replaced, and attributes that can change within themselves, with what is in them."""
     named = [(name, value) for name, value in owner.items() if name not in _MACHINERY]
     plain = [(name, value) for name, value in named if not isinstance(value, _CHANGEABLE)]
-    return plain, [(name, value, _kept(value)) for name, value in named if isinstance(value, _CHANGEABLE)]
+    return plain, [(name, value, _copy(value)) for name, value in named if isinstance(value, _CHANGEABLE)]
 
 
 _CHANGEABLE = (Tensor, list, dict, set, deque)
 
 
-def _kept(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return None if value.is_meta else value.detach().clone()
     return copy.copy(value)
@@ -84,10 +84,10 @@ def _refill(value: Any, kept: Any) -> None:
     """Give an attribute's tensor or container the contents that it had."""
     if isinstance(value, Tensor) and kept is not None and not _same(value, kept):
         value.data = kept.clone()
-    elif isinstance(value, dict) and not _alike([*value, *value.values()], [*kept, *kept.values()]):
+    elif isinstance(value, dict) and not _are_alike([*value, *value.values()], [*kept, *kept.values()]):
         value.clear()
         value.update(kept)
-    elif isinstance(value, (list, deque)) and not _alike(value, kept):
+    elif isinstance(value, (list, deque)) and not _are_alike(value, kept):
         value.clear()
         value.extend(kept)
     elif isinstance(value, set) and value != kept:
@@ -95,11 +95,11 @@ def _refill(value: Any, kept: Any) -> None:
         value.update(kept)
 
 
-def _alike(some: Collection[Any], others: Collection[Any]) -> bool:
+def _are_alike(some: Collection[Any], others: Collection[Any]) -> bool:
     return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
-def _compiled_off() -> Any:
+def _switch_off_compilation() -> Any:
     """Let compiled modules run as they were written, if there can be any: importing the compiler takes seconds."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
@@ -120,7 +120,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     try:
         model.eval()
         torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the layers' own modules
-        with _compiled_off(), torch.no_grad():
+        with _switch_off_compilation(), torch.no_grad():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -60,7 +60,9 @@ def load_images(
     )
 
 
-def with_reference(model: nn.Module, batches: Any, classes: int, outputs: int | None, options: ModelOptions) -> Opened:
+def choose_reference(
+    model: nn.Module, batches: Any, classes: int, outputs: int | None, options: ModelOptions
+) -> Opened:
     """Choose what errors are measured against.
 
     Args:

@@ -14,7 +14,7 @@ from iterconv.paths.untouched import untouched
 from iterconv.tasks.batches import inputs_of
 from iterconv.tasks.embeddings import Embeddings, embedding
 from iterconv.zoo import inputs as feeding
-from iterconv.zoo.common import Opened, load_images, to_device, with_reference
+from iterconv.zoo.common import Opened, choose_reference, load_images, to_device
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 
@@ -32,7 +32,7 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
         options: Data and sizes.
 
     Returns:
-        Causal language models are with_reference by their next tokens, classifiers by labels where they have them, bare
+        Causal language models are choose_reference by their next tokens, classifiers by labels where they have them, bare
         encoders by whether a perturbed embedding is nearest to the unperturbed one of the same example.
 
     Raises:
@@ -45,16 +45,16 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
         raise InputError(f"--weights {options.weights} is not for hf:{path}, which has its own; use pretrained or none")
     try:
         with contextlib.nullcontext() if Path(path).exists() else offline_if_unreachable():
-            model = _model(transformers, path, options.weights == "none")
+            model = _load_model(transformers, path, options.weights == "none")
     except Exception as problem:  # noqa: BLE001 - whatever transformers raises, the remedy is the same
         raise InputError(f"can't load hf:{path} ({line_of(problem)}); pass what save_pretrained made") from None
     config = model.config
     kind = type(model).__name__
     if getattr(model, "main_input_name", "") == "pixel_values":
-        batches, classes = _hugging_face_images(transformers, path, config, options)
+        batches, classes = _load_test_images(transformers, path, config, options)
         if not kind.endswith("ForImageClassification"):
-            return _against_embeddings(model, list(batches), f"{kind} on {options.data}", options)
-        return with_reference(model, batches, classes, config.num_labels, options)
+            return _compare_embeddings(model, list(batches), f"{kind} on {options.data}", options)
+        return choose_reference(model, batches, classes, config.num_labels, options)
     if options.data is None:
         raise InputError(f"hf:{path} ({kind}) needs texts; pass --data FILE, as a .txt with one text a line")
     try:
@@ -72,10 +72,10 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
         return Opened(model, batches, "labels", f"{note}, next-token error")
     if classified:
         return Opened(model, batches, "predictions" if labels is None else "labels", note)
-    return _against_embeddings(model, batches, note, options)
+    return _compare_embeddings(model, batches, note, options)
 
 
-def _model(transformers: Any, path: str, random: bool) -> Any:
+def _load_model(transformers: Any, path: str, random: bool) -> Any:
     config = transformers.AutoConfig.from_pretrained(path, **NO_CODE)
     kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModel)
     if not random:
@@ -83,7 +83,7 @@ def _model(transformers: Any, path: str, random: bool) -> Any:
     return kind(config) if kind is not transformers.AutoModel else kind.from_config(config, **NO_CODE)
 
 
-def _hugging_face_images(transformers: Any, path: str, config: Any, options: ModelOptions) -> Any:
+def _load_test_images(transformers: Any, path: str, config: Any, options: ModelOptions) -> Any:
     side: Any = getattr(config, "image_size", 224)
     mean: Any = (0.5,) * 3
     std: Any = mean
@@ -100,7 +100,7 @@ def _hugging_face_images(transformers: Any, path: str, config: Any, options: Mod
     return load_images(options, size, channels, mean[:channels], std[:channels], keyword="pixel_values")
 
 
-def _against_embeddings(model: nn.Module, batches: list[Any], note: str, options: ModelOptions) -> Opened:
+def _compare_embeddings(model: nn.Module, batches: list[Any], note: str, options: ModelOptions) -> Opened:
     """Measure an encoder without labels by the nearest one among the unperturbed embeddings of all examples."""
     model, numbered, parts, count = to_device(model, options), [], [], 0
     with untouched(model):

@@ -23,10 +23,10 @@ from iterconv.training.config import RunConfig
 from iterconv.training.loop import make_network
 from iterconv.training.run import load_data, open_run
 from iterconv.zoo import inputs as feeding
-from iterconv.zoo.common import Opened, to_device, with_reference
+from iterconv.zoo.common import Opened, choose_reference, to_device
 from iterconv.zoo.hugging_face import open_hugging_face
 from iterconv.zoo.model_options import ModelOptions
-from iterconv.zoo.smaller import Origin, origin_of, shrunk
+from iterconv.zoo.smaller import Origin, read_origin, shrink
 from iterconv.zoo.timm_models import open_timm
 
 
@@ -89,7 +89,7 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     for field in ("examples", "batch_size"):
         if getattr(options, field) < 1:
             raise OptionError(field, getattr(options, field), "is too few; use 1 or more")
-    called, origin = name, origin_of(Path(name))
+    called, origin = name, read_origin(Path(name))
     if origin and origin.code:
         remedy = f"pass {shlex.join([origin.code, '--weights', name])}"
         raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
@@ -98,19 +98,19 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     elif origin is None and name.endswith(".safetensors"):
         raise InputError(f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself")
     elif origin or ":" not in name or Path(name).exists():
-        return _run(Path(name), origin, options)
+        return _open_run(Path(name), origin, options)
     kind, rest = name.split(":", 1)
     if kind in KINDS:
         found = KINDS[kind](rest, options)
     else:
-        origin = _smaller_of(name, options)
-        found = _function(name, options)
+        origin = _find_smaller(name, options)
+        found = _open_function(name, options)
     model, note = to_device(found.model, options), found.note
     first = next(iter(found.batches), None)
     if first is None:
         raise InputError(f"{name} comes with no batches; pass --data, or return some")
     if origin and origin.code:
-        model = to_device(shrunk(model, inputs_of(first, model), origin, Path(options.weights)), options)
+        model = to_device(shrink(model, inputs_of(first, model), origin, Path(options.weights)), options)
     if is_staged(model):
         if options.stages:
             raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
@@ -120,7 +120,7 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
         note = f"{note}\n{staged!r}"
     own = kind not in KINDS and options.data is None
     size = None if own else options.batch_size
-    origin = origin_of(Path(options.weights)) or Origin(model=name)
+    origin = read_origin(Path(options.weights)) or Origin(model=name)
     count = _count(found.batches)
     return OpenedModel(Path(), _slug(called), staged, found.batches, found.against, count, note, origin, size)
 
@@ -129,11 +129,11 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name.removeprefix("hf:").removesuffix(".safetensors")).strip("-.")
 
 
-def _smaller_of(name: str, options: ModelOptions) -> Origin | None:
+def _find_smaller(name: str, options: ModelOptions) -> Origin | None:
     """The smaller model of a user's own that its weights are of, as ``plan`` wrote it; None without weights."""
     if options.weights == "pretrained":
         return None
-    origin = origin_of(Path(options.weights))
+    origin = read_origin(Path(options.weights))
     if origin is None or origin.code != name:
         raise InputError(
             f"--weights {options.weights} is not for {name}: no smaller model of it is there; "
@@ -142,7 +142,7 @@ def _smaller_of(name: str, options: ModelOptions) -> Origin | None:
     return origin
 
 
-def _run(path: Path, origin: Origin | None, options: ModelOptions) -> OpenedModel:
+def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> OpenedModel:
     """A run of one's own in its folder, or a file with a smaller one."""
     foreign = ("data", "weights", "stages", "precision", "examples")
     given = [field for field in foreign if getattr(options, field) != getattr(ModelOptions(), field)]
@@ -151,7 +151,7 @@ def _run(path: Path, origin: Origin | None, options: ModelOptions) -> OpenedMode
     if origin and isinstance(origin.model, dict):
         config = RunConfig.from_dict(origin.model)
         dataset = load_data(config, options.device)
-        network: Any = shrunk(make_network(config, dataset), None, origin, path).to(dataset.train.images.device)
+        network: Any = shrink(make_network(config, dataset), None, origin, path).to(dataset.train.images.device)
         place, stem = path.parent, path.stem
     else:
         network, dataset, folder = open_run(path, options.device)
@@ -161,7 +161,7 @@ def _run(path: Path, origin: Origin | None, options: ModelOptions) -> OpenedMode
     return OpenedModel(place, stem, network, batches, "labels", count, note, origin, options.batch_size)
 
 
-def _function(name: str, options: ModelOptions) -> Opened:
+def _open_function(name: str, options: ModelOptions) -> Opened:
     module, function = name.rsplit(":", 1)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -196,7 +196,7 @@ def _function(name: str, options: ModelOptions) -> Opened:
         return Opened(model, batches, "labels" if labelled else "predictions", f"{type(model).__name__}, own batches")
     loaded = data.load(options.data, evaluation_samples=options.examples)
     found = loaded.batches(loaded.test, options.batch_size)
-    return with_reference(model, found, loaded.classes, None, options)
+    return choose_reference(model, found, loaded.classes, None, options)
 
 
 def _count(batches: Any) -> int | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iterconv import paths
 from iterconv.adapters import adapt
-from iterconv.adapters.rebuild import rebuilt
+from iterconv.adapters.rebuild import rebuild
 from iterconv.errors import InputError, line_of, require
 from iterconv.files import read_tensors, to_safetensors, write_atomically
 from iterconv.paths.contract import is_staged
@@ -36,7 +36,7 @@ class Origin:
         """The user's function, for a model that is made by one."""
         return self.model if isinstance(self.model, str) and not self.model.startswith("timm:") else ""
 
-    def further(self, stages: Sequence[str], route: paths.Route) -> "Origin":
+    def extend(self, stages: Sequence[str], route: paths.Route) -> "Origin":
         """That of a smaller model of this one."""
         return replace(self, steps=(*self.steps, (tuple(stages), route)))
 
@@ -59,7 +59,7 @@ def write(path: Path, model: nn.Module, origin: Origin) -> None:
     write_atomically(path, to_safetensors(dict(tensors.values()), iterconv=head))
 
 
-def origin_of(path: Path) -> Origin | None:
+def read_origin(path: Path) -> Origin | None:
     """Where the smaller model in a file comes from; None for a file that ``write`` did not write.
 
     Args:
@@ -83,31 +83,33 @@ def origin_of(path: Path) -> Origin | None:
         model = contents["model"]
         if contents["format"] != FORMAT or not isinstance(model, (str, dict)):
             raise ValueError("another format")
-        return Origin(model=model, steps=tuple((_words(stages), _route(route)) for stages, route in contents["steps"]))
+        return Origin(
+            model=model, steps=tuple((_read_words(stages), _read_route(route)) for stages, route in contents["steps"])
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(f"{path} is damaged ({line_of(problem)}); plan and save it again") from None
 
 
-def _words(stages: Any) -> tuple[str, ...]:
+def _read_words(stages: Any) -> tuple[str, ...]:
     if not all(isinstance(word, str) for word in stages):
         raise TypeError("stages without names")
     return tuple(stages)
 
 
-def _route(found: Any) -> paths.Route:
+def _read_route(found: Any) -> paths.Route:
     route = tuple(tuple(path) for path in found)
     if not all(type(block) is int for path in route for block in path):
         raise TypeError("a route that is not of whole numbers")
     return route
 
 
-def shrunk(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Module:
+def shrink(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Module:
     """Make a model smaller as the one in a file is, and give it the file's weights.
 
     Args:
         model: The full model, with any weights.
         inputs: A batch's inputs; for a model that satisfies the contract they are not needed.
-        origin: From ``origin_of``.
+        origin: From ``read_origin``.
         path: The file.
 
     Returns:
@@ -123,7 +125,7 @@ def shrunk(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Modu
         fits = len(sizes) == len(route)
         if not fits or any(not 0 <= block < size for size, way in zip(sizes, route, strict=True) for block in way):
             raise InputError(f"{path} holds a smaller model of another one: this one has stages of {sizes} blocks")
-        model = rebuilt(staged, route)
+        model = rebuild(staged, route)
     _load(model, read_tensors(path), path)
     return model
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from iterconv.data.hub import offline_if_unreachable
 from iterconv.errors import InputError, line_of, require
-from iterconv.zoo.common import Opened, load_images, require_images, with_reference
+from iterconv.zoo.common import Opened, choose_reference, load_images, require_images
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
-from iterconv.zoo.smaller import origin_of, shrunk
+from iterconv.zoo.smaller import read_origin, shrink
 
 
 def open_timm(name: str, options: ModelOptions) -> Opened:
@@ -34,17 +34,17 @@ def open_timm(name: str, options: ModelOptions) -> Opened:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise InputError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     require_images(options)
-    model, channels = _timm_model(timm, name, options.weights)
+    model, channels = _create_model(timm, name, options.weights)
     expected = timm.data.resolve_model_data_config(model)
     mean, std = (
         values[:channels] if len(values) >= channels > 1 else (sum(values) / len(values),) * channels
         for values in (expected["mean"], expected["std"])
     )
     batches, classes = load_images(options, tuple(expected["input_size"][1:]), channels, mean, std)
-    return with_reference(model, batches, classes, model.num_classes, options)
+    return choose_reference(model, batches, classes, model.num_classes, options)
 
 
-def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
+def _create_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
     """The model, and how many channels it takes."""
     if weights in ("pretrained", "none"):
         try:
@@ -55,7 +55,7 @@ def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
             raise InputError(
                 f"can't load weights of {name} ({line_of(problem)}); pass --weights none for random ones, or a file"
             ) from None
-    state, origin = _state(weights), origin_of(Path(weights))
+    state, origin = _read_state(weights), read_origin(Path(weights))
     settings = timm.get_pretrained_cfg(name)
     sizes: dict[str, Any] = {}
     for option, layer, side in (("num_classes", settings.classifier, 0), ("in_chans", settings.first_conv, 1)):
@@ -66,7 +66,7 @@ def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
         model = timm.create_model(name, **sizes)
         if origin:
             size = timm.data.resolve_model_data_config(model)["input_size"]
-            model = shrunk(model, torch.zeros(1, *size), origin, Path(weights))
+            model = shrink(model, torch.zeros(1, *size), origin, Path(weights))
         else:
             model.load_state_dict(state)
     except (RuntimeError, TypeError) as problem:
@@ -74,7 +74,7 @@ def _timm_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
     return model, sizes.get("in_chans", 3)
 
 
-def _state(path: str) -> dict[str, Tensor]:
+def _read_state(path: str) -> dict[str, Tensor]:
     try:
         if path.endswith(".safetensors"):
             return dict(require("safetensors.torch", "opening weights").load_file(path))
