@@ -1,4 +1,4 @@
-"""Models that someone brings: found, driven and checked through their own modules."""
+"""Foreign models: their stages are found, driven and checked through the models' own modules."""
 
 from iterconv.adapters.adapt import AdaptedModel, AdaptedStage, adapt
 from iterconv.adapters.find import find_stages

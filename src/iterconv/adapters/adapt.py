@@ -1,7 +1,8 @@
 """``adapt``: any residual model as stages, driven through its own ``forward``.
 
-Every stage can be measured by whole passes of the model in which its blocks execute a path (``drive.py``). Where it is
-proven at once that sharing the beginnings of paths gives the same bits (``recording.py``), that faster way is used.
+Every stage can be measured by whole passes of the model in which its blocks execute a path (``drive.py``). A faster way
+computes the beginnings that paths share only once (``recording.py``). It is used for the stages for which ``adapt``
+proves that it gives the same bits.
 """
 
 import math
@@ -36,13 +37,13 @@ def adapt(
     """Make a model measurable: find its residual stages, and prove on a batch how their paths can be run.
 
     Args:
-        model: Any module; it is left as it is, and goes on to be usable by itself.
-        inputs: A batch that it takes: a tensor, a tuple of arguments or a dictionary of keywords.
-        stages: The runs of blocks, as ``["layer1.1:", "blocks"]`` or lists of modules; found by looking if left out.
-        output: A function of the model's output and the batch that returns what is measured, logits of shape
-            (rows, classes); the task's own by default.
+        model: Any module; it is left as it is and remains usable by itself.
+        inputs: A batch that the model takes: a tensor, a tuple of arguments or a dictionary of keywords.
+        stages: The runs of blocks, as ``["layer1.1:", "blocks"]`` or lists of modules; they are searched if left out.
+        output: A function of the model's output and the batch that returns the logits that are measured, of
+            shape (rows, classes); the task's own function by default.
         task: The meaning of the model's outputs, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
-            language models, and for all others classes or label sets, as the targets tell later.
+            language models, and for all others classes or label sets, which the targets distinguish later.
 
     Returns:
         A model that ``measure``, ``plan``, ``similarity`` and ``audit`` take. ``print`` it to see its stages and how
@@ -50,8 +51,8 @@ def adapt(
         beginnings of paths are computed once, which is proven to give the same bits.
 
     Raises:
-        InputError: If no stage is found or can be run, a named one is not there, changes shapes or is not executed in a
-            row, the model rejects the batch, or its passes are not reproducible.
+        InputError: If no stage is found or can be run, if a named stage does not exist, changes shapes or is not
+            executed in a row, if the model rejects the batch, or if its passes are not reproducible.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"{type(model).__name__} is not a torch.nn.Module; pass the model itself")
@@ -61,8 +62,8 @@ def adapt(
         raise InputError(f"{type(model).__name__} is a script, which can't be driven; pass the model it was made of")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise InputError(f"{type(model).__name__} has weights on the meta device, without values; load them first")
-    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
-    made = run(model, inputs)  # for a message of its own where the model rejects the batch
+    model = getattr(model, "_orig_mod", model)  # torch.compile keeps the module that it was given there
+    made = run(model, inputs)  # before the search, so that a rejected batch gets a message of its own
     if any(bool(tensor.isnan().any()) for tensor in tensors_in(made).values()):
         raise InputError(f"{type(model).__name__} makes NaN of this batch; look for NaN in the batch and the weights")
     found = find_named_stages(model, stages) if stages is not None else find_stages(model, inputs)
@@ -74,18 +75,18 @@ def adapt(
 
 @dataclass(eq=False)
 class AdaptedStage:
-    """A stage of a foreign model, and what was found out about it."""
+    """A stage of a foreign model, with the results of the proofs about it."""
 
     found: FoundStage
     shape: tuple[int, ...]
-    """Of the representation that enters it in the batch that the model was adapted on."""
+    """The shape of the representation that enters the stage, in the batch on which the model was adapted."""
     driven: Driven
     whole: str = ""
-    """Why each path takes a pass of the whole model; empty where sharing the beginnings of paths is proven right."""
+    """The reason why each path takes a pass of the whole model; empty if sharing is proven to give the same bits."""
 
     @property
     def name(self) -> str:
-        """Where the blocks are in the model."""
+        """The place of the blocks in the model."""
         return self.found.name
 
     @property
@@ -95,7 +96,7 @@ class AdaptedStage:
 
     @property
     def shared(self) -> bool:
-        """Whether the beginnings of paths may be computed once."""
+        """True if the beginnings of paths may be computed once."""
         return not self.whole
 
     def __str__(self) -> str:
@@ -104,17 +105,17 @@ class AdaptedStage:
 
 
 class AdaptedModel(nn.Module):
-    """A foreign model that can be bound to a batch and then satisfies the contract; made by ``adapt``.
+    """A foreign model that can be bound to a batch and then satisfies the contract; ``adapt`` makes it.
 
-    It holds no state of any batch but the one it was adapted on, ``probe``.
+    The only batch that it remembers is ``probe``, the one on which it was adapted.
 
     Args:
         model: The model.
-        found: Its stages.
-        output: A function of the model's output and the batch that returns what is measured.
-        probe: A batch that it takes.
-        task: The meaning of what is measured; None if the targets are to tell.
-        lenient: Whether stages that can't be run are left out, with the reason in ``refused``; else they are an error.
+        found: The stages of the model.
+        output: A function of the model's output and the batch that returns the logits that are measured.
+        probe: A batch that the model takes.
+        task: The meaning of these logits; None if the targets are to tell.
+        lenient: True if stages that can't be run are left out, with the reason in ``refused``; else they are an error.
 
     Raises:
         InputError: If no stage can be run, or the model's passes are not reproducible.
@@ -135,7 +136,7 @@ class AdaptedModel(nn.Module):
         self.model, self.output, self.probe, self.task = model, output, probe, task
         self._outside: list[nn.Module] | None = None
         self.refused: dict[str, str] = {}
-        """Why some stages that were found can't be run, by their names."""
+        """The reasons why some stages that were found can't be run, by the names of the stages."""
         with untouched(model), rejections_in_a_line(model):
             # Kept out of the module tree: the model's own modules are there once already.
             self.__dict__["stages"] = self._prepare_stages(found, lenient)
@@ -144,12 +145,12 @@ class AdaptedModel(nn.Module):
             self._prove(lenient)
 
     def forward(self, inputs: Any) -> Tensor:
-        """What is measured of a batch, as the model itself makes it, with caches off."""
+        """Run the model itself, with caches off, and return the logits that are measured."""
         with switch_off_caches(self.model):
             return self.output_of(call(self.model, inputs), inputs)
 
     def output_of(self, made: Any, inputs: Any) -> Tensor:
-        """What is measured, among what the model, or one made from it, returns."""
+        """Extract the logits that are measured from the output of the model, or of a smaller one made from it."""
         found = self.output(made, inputs if self.task is None else self.named(inputs))
         if not isinstance(found, Tensor):
             raise InputError(f"output= returned {type(found).__name__}, not a tensor of logits (n, classes)")
@@ -158,17 +159,17 @@ class AdaptedModel(nn.Module):
     def bind(self, inputs: Any) -> Recording:
         """Bind the model to one batch, so that it satisfies the contract of ``iterconv.StagedModel``.
 
-        What was proven on the probe is looked at again on this batch: with the first block of every shared stage left
-        out, a whole pass has to give the same bits. Stages that fail are run by whole passes from then on.
+        The proof on the probe is repeated in part on this batch: with the first block of every shared stage left out,
+        a whole pass has to give the same bits. Stages that fail are run by whole passes from then on.
 
         Args:
             inputs: The batch.
 
         Returns:
-            An object that ``iterconv.paths.evaluate`` runs; it knows of no other batch.
+            An object that ``iterconv.paths.evaluate`` runs; it is valid for this batch only.
 
         Raises:
-            InputError: If the model can't be run on this batch as on the probe.
+            InputError: If the model can't be run on this batch as it was on the probe.
         """
         shared = [number for number, stage in enumerate(self.stages) if stage.shared]
         bound = self._bound(inputs, [stage.shared for stage in self.stages])
@@ -185,17 +186,17 @@ class AdaptedModel(nn.Module):
 
     @property
     def found(self) -> list[FoundStage]:
-        """The stages with nothing but their names and blocks."""
+        """The stages, reduced to their names and blocks."""
         return [stage.found for stage in self.stages]
 
     def coupling_groups(self, first: int = 0) -> list[list[nn.Module]]:
-        """The blocks of each stage from number ``first`` on, as groups for ``iterconv.couple``.
+        """Group the blocks of each stage from number ``first`` on, for ``iterconv.couple``.
 
         Args:
             first: The first coupled block of each stage, from 0.
 
         Returns:
-            One list of different blocks a stage.
+            One list of different blocks for each stage.
 
         Raises:
             InputError: If fewer than two different blocks of a stage would be coupled.
@@ -203,18 +204,18 @@ class AdaptedModel(nn.Module):
         return coupling_groups(self.stages, first)
 
     def named(self, inputs: Any) -> Any:
-        """The batch by the names of the model's arguments if tokens or a mask are among them, else as it is."""
+        """Key the batch by the names of the model's arguments if tokens or a mask are among them; else return it."""
         named = name_arguments(self.model, inputs)
         return named if isinstance(named, Mapping) and {"input_ids", "attention_mask"} & set(named) else inputs
 
     def __repr__(self) -> str:
-        """The stages, one a line, with how each is run; then those that can't be run."""
+        """Show one stage a line, with the way in which it is run, and then the stages that can't be run."""
         lines = [f"{type(self.model).__name__}, {len(self.stages)} stage(s):"]
         lines += [f"  {stage}" for stage in self.stages]
         return "\n".join([*lines, *(f"  {name}: left out, as {reason}" for name, reason in self.refused.items())])
 
     def _prepare_stages(self, found: Sequence[FoundStage], lenient: bool) -> list[AdaptedStage]:
-        """The stages that can be driven, in the order in which they begin."""
+        """Return the stages that can be driven, in the order in which they begin."""
         calls, order = self._record_calls(found)
         stages: list[AdaptedStage] = []
         for candidate in found:
@@ -225,7 +226,7 @@ class AdaptedModel(nn.Module):
                 continue
             entering = driven.streams.entering(calls[candidate][0].arguments)[driven.streams.representation]
             stages.append(AdaptedStage(candidate, tuple(entering.shape), driven))
-        if any(math.isnan(stage.found.identity_share) for stage in stages):  # of stages that were named
+        if any(math.isnan(stage.found.identity_share) for stage in stages):  # stages that a user names come without
             shares = measure_identity_shares(
                 self.model, self.probe, {stage.found: stage.driven.streams for stage in stages}
             )
@@ -239,7 +240,7 @@ class AdaptedModel(nn.Module):
         self.refused[stage.name] = str(problem)
 
     def _record_calls(self, found: Sequence[FoundStage]) -> tuple[dict[FoundStage, list[BlockCall]], list[nn.Module]]:
-        """The calls of the blocks of each stage in one ordinary pass, and the blocks in the order of all calls."""
+        """Run an ordinary pass; return the calls of each stage's blocks, and all called blocks in their order."""
         owners = {block: stage for stage in found for block in stage.blocks}
         calls: dict[FoundStage, list[BlockCall]] = {stage: [] for stage in found}
         order: list[nn.Module] = []
@@ -256,11 +257,11 @@ class AdaptedModel(nn.Module):
         return calls, order
 
     def _prove(self, lenient: bool) -> None:
-        """Find out for each stage which way of running its paths is right.
+        """Determine for each stage which way of running its paths is right.
 
-        The general way has to run at all: where a pass of the whole model with a block dropped or repeated fails, the
-        stage is refused. The shared way has to give the same bits on all these paths, and nothing of the stage may get
-        past the one tensor that it hands on.
+        The general way only has to run: a stage is refused if a pass of the whole model fails with one of its blocks
+        dropped or repeated. The shared way has to give the same bits on all these paths, and the model may not use any
+        tensor that depends on the stage, except for the one that the stage hands on.
         """
         sharing = self._bound(self.probe, [True] * len(self.stages))
         apart = "" if sharing.is_sequential else "its blocks take turns with those of another stage"
@@ -281,7 +282,7 @@ class AdaptedModel(nn.Module):
                 kept.append(stage)
         if not kept:
             raise InputError("; ".join(self.refused.values()))
-        if len(kept) < len(self.stages):  # the others' blocks become ordinary modules
+        if len(kept) < len(self.stages):  # the blocks of the others become ordinary modules, so all proofs start anew
             self.__dict__["stages"] = kept
             self._outside = None
             return self._prove(lenient)

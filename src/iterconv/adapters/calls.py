@@ -1,4 +1,4 @@
-"""Calls of modules: calls that are answered by somebody else, batches as arguments."""
+"""Calls of modules: handlers that answer calls in a module's place, and batches as arguments."""
 
 import functools
 import inspect
@@ -14,7 +14,8 @@ from iterconv.paths.untouched import HANDLER
 from iterconv.tasks.nested import Place, clone, tensors_in, with_tensors
 
 CACHES = ("past_key_values", "past_key_value", "layer_past", "past_kv")
-"""Arguments by which blocks of language models keep what they attended to; a repeated block would attend to itself."""
+"""Arguments in which blocks of language models cache keys and values; with them, a repeated block would attend to its
+own first execution."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,15 @@ class Arguments:
     kwargs: dict[str, Any]
 
     def tensors(self) -> dict[Place, Tensor]:
-        """All tensors among the arguments, also in nested ones, by place."""
+        """Collect all tensors among the arguments, also in nested ones, by place."""
         return tensors_in((self.args, self.kwargs))
 
     def with_tensors(self, tensors: Mapping[Place, Any]) -> "Arguments":
-        """The same arguments with other tensors at some places."""
+        """Return the same arguments with other tensors at some places."""
         return Arguments(*with_tensors((self.args, self.kwargs), tensors))
 
     def without_cache(self) -> "Arguments":
-        """The same arguments with caches off."""
+        """Return the same arguments with caches off."""
         off: dict[str, Any] = {name: None for name in CACHES if name in self.kwargs}
         if "use_cache" in self.kwargs:
             off["use_cache"] = False
@@ -41,23 +42,24 @@ class Arguments:
 
 
 Handler = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
-"""What answers a module's call: it gets the module, the positional and the keyword arguments."""
+"""A function that answers a module's call; it gets the module, the positional and the keyword arguments."""
 
 
 @contextmanager
 def answer_calls(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
-    """Let handlers answer the calls of modules inside, before any hook of theirs runs.
+    """Let handlers answer the calls of modules inside the context, before any hook of the modules runs.
 
-    Each module's class becomes a subclass of itself whose ``__call__`` asks the handler; ``call_itself`` makes the
-    ordinary call, hooks included.
+    The class of each module is exchanged for a subclass whose ``__call__`` asks the handler. A handler makes the
+    ordinary call, hooks included, by ``call_itself``.
 
     Args:
-        handlers: Who answers, by module.
+        handlers: The handler of each module.
     """
     with ExitStack() as stack:
         for module, handler in handlers.items():
             stack.callback(_give_back, module, type(module))
             module.__dict__[HANDLER] = handler
+            # This bypasses nn.Module.__setattr__, which is made for parameters, buffers and submodules.
             object.__setattr__(module, "__class__", _make_answering_class(type(module)))  # type: ignore[arg-type]
         yield
 
@@ -69,6 +71,8 @@ def _give_back(module: nn.Module, kind: type) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _make_answering_class(kind: Any) -> Any:
+    """Derive a class that passes its calls on to the handler; it keeps the name, which messages and models read."""
+
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return self.__dict__[HANDLER](self, args, kwargs)
 
@@ -77,13 +81,14 @@ def _make_answering_class(kind: Any) -> Any:
 
 
 def call_itself(module: nn.Module, arguments: Arguments) -> Any:
-    """Call a module as if nobody answered for it."""
+    """Call a module itself, also while a handler answers its calls."""
+    # The second class in the order of resolution is the module's own, behind the one that asks the handler.
     kind = type(module).__mro__[1] if HANDLER in module.__dict__ else type(module)
     return kind.__call__(module, *arguments.args, **arguments.kwargs)
 
 
 class HeldHooks:
-    """Hooks that a library of models puts on its own modules, as transformers does to collect hidden states."""
+    """The hooks that a library of models puts on its own modules, as transformers does to collect hidden states."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.hooks: dict[nn.Module, dict[int, Any]] = {}
@@ -98,7 +103,7 @@ class HeldHooks:
                 self.hooks[module] = own
 
     def fire(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
-        """Show one module's hooks what it returns; gives what they make of it."""
+        """Run the held hooks of a module on its result; returns the result, or its replacement by a hook."""
         for key, hook in self.hooks.get(module, {}).items():
             with_kwargs = key in module._forward_hooks_with_kwargs
             made = hook(module, args, kwargs, result) if with_kwargs else hook(module, args, result)
@@ -108,10 +113,10 @@ class HeldHooks:
 
 @contextmanager
 def hold_own_hooks(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
-    """Keep a library's own hooks from firing inside, so that they can be fired once for each place.
+    """Keep a library's own hooks from firing inside the context, so that they can be fired once for each place.
 
-    They are part of the model, which counts on one entry for each of its blocks, whether the block is left out or
-    repeated. Hooks of anybody else watch the blocks, and fire once for each application.
+    These hooks are part of the model, which expects one entry for each of its blocks, whether the block is left out or
+    repeated. All other hooks, such as a user's, watch the blocks and fire once for each application.
 
     Args:
         modules: The blocks of a stage.
@@ -130,14 +135,14 @@ def hold_own_hooks(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
 
 
 def can_be_answered(module: nn.Module) -> bool:
-    """Whether somebody else can answer a module's calls; scripted modules are called from within torch."""
+    """Return True if a handler can answer a module's calls; scripted modules are called from within torch."""
     return not isinstance(module, torch.jit.ScriptModule)
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
     """Call a model with a batch: a tensor, a tuple of arguments, or a dictionary of keywords.
 
-    The model gets a copy, so that one that changes its input in place does not spoil the batch for the next pass.
+    The model gets a copy, since a model that changes its input in place would spoil the batch for the next pass.
     """
     inputs = clone(inputs)
     if isinstance(inputs, Mapping):
@@ -148,7 +153,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
 
 
 def name_arguments(model: nn.Module, inputs: Any) -> Any:
-    """A batch as a dictionary by the names of the model's arguments; itself where it can't be matched with them."""
+    """Key a batch by the names of the model's arguments; a batch that does not match them is returned as it is."""
     if isinstance(inputs, Mapping):
         return inputs
     args = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -160,7 +165,7 @@ def name_arguments(model: nn.Module, inputs: Any) -> Any:
 
 @contextmanager
 def switch_off_caches(model: nn.Module) -> Iterator[None]:
-    """Switch off ``use_cache`` in the configurations of Hugging Face models."""
+    """Switch off ``use_cache`` in the configurations of Hugging Face models inside the context."""
     configs: dict[int, Any] = {
         id(config): config
         for config in (getattr(module, "config", None) for module in model.modules())

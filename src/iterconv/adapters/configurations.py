@@ -1,4 +1,4 @@
-"""Configurations of Hugging Face models, told what has become of the model's layers."""
+"""Configurations of Hugging Face models, which are brought in line when the model's layers have changed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from torch import nn
 
 COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth")
-"""What configurations call their number of layers."""
+"""The names under which configurations keep the number of layers."""
 SIDES = {
     "encoder": ("encoder_layers", "num_encoder_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers"),
 }
-"""The same for models of two sides, by a word in the names of their modules."""
+"""The same names in encoder-decoder models, by a word in the names of the modules of each side."""
 
 
 def find_configurations(model: nn.Module) -> list[Any]:
-    """The different configurations of a model and its modules, and those within them, each once."""
+    """Collect the configurations of a model and its modules, and those nested in them, each once."""
     found: dict[int, Any] = {}
     waiting = [getattr(module, "config", None) for module in model.modules()]
     while waiting:
@@ -27,25 +27,26 @@ def find_configurations(model: nn.Module) -> list[Any]:
 
 
 def tell_configurations(model: nn.Module, container: str, before: int, order: Sequence[int]) -> None:
-    """Change the number of layers, and every list of one entry a layer, in a model's configurations.
+    """Change the number of layers, and every list with one entry for each layer, in a model's configurations.
 
     Args:
-        model: A model, changed in place; nothing happens to one without configurations.
+        model: A model, changed in place; a model without configurations stays as it is.
         container: The name of the module that held the layers.
-        before: How many layers there were.
-        order: Which of them there are now, in their order.
+        before: The number of layers that it held.
+        order: The numbers of the layers that it holds now, in their order.
     """
     side = next((side for side in ("decoder", "encoder") if side in container), None)
     others = [name for other, names in SIDES.items() if other != side for name in names]
     counts = [*COUNTS, *(SIDES[side] if side else [])]
     for config in _find_governing(model, container):
         attributes = getattr(config, "attribute_map", {})
-        if any(attributes.get(name) in others for name in COUNTS):  # there, the usual name means the other side
+        if any(attributes.get(name) in others for name in COUNTS):  # here, the usual name means the other side
             counts = [name for name in counts if name not in attributes]
         for name, value in list(vars(config).items()):
             of_the_other_side = side == "decoder" and name == "num_layers" and _has(config, side)
             if name in counts and value == before and not of_the_other_side:
                 setattr(config, name, len(order))
+            # Lists of one entry a layer tell the kind of each layer, such as its window of attention.
             elif isinstance(value, (list, tuple)) and len(value) == before and name != "architectures":
                 setattr(config, name, type(value)(value[place] for place in order))
 
@@ -55,7 +56,7 @@ def _has(config: Any, side: str) -> bool:
 
 
 def _find_governing(model: nn.Module, container: str) -> list[Any]:
-    """The configurations of the modules around a container, and those within them."""
+    """Find the configurations of a container and of the modules around it."""
     names = container.split(".")
     around = [model, *(model.get_submodule(".".join(names[: end + 1])) for end in range(len(names)))]
     found: dict[int, Any] = {}

@@ -1,10 +1,10 @@
 """The general way: one forward pass of the whole model, in which the blocks of every stage execute a path.
 
-The model's own ``forward`` calls its blocks one after the other; each of these calls is a *place*. A path is executed
-in its order, each element at the place of the highest block so far: a drop-out leaves a place empty, an early read-out
-all later ones, a repetition calls a block again at its place, and a swap executes both blocks at the later one's place.
-An empty place hands on its input. A block always gets its own arguments, those that the model gave in this very pass at
-the block's own place, with the running representation in them.
+The model's own ``forward`` calls its blocks one after the other; each of these calls is a *place*. The blocks of a path
+are executed in the path's order, each at the place of the highest block so far. So a drop-out leaves one place empty,
+an early read-out leaves all later places empty, a repetition calls a block again at its place, and a swap executes both
+blocks at the place of the later one. An empty place hands on its input. A block always gets its own arguments, with the
+running representation in them: the arguments that the model gave in this very pass at the block's own place.
 """
 
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ from iterconv.paths.families import Path
 from iterconv.tasks.nested import Place
 
 MOST_CALLS = 1000
-"""How often more than in an ordinary pass a loop over a block may call it before the pass is given up."""
+"""The most extra calls, beyond an ordinary pass, that a loop over a block may make before the pass is given up."""
 
 
 @dataclass(eq=False)
 class Driven:
-    """A stage with what driving its blocks needs to know."""
+    """A stage, and the facts about its blocks that are needed to drive them."""
 
     found: FoundStage
     streams: Streams
     forms: tuple[Any, ...]
-    """For each place, the form of its result without tensors, or ``ASK`` where a dropped block has to be asked for the
-    other tensors in its result."""
+    """The form of each place's result without tensors, or ``ASK`` if a dropped block has to compute the tensors in its
+    result that are not handed on."""
     in_place: tuple[set[Place], ...]
-    """For each place, the streams in which the block hands on the very tensor that it got, changed in place."""
+    """The streams, for each place, in which the block hands on the very tensor that it got, changed in place."""
 
     @classmethod
     def of(cls, found: FoundStage, calls: Sequence[BlockCall]) -> "Driven":
@@ -49,8 +49,8 @@ class Driven:
             The stage, ready to be driven.
 
         Raises:
-            InputError: If the blocks are not called once each in their turn, or some block's input can't stand for its
-                result.
+            InputError: If the blocks are not called once each in their turn, or the input of some block can't replace
+                its result.
         """
         _check_turns(found, calls)
         streams = Streams.of(calls)
@@ -79,18 +79,19 @@ def _check_turns(stage: FoundStage, made: Sequence[BlockCall]) -> None:
 
 
 ASK = object()
+"""The mark of a place whose block has to be asked for the form of its result."""
 
 
 @dataclass(eq=False)
 class StagePass:
-    """One stage during one pass of the model: answers the calls of its blocks."""
+    """One stage during one pass of the model; it answers the calls of the stage's blocks."""
 
     stage: Driven
     path: Path
     calls: list[Arguments] = field(default_factory=list)
-    """The arguments that the model gave at each place so far."""
+    """The arguments that the model has given at each place so far."""
     end: Tensor | None = None
-    """A copy of the representation behind the last place so far; None before the first."""
+    """The representation behind the last place so far, as a copy at the end of the stage; None before the first."""
 
     def __post_init__(self) -> None:
         self._todo: dict[int, list[int]] = {}
@@ -100,13 +101,13 @@ class StagePass:
         self._goes_on = bool(self.path) and self.path[-1] == len(self.stage.found.blocks) - 1
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Execute what the path has at this place."""
+        """Execute the blocks of the path that belong to this place."""
         found = self.stage.found
         place = len(self.calls)
         self._check(module, place)
         own = Arguments(args, kwargs).without_cache()
         self.calls.append(own)
-        # Behind the last place there is a loop over one and the same module.
+        # Calls behind the last place come from a loop over one module whose length depends on the data.
         blocks = self._todo.get(place, []) if place < len(found.blocks) else [place] * self._goes_on
         with hold_own_hooks(found.blocks) as held:
             result = self._execute(module, place, blocks)
@@ -120,19 +121,19 @@ class StagePass:
             result = call_itself(own_module, streams.fill_arguments(self.calls[block], z))
             z = {**z, **streams.leaving(result)}
         self.end = z[streams.representation]
-        if place >= len(found.blocks) - 1:  # what follows may change it in place
+        if place >= len(found.blocks) - 1:  # the rest of the model may change it in place
             self.end = self.end.clone()
         return result if blocks else self._hand_on(module, place, self.calls[place], z)
 
     def _hand_on(self, module: nn.Module, place: int, own: Arguments, z: Values) -> Any:
-        """The input in the form of a result.
+        """Return the input in the form of a result.
 
-        It is copied, as what the model does to a block's result in place must not reach the block's input, save where
-        that is what happens in an ordinary pass.
+        The input is copied, since the model may change a block's result in place, which must not reach the block's
+        input. It is not copied in streams in which the block itself returns the very tensor that it got.
         """
         place = min(place, len(self.stage.forms) - 1)
         form, in_place = self.stage.forms[place], self.stage.in_place[place]
-        if form is ASK:  # for what the block's result holds besides: position biases, attention weights, losses
+        if form is ASK:  # the result holds more: position biases, attention weights, losses
             asked = self.stage.streams.fill_arguments(own, copy_values(z))
             form = module.forward(*asked.args, **asked.kwargs)
         return self.stage.streams.fill_result(

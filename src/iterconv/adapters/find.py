@@ -1,4 +1,4 @@
-"""Where a model's residual stages are: by looking at what its modules do to a probe batch, or by name."""
+"""The search for a model's residual stages, which runs a probe batch and compares what its modules get and return."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,13 @@ from iterconv.errors import InputError
 from iterconv.paths.untouched import rejections_in_a_line, untouched
 
 StageNames = Sequence[Any]
-"""``"blocks"`` (all children of a module), ``"layer1.1:"`` (those from number 1 on), ``"block*5"`` (one module that is
-executed five times), or a list of modules."""
+"""``"blocks"`` (all children of a module), ``"layer1.1:"`` (the children from number 1 on), ``"block*5"`` (one module
+that is executed five times), or a list of modules."""
 
 LEAST_IDENTITY_SHARE = 0.25
-"""Choice: runs of modules that pass on less of a change than this are no residual blocks, and are not taken by
-themselves. Blocks of trained and untrained residual networks have 0.45 and more, bare convolutions 0.05 at most."""
+"""The smallest identity share of residual blocks. Runs of other modules are taken only if a user names them.
+
+Choice: blocks of trained and untrained residual networks have 0.45 and more, bare convolutions 0.05 at most."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class FoundStage:
     name: str
     blocks: tuple[nn.Module, ...]
     identity_share: float = field(default=math.nan, compare=False)
-    """How much of a small change of their input the blocks pass on, the median over the blocks."""
+    """The part of a small change of their input that the blocks pass on, as the median over the blocks."""
 
     def __str__(self) -> str:
         return f"{self.name}: {len(self.blocks)} x {type(self.blocks[0]).__name__}"
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
-    """The model's output for a batch, in evaluation mode; what the model says against it becomes one line.
+    """Return the model's output for a batch, in evaluation mode; a rejection of the batch becomes one line.
 
     Raises:
         InputError: If the model rejects the batch.
@@ -48,15 +49,15 @@ def run(model: nn.Module, inputs: Any) -> Any:
 
 
 def find_stages(model: nn.Module, inputs: Any) -> list[FoundStage]:
-    """Find runs of two or more residual blocks of equal class, each of which takes the last one's output.
+    """Find runs of two or more residual blocks of equal class, each of which takes the output of the one before.
 
     A block that is executed again and again is a run too: a recurrent stage, all of whose blocks are one module.
-    Whether blocks are residual is measured: their identity share has to be ``LEAST_IDENTITY_SHARE`` at least. Runs
-    inside of a block of a run are not looked at, and a run of whole stages gives way to the stages.
+    Blocks count as residual if their measured identity share is at least ``LEAST_IDENTITY_SHARE``. Runs inside a block
+    of a run are ignored, and a run whose members are whole stages is replaced by these stages.
 
     Args:
         model: Any module; it is run twice on the probe batch, in evaluation mode, and left as it was.
-        inputs: A probe batch: a tensor, a tuple of arguments or a dictionary of keywords.
+        inputs: The probe batch: a tensor, a tuple of arguments or a dictionary of keywords.
 
     Returns:
         The stages in the order in which they begin.
@@ -77,6 +78,7 @@ def find_stages(model: nn.Module, inputs: Any) -> list[FoundStage]:
 
 
 def _explain_no_stage(model: nn.Module, stages: list[FoundStage], shares: dict[FoundStage, float]) -> str:
+    """Return the message for a model without stages, with the run that comes closest."""
     text = f"{type(model).__name__} has no run of two or more residual blocks of equal class that hand on to each other"
     if stages:
         best = max(stages, key=lambda stage: -math.inf if math.isnan(shares[stage]) else shares[stage])
@@ -88,7 +90,7 @@ def _explain_no_stage(model: nn.Module, stages: list[FoundStage], shares: dict[F
 
 
 def _record(model: nn.Module, inputs: Any) -> dict[nn.Module, list[BlockCall]]:
-    """All calls of modules that may be blocks, in the order in which the modules finish."""
+    """Record all calls of modules that may be blocks, in the order in which the modules finish."""
     calls: dict[nn.Module, list[BlockCall]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -103,12 +105,12 @@ def _record(model: nn.Module, inputs: Any) -> dict[nn.Module, list[BlockCall]]:
 
 
 def _may_be_block(module: nn.Module) -> bool:
-    """Modules with weights that hold others, or of somebody's own class; torch's bare layers hold no branch."""
+    """Return True for modules with weights that hold others or are not torch's; torch's bare layers hold no branch."""
     if not can_be_answered(module):
         return False
     has_weights = any(True for _ in module.parameters()) or any(
         hasattr(part, "_packed_params")
-        for part in module.modules()  # quantised
+        for part in module.modules()  # quantised layers keep their weights there
     )
     own = not type(module).__module__.startswith("torch.")
     return has_weights and (own or any(True for _ in module.children()))
@@ -116,33 +118,34 @@ def _may_be_block(module: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class _Run:
-    """A candidate for a stage, and the candidates inside of each of its blocks."""
+    """A candidate for a stage, and the candidates inside each of its blocks."""
 
     stage: FoundStage
     inside: tuple[tuple["_Run", ...], ...]
 
     def stages(self) -> Iterator[FoundStage]:
+        """Yield the candidate itself and all candidates inside its blocks."""
         yield self.stage
         for block in self.inside:
             for run in block:
                 yield from run.stages()
 
     def chosen(self, shares: dict[FoundStage, float]) -> list[FoundStage]:
-        """Itself if its blocks are residual blocks, else what is chosen inside of them."""
+        """Return the candidate itself if its blocks are residual, else the stages that are chosen inside them."""
         inside = [[stage for run in block for stage in run.chosen(shares)] for block in self.inside]
         deeper = [stage for block in inside for stage in block]
-        if not shares[self.stage] >= LEAST_IDENTITY_SHARE:
+        if not shares[self.stage] >= LEAST_IDENTITY_SHARE:  # also true for NaN, a share that can't be measured
             return deeper
-        # Whole stages in a row hold runs of several lengths, or long ones; blocks hold equally few residual modules.
+        # Each member is a whole stage, not a block, if it holds residual runs and their lengths differ or exceed two.
         lengths = [sum(len(stage.blocks) for stage in block) for block in inside]
         are_stages = min(lengths) > 1 and (len(set(lengths)) > 1 or min(lengths) > 2)
         return deeper if are_stages and len(set(self.stage.blocks)) > 1 else [self.stage]
 
 
 def _find_candidates(name: str, module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> Iterator[_Run]:
-    """Runs among a module's children, and below the children that are in no run."""
+    """Find the runs among a module's children, and those below the children that are in no run."""
     members: list[tuple[str, nn.Module]] = []
-    for child_name, child in [*module.named_children(), ("", None)]:
+    for child_name, child in [*module.named_children(), ("", None)]:  # None closes the last row
         if members and child is not None and _follows(members[-1][1], child, calls):
             members.append((child_name, child))
             continue
@@ -152,7 +155,7 @@ def _find_candidates(name: str, module: nn.Module, calls: dict[nn.Module, list[B
 
 
 def _close_row(name: str, parent: nn.Module, members: list[tuple[str, nn.Module]], calls: Any) -> Iterator[_Run]:
-    """What a row of children that hand on to each other, perhaps a row of one, gives."""
+    """Yield the run of a row of children that hand on to each other; a row of one may be a loop, or hold runs."""
     inside = [tuple(_find_candidates(_join(name, label), child, calls)) for label, child in members]
     first_name, first = members[0]
     times = _count_times_in_a_row(first, calls)
@@ -171,13 +174,13 @@ def _follows(block: nn.Module, other: nn.Module, calls: dict[nn.Module, list[Blo
 
 
 def _count_times_in_a_row(module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> int:
-    """How often a module is executed, if always on its own output; else 0."""
+    """Count the executions of a module that is always executed on its own output; 0 for others."""
     made = calls.get(module, [])
     return len(made) if len(made) > 1 and _hand_on(made) else 0
 
 
 def _hand_on(calls: Sequence[BlockCall]) -> bool:
-    """Whether each call gets, in some stream, what the one before made, and all keep the shape."""
+    """Return True if each call gets, in some stream, the result of the one before, and all keep the shape."""
     streams = Streams.of(calls, linked=True)
     return streams is not None and not any(streams.misfit(call) for call in calls)
 
@@ -189,15 +192,15 @@ def _find_streams(stage: FoundStage, calls: dict[nn.Module, list[BlockCall]]) ->
 def measure_identity_shares(
     model: nn.Module, inputs: Any, streams: dict[FoundStage, Streams | None]
 ) -> dict[FoundStage, float]:
-    """The identity share of stages: how much of a small change of their input their blocks pass on.
+    """Measure the identity share of stages: the part of a small change of their input that their blocks pass on.
 
     Args:
         model: The model; it is run once on the batch, in evaluation mode, and left as it was.
-        inputs: A batch that it takes.
-        streams: The stages, and what their blocks hand on.
+        inputs: A batch that the model takes.
+        streams: The streams of each stage, that is, the tensors that its blocks hand on.
 
     Returns:
-        The median over the calls of each stage's blocks; NaN where it can't be measured.
+        The median over the calls of each stage's blocks; NaN if it can't be measured.
     """
     owners = {block: stage for stage in reversed(streams) for block in stage.blocks}
     shares: dict[FoundStage, list[float]] = {stage: [] for stage in streams}
@@ -209,7 +212,7 @@ def measure_identity_shares(
         arguments = Arguments(args, kwargs).without_cache()
         stage = owners[module]
         handed_on = streams[stage]
-        if not measuring and handed_on is not None:
+        if not measuring and handed_on is not None:  # blocks inside a measured block are not measured with it
             measuring = True
             try:
                 shares[stage].append(identity_share(handed_on, module, arguments, generator))
@@ -218,7 +221,7 @@ def measure_identity_shares(
         return call_itself(module, arguments)
 
     with suppress(InputError), answer_calls(dict.fromkeys(owners, handler)):
-        run(model, inputs)  # that it runs is known: it may only mind that blocks are called once more
+        run(model, inputs)  # the model is known to run; it can only fail on the extra calls of blocks
     return {stage: median(found) if found else math.nan for stage, found in shares.items()}
 
 

@@ -1,10 +1,10 @@
-"""What gets past the one tensor that a stage hands on, followed operation by operation through one ordinary pass.
+"""Leaks: tensors that depend on a stage and bypass the one tensor that it hands on, found in one ordinary pass.
 
-Equal bits on some perturbed paths do not prove that the beginnings of paths may be shared: a skip connection whose gate
-happens to be 0, or an argument that is computed from the running representation and happens to stay the same, is seen
-by nobody. Here the running representation of each stage is marked where it enters the first block, each torch function
-marks what it makes of marked tensors, and the mark is taken off the one tensor that leaves the last block. Whatever is
-used afterwards and still bears a mark has got past.
+Equal bits on some perturbed paths do not prove that the beginnings of paths may be shared: they miss a skip connection
+whose gate happens to be 0, and an argument that is computed from the running representation and happens to stay the
+same. So the dependence itself is followed, operation by operation. The running representation of each stage is marked
+where it enters the first block, each torch function marks the tensors that it makes of marked ones, and the mark is
+taken off the one tensor that leaves the last block. A tensor that is used afterwards and still bears a mark is a leak.
 """
 
 from typing import Any
@@ -29,12 +29,12 @@ def find_leaks(model: nn.Module, driven: list[Driven], output: Output, inputs: A
 
     Args:
         model: The model, in evaluation mode.
-        driven: Its stages.
-        output: A function of the model's output and the batch that returns what is measured.
+        driven: The stages of the model.
+        output: A function of the model's output and the batch that returns the logits that are measured.
         inputs: The batch.
 
     Returns:
-        For each stage, why the beginnings of its paths can't be shared; empty if nothing gets past.
+        The reason, for each stage, why the beginnings of its paths can't be shared; empty if there is no leak.
     """
     marks = _Marks(len(driven))
     handlers: dict[nn.Module, Handler] = {}
@@ -49,18 +49,18 @@ def find_leaks(model: nn.Module, driven: list[Driven], output: Output, inputs: A
 
 
 class _Marks(TorchFunctionMode):
-    """The stages whose running representation each tensor was computed from."""
+    """The marks of tensors: the numbers of the stages from whose running representation each was computed."""
 
     def __init__(self, stages: int) -> None:
         super().__init__()
         self.reasons = [""] * stages
         self.ended: set[int] = set()
         self.inside = False
-        """Whether a block is being executed, which may do with its input what it likes."""
+        """True while a block is executed, which may use its own input freely."""
         self._marks: Any = WeakTensorKeyDictionary()
 
     def of(self, value: Any) -> set[int]:
-        """The marks of all tensors in a nested structure."""
+        """Return the marks of all tensors in a nested structure."""
         tensors = tensors_in(value).values()
         return set().union(*(self._marks.get(tensor, ()) for tensor in tensors))
 
@@ -79,14 +79,14 @@ class _Marks(TorchFunctionMode):
             self.reasons[stage] = self.reasons[stage] or reason
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a torch function, and mark what it makes of marked tensors."""
+        """Run a torch function, and mark the tensors that it makes of marked ones."""
         made = func(*args, **(kwargs or {}))
         used = self.of((args, kwargs or {}))
         if not used:
             return made
         if tensors_in(made):
             self.put(made, used)
-        elif func is Tensor.__setitem__:
+        elif func is Tensor.__setitem__:  # it returns nothing, and changes its first argument
             self.put(args[0], used)
         if not self.inside:
             if tensors_in(made) or func is Tensor.__setitem__:
@@ -108,10 +108,11 @@ _READ_VALUES = {
     torch.allclose,
     torch.is_nonzero,
 }
+"""Functions that turn tensors into plain values, on which the model may then decide."""
 
 
 class _Follower:
-    """Answers the calls of a stage's blocks, and watches what they get."""
+    """A handler that answers the calls of a stage's blocks and checks the marks of their arguments."""
 
     def __init__(self, marks: _Marks, number: int, stage: Driven) -> None:
         self._marks, self._number, self._stage, self._calls = marks, number, stage, 0
@@ -120,7 +121,7 @@ class _Follower:
         streams, own = self._stage.streams, Arguments(args, kwargs).without_cache()
         entering = streams.entering(own)[streams.representation]
         if self._calls == 0:
-            entering = entering.clone()  # what else uses it is not changed by any path
+            entering = entering.clone()  # only the copy is marked: other uses of the original depend on no block
             own = streams.fill_arguments(own, {streams.representation: entering})
             self._marks.put(entering, {self._number})
         places = next(into for out, into in streams.places if out == streams.representation)
@@ -134,7 +135,7 @@ class _Follower:
             self._marks.inside = outer
         leaving = streams.leaving(result)[streams.representation]
         if self._calls < len(self._stage.found.blocks):
-            self._marks.put(leaving, {self._number})  # also if a function that torch does not show has made it
+            self._marks.put(leaving, {self._number})  # also if it was made by a function that torch does not report
             return result
         fresh = leaving.clone()
         self._marks.take(fresh, self._number)

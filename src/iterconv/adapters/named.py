@@ -11,22 +11,22 @@ from iterconv.adapters.find import FoundStage
 from iterconv.errors import InputError
 
 MOST_BLOCKS = 10_000
-"""Blocks of a stage; more can't be meant."""
+"""The most blocks of a stage; a larger number is a mistake."""
 
 
 def find_named_stages(model: nn.Module, stages: Any) -> list[FoundStage]:
-    """The stages that a user names.
+    """Find the stages that a user names.
 
     Args:
         model: The model.
-        stages: Names, or lists of modules.
+        stages: The names, or lists of modules.
 
     Returns:
-        The stages in the order given.
+        The stages, in the given order.
 
     Raises:
-        InputError: If a name leads nowhere, or to fewer than two blocks or more than ``MOST_BLOCKS``, or a block is in
-            two stages.
+        InputError: If a name leads nowhere, to fewer than two blocks or to more than ``MOST_BLOCKS``, or if a block is
+            in two stages.
     """
     if isinstance(stages, str) or not isinstance(stages, Iterable):
         raise InputError(
@@ -75,5 +75,7 @@ def _find_blocks(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
         raise InputError(f"{type(model).__name__} has no module {path!r}; at the top there are {known}") from None
     if times:
         return (parent,) * min(int(times), MOST_BLOCKS + 1)
-    children = [child for child in parent._modules.values() if child is not None]  # the same one may be there twice
+    children = [
+        child for child in parent._modules.values() if child is not None
+    ]  # children() would skip a module that is there twice
     return tuple(children[int(first) if first else None : int(last) if last else None])

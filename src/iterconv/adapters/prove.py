@@ -1,4 +1,4 @@
-"""Whether the beginnings of paths may be shared: compared, bit by bit, with whole passes of the model."""
+"""The proof that the beginnings of paths may be shared: a comparison, bit by bit, with whole passes of the model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from iterconv.paths.families import Route
 
 
 def probing_routes(stages: Sequence[Any], number: int) -> list[Route]:
-    """Perturb one stage in five ways.
+    """Make routes that perturb one stage in five ways.
 
     Args:
         stages: All stages.
-        number: The number of the perturbed one.
+        number: The number of the perturbed stage.
 
     Returns:
-        Routes without its first block, without its last one and without any; with the first one repeated; with the last
-        two exchanged.
+        The routes: without the first block, without the last one, without any; with the first block repeated, and with
+        the last two exchanged.
     """
     full = full_route(stages)
     path = full[number]
@@ -30,14 +30,14 @@ def probing_routes(stages: Sequence[Any], number: int) -> list[Route]:
 
 
 def joint_routes(stages: Sequence[Any], numbers: Sequence[int]) -> list[Route]:
-    """Perturb several stages at once, so that all that depends on any of their blocks changes.
+    """Make routes that perturb several stages at once, so that every value that depends on their blocks changes.
 
     Args:
         stages: All stages.
-        numbers: The numbers of the perturbed ones.
+        numbers: The numbers of the perturbed stages.
 
     Returns:
-        One route without the first block of each of them, and one without the last.
+        One route without the first block of each perturbed stage, and one without the last block of each.
     """
     full = full_route(stages)
     cut = (slice(1, None), slice(None, -1))
@@ -45,14 +45,14 @@ def joint_routes(stages: Sequence[Any], numbers: Sequence[int]) -> list[Route]:
 
 
 def find_difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
-    """Compare the shared way with whole passes.
+    """Compare the shared way of running routes with whole passes.
 
     Args:
         sharing: The model bound to a batch, with all stages shared.
-        expected: What whole passes of the model have led to.
+        expected: The outcomes of whole passes of the model.
 
     Returns:
-        Why sharing beginnings does not give the same; empty if it does, bit by bit.
+        The reason why sharing beginnings does not give the same bits; empty if it does.
     """
     try:
         for route, outcome in evaluate_bound(sharing, list(expected)):
@@ -67,17 +67,17 @@ def find_difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
 
 
 def recheck_sharing(sharing: Recording, numbers: Sequence[int]) -> dict[int, str]:
-    """Look whether what was proven on one batch holds on another one, too.
+    """Check that the proof on one batch holds on another one, too.
 
-    One or two whole passes are compared, in which all stages are perturbed at once; only if they differ is each stage
-    looked at by itself.
+    One whole pass is compared, in which all stages are perturbed at once. Only if it differs is each stage checked by
+    itself.
 
     Args:
         sharing: The model bound to the other batch.
-        numbers: The stages whose beginnings are shared.
+        numbers: The numbers of the stages whose beginnings are shared.
 
     Returns:
-        By number, why the beginnings of some stages can't be shared on this batch.
+        The reasons why the beginnings of some stages can't be shared on this batch, by the number of the stage.
     """
     if not numbers:
         return {}

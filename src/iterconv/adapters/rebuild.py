@@ -1,4 +1,4 @@
-"""Smaller models made of a model's own blocks."""
+"""Smaller models that are made of a model's own blocks."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -18,23 +18,23 @@ from iterconv.paths.untouched import untouched
 from iterconv.tasks.tokens import is_causal
 
 MOST_TOKENS = 8192
-"""Sequences that are made longer than a sliding window have no more tokens than this."""
+"""The most tokens of a sequence that is made longer than a sliding window."""
 
 
 def rebuild(model: Any, route: Route) -> nn.Module:
-    """A copy of a model that executes a route by itself.
+    """Make a copy of a model that executes a route by itself.
 
     Args:
         model: A staged model, or an adapted one.
         route: A path for every stage.
 
     Returns:
-        The copy; of an adapted model it is the foreign model itself, which runs, saves and loads without iterconv.
+        The copy. An adapted model gives a copy of the foreign model, which runs, saves and loads without iterconv.
 
     Raises:
-        InputError: If a stage's blocks are not the children of one container, so that they can't be exchanged there, if
-            constrained stages are to lose blocks, or the copy of an adapted model does not reproduce the route, or
-            can't be made again from its configuration.
+        InputError: If the blocks of a stage are not the children of one container, in which they could be exchanged; if
+            the model has constrained stages; or if the copy of an adapted model does not reproduce the route or can't
+            be made again from its configuration.
     """
     if any(hasattr(stage, "lipschitz") for stage in model.stages):
         raise InputError(
@@ -61,16 +61,19 @@ class _Container:
 
     name: str
     stages: list[tuple[list[int], Path]] = field(default_factory=list)
-    """For each stage in it, which of its children the blocks are, and the path that takes their place."""
+    """The places of each stage's blocks among the children, and the path that replaces them."""
 
     def refill(self, module: nn.Module) -> tuple[int, list[int]]:
-        """Put blocks where others were; what stands before, between and behind stays there.
+        """Replace the blocks of the stages by those of their paths; children that belong to no stage stay in place.
+
+        Args:
+            module: The container in the copy of the model.
 
         Returns:
-            How many layers there were, and which of them there are now, in their order.
+            The number of layers before, and the numbers of the layers that are left, in their order.
         """
         (places, path), *_ = self.stages
-        if len(set(places)) < len(places):  # a loop over one module, which ends when the configuration says so
+        if len(set(places)) < len(places):  # a loop over one module; the configuration tells its length
             return len(places), list(path)
         children = list(module._modules.values())
         taken = {place: (places, path) for places, path in self.stages for place in places}
@@ -85,9 +88,9 @@ class _Container:
 
 
 def _find_container(model: nn.Module, blocks: list[nn.Module]) -> tuple[str, list[int]]:
-    """The name of the module whose children the blocks are, and which of them they are."""
+    """Find the module whose children the blocks are; return its name, and the places of the blocks in it."""
     for name, module in model.named_modules():
-        members = list(module._modules.values())  # the same one may be there twice
+        members = list(module._modules.values())  # children() would skip a module that is there twice
         if all(block in members for block in blocks):
             looped = len(set(blocks)) == 1 and members.count(blocks[0]) == 1
             if not isinstance(module, (nn.ModuleList, nn.Sequential)) and not looped:
@@ -105,7 +108,7 @@ def _find_container(model: nn.Module, blocks: list[nn.Module]) -> tuple[str, lis
 
 
 def _renumber(blocks: list[Any]) -> Iterator[Any]:
-    """Blocks that know their number (for a cache) are copied where they are used again, and renumbered."""
+    """Renumber blocks that know their number, which caches need; one that is used again is copied for that."""
     know = any(hasattr(module, "layer_idx") for block in blocks for module in block.modules())
     seen: set[int] = set()
     for number, block in enumerate(blocks):
@@ -118,14 +121,14 @@ def _renumber(blocks: list[Any]) -> Iterator[Any]:
 
 
 def _check(model: AdaptedModel, made: nn.Module, route: Route) -> None:
-    """Compare the copy with the route, also where sequences are longer than a window of attention."""
+    """Compare the copy with the route, also on sequences that are longer than a window of attention."""
     for inputs in [model.probe, *_lengthen(model.model, model.probe)]:
         with untouched(model), untouched(made):
             [(_, outcome)] = evaluate(model, [route], inputs)
             try:
                 with switch_off_caches(made):
                     found = model.output_of(call(made, inputs), inputs)
-            except Exception:  # noqa: BLE001 - a foreign forward that counts on what is no longer there
+            except Exception:  # noqa: BLE001 - a foreign forward that needs a block that is gone
                 found = outcome.output[:0]
         if found.shape != outcome.output.shape or not torch.equal(found, outcome.output):
             raise InputError(
@@ -137,7 +140,10 @@ def _check(model: AdaptedModel, made: nn.Module, route: Route) -> None:
 
 
 def _lengthen(model: nn.Module, inputs: Any) -> list[Any]:
-    """A sequence that is longer than any window of attention, where there is one that the probe stays within."""
+    """Make a sequence longer than every window of attention, if the probe stays within one; else return none.
+
+    A copy that computes another window of attention is only found out on a sequence that is longer than the window.
+    """
     ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
     if not isinstance(ids, Tensor) or ids.ndim != 2 or not is_causal(model):
         return []
@@ -151,11 +157,11 @@ def _lengthen(model: nn.Module, inputs: Any) -> list[Any]:
 
 
 def _check_that_it_loads(made: Any) -> None:
-    """Whether a model that is made from the copy's configuration has the copy's weights."""
+    """Check that a model that is made from the copy's configuration has weights of the copy's names and shapes."""
     try:
         with torch.device("meta"):
             again = type(made)(made.config)
-    except Exception as problem:  # noqa: BLE001 - whatever a configuration is refused with
+    except Exception as problem:  # noqa: BLE001 - transformers refuses configurations in many ways
         reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
     else:
         shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (made, again)]

@@ -1,10 +1,10 @@
-"""A foreign model bound to one batch: its ordinary pass recorded, paths run through it, shared where that is proven.
+"""The shared way: a foreign model bound to one batch, whose recorded ordinary pass is continued from any stage.
 
-The model's ``forward`` is run once with everything recorded: what enters and leaves each block, which further arguments
-it gets, and what every module outside of the blocks returns. To go on from the end of a perturbed stage, ``forward`` is
-run again with recorded results in place of all modules that come before, the perturbed representation in place of the
-stage, and the rest executed for real, up to the next stage or the end. This is right as long as nothing of a stage gets
-past the one tensor that it hands on, which ``adapt`` proves by comparing it with whole passes (``drive.py``).
+The model's ``forward`` is run once and recorded: the input, the further arguments and the result of each block, and the
+results of all modules outside the blocks. To go on from the end of a perturbed stage, ``forward`` is run again. The
+modules that come before then return their recorded results, the stage returns the perturbed representation, and the
+rest is executed for real, up to the next stage or the end. This is right as long as the rest depends on the stage only
+through the one tensor that it hands on, which ``adapt`` proves by a comparison with whole passes (``drive.py``).
 """
 
 from collections import Counter
@@ -32,14 +32,14 @@ from iterconv.tasks.nested import clone
 
 
 class Recording:
-    """A model bound to one batch; satisfies the contract of ``iterconv.StagedModel`` for that batch alone.
+    """A model bound to one batch; it satisfies the contract of ``iterconv.StagedModel`` for that batch alone.
 
     Args:
         model: The model, in evaluation mode.
-        driven: Its stages in the order in which they begin.
-        shared: Whether the paths of each of them may share beginnings.
+        driven: The stages of the model, in the order in which they begin.
+        shared: True for each stage whose paths may share beginnings.
         outside: The largest modules that hold no block and are in none, as ``find_outside`` finds them.
-        output: From the model's output and the batch to what is measured.
+        output: A function of the model's output and the batch that returns the logits that are measured.
         inputs: The batch.
 
     Raises:
@@ -58,11 +58,11 @@ class Recording:
         self.model, self.driven, self.output, self.inputs = model, driven, output, inputs
         self._start = Snapshot(model)
         self._order: list[tuple[int, int]] = []
-        """Stage and place of each call of a block, in the order of the calls."""
+        """The stage and the place of each call of a block, in the order of the calls."""
         self._passes = [_RecordedPass(stage, number, self._order) for number, stage in enumerate(driven)]
         self._outside = outside if any(shared) else ()
         self._results: dict[tuple[nn.Module, int], Any] = {}
-        """What each call of a module outside of the blocks returned."""
+        """The result of each call of a module outside the blocks, by the module and the number of the call."""
         self._made = self._record()
         self.stages = [_BoundStage(one, share) for one, share in zip(self._passes, shared, strict=True)]
         self.transitions = [_GoOn(self, number) for number in range(len(driven) - 1)]
@@ -70,22 +70,22 @@ class Recording:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether each stage begins when the one before has ended."""
+        """True if each stage begins after the one before has ended."""
         return self._order == sorted(self._order)
 
     def stem(self, inputs: Any) -> Any:
-        """What enters the first stage."""
+        """Return the representation that enters the first stage; the batch is bound already."""
         return self._passes[0].entered[0]
 
     def along(self) -> list[Any]:
-        """The ordinary pass as recorded: what enters each stage and leaves each of its blocks, at last the output."""
+        """List the recorded ordinary pass: the input of each stage, the result of each block, and the output last."""
         made: list[Any] = []
         for one in self._passes:
             made += [one.entered[0], *(one.left(place) for place in range(len(one.results)))]
         return [*made, self._made]
 
     def entered(self, stage: int, block: int) -> Tensor:
-        """What entered a block in the ordinary pass."""
+        """Return the representation that entered a block in the ordinary pass."""
         return self._passes[stage].entered[block]
 
     def whole(self, route: Route) -> Outcome:
@@ -95,24 +95,24 @@ class Recording:
             route: A path for every stage.
 
         Returns:
-            What it leads to.
+            The outcome of the route.
 
         Raises:
-            InputError: If the model can't be run so.
+            InputError: If the model can't be run in this way.
         """
         passes = [StagePass(stage, path) for stage, path in zip(self.driven, route, strict=True)]
         made = self._run(_handlers(passes))
         return Outcome(tuple(one.end for one in passes), made)
 
     def go_on(self, stage: int, z: Any) -> Any:
-        """From the end of a stage to the beginning of the next, or to the output, with all before as recorded.
+        """Go from the end of a stage to the beginning of the next one, or to the output.
 
         Args:
-            stage: The stage.
+            stage: The number of the stage.
             z: The representation at its end.
 
         Returns:
-            What enters the next stage, or the output.
+            The representation that enters the next stage, or the output.
         """
         last = self._order.index((stage, len(self.stages[stage].blocks) - 1))
         calls: Counter[nn.Module | None] = Counter()  # None counts the blocks
@@ -127,7 +127,7 @@ class Recording:
         def block(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             number = calls[None]
             calls[None] += 1
-            if number > last:
+            if number > last:  # the next stage begins, so the pass is left by an exception
                 streams = self.driven[stage + 1].streams
                 raise _ReachedError(streams.entering(Arguments(args, kwargs))[streams.representation])
             owner, place = self._order[number]
@@ -140,6 +140,7 @@ class Recording:
             return reached.z
 
     def _record(self) -> Any:
+        """Run the ordinary pass and record it; returns the output."""
         counts: Counter[nn.Module] = Counter()
 
         def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -154,14 +155,14 @@ class Recording:
         return made
 
     def _run(self, answering: Mapping[nn.Module, Handler]) -> Any:
-        """One pass from the state in which the model was bound, with the calls of some modules answered."""
+        """Run a pass from the state in which the model was bound, and let handlers answer the calls of modules."""
         self._start.restore()
         with answer_calls(answering), switch_off_caches(self.model):
             return self.output(call(self.model, self.inputs), self.inputs)
 
 
 def find_outside(model: nn.Module, blocks: set[nn.Module]) -> list[nn.Module]:
-    """The largest modules that hold no block and are in none."""
+    """Find the largest modules that hold no block and are in none."""
     inside = {module for block in blocks for module in block.modules()}
     around = {parent for parent in model.modules() if not blocks.isdisjoint(parent.modules())} - inside
     children = {child: None for parent in around for child in parent.children() if child not in around | inside}
@@ -169,12 +170,12 @@ def find_outside(model: nn.Module, blocks: set[nn.Module]) -> list[nn.Module]:
 
 
 def _handlers(passes: Sequence[StagePass]) -> dict[nn.Module, StagePass]:
-    """Who answers the calls of which block."""
+    """Map each block to the pass of its stage, which answers the calls of the block."""
     return {block: one for one in passes for block in one.stage.found.blocks}
 
 
 class _ReachedError(Exception):
-    """The next stage begins with this representation."""
+    """A message, not a failure: the next stage has been reached, and begins with this representation."""
 
     def __init__(self, z: Any) -> None:
         super().__init__()
@@ -182,7 +183,7 @@ class _ReachedError(Exception):
 
 
 class _RecordedPass(StagePass):
-    """One stage during the ordinary pass; it remembers what entered and left its blocks."""
+    """One stage during the ordinary pass; it records the inputs and results of its blocks."""
 
     def __init__(self, stage: Driven, number: int, order: list[tuple[int, int]]) -> None:
         super().__init__(stage, tuple(range(len(stage.found.blocks))))
@@ -191,7 +192,7 @@ class _RecordedPass(StagePass):
         self.results: list[Any] = []
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Execute the block, as ever."""
+        """Execute the block as in any pass, and record its input and its result."""
         self._order.append((self.number, len(self.calls)))
         streams = self.stage.streams
         self.entered.append(streams.entering(Arguments(args, kwargs))[streams.representation].clone())
@@ -200,15 +201,15 @@ class _RecordedPass(StagePass):
         return result
 
     def left(self, place: int) -> Tensor:
-        """What a block handed on."""
+        """Return the representation that a block handed on."""
         return self.stage.streams.leaving(self.results[place])[self.stage.streams.representation]
 
     def with_end(self, z: Any) -> Any:
-        """The result of the last block with another representation in it."""
+        """Return the result of the last block with another representation in it."""
         return self.stage.streams.fill_result(self.results[-1], {self.stage.streams.representation: z})
 
     def check(self) -> None:
-        """Check that each block was executed as often as there are places for it."""
+        """Raise ``InputError`` unless each block was executed as often as there are places for it."""
         places, name = len(self.stage.found.blocks), self.stage.found.name
         if len(self.calls) < places:
             raise InputError(f"block {len(self.calls)} of stage {name!r} is not executed; name other runs")
@@ -232,7 +233,7 @@ class _BoundStage:
 
 
 class _GoOn:
-    """What follows a stage, up to the next one or to the end."""
+    """The part of the model that follows a stage, up to the next stage or to the end."""
 
     def __init__(self, recording: Recording, stage: int) -> None:
         self._recording, self._stage = recording, stage

@@ -1,4 +1,4 @@
-"""Any model as a staged one: itself, or adapted to the first batch."""
+"""Staged models out of any models: a model that satisfies the contract, or one adapted to the first batch."""
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -15,12 +15,15 @@ from iterconv.tasks.batches import first_rows, inputs_of
 
 
 def as_staged(model: Any, batches: Iterable[Any], task: Task | None = None) -> tuple[Any, Iterable[Any]]:
-    """Return the model itself if it satisfies the contract, else adapted to the first batch; and all the batches.
+    """Return the model itself if it satisfies the contract, else the model adapted to the first batch.
 
     Args:
         model: Any module.
         batches: Batches as for ``iterconv.measure``.
-        task: The meaning of the model's outputs; the model's own by default.
+        task: The meaning of the model's outputs; the model's own task by default.
+
+    Returns:
+        The staged model, and all the batches, the first one included.
 
     Raises:
         InputError: If there are no batches, or the model can't be adapted.
@@ -40,7 +43,7 @@ def as_staged(model: Any, batches: Iterable[Any], task: Task | None = None) -> t
 
 
 PROBED = 4
-"""Examples that a model is adapted on: finding and proving takes some forty passes."""
+"""The number of examples on which a model is adapted; few, since finding and proving takes some forty passes."""
 
 
 def adapt_on_few(model: Any, inputs: Any, **options: Any) -> Any:
@@ -56,7 +59,7 @@ def adapt_on_few(model: Any, inputs: Any, **options: Any) -> Any:
     """
     try:
         return adapt(model, first_rows(inputs, PROBED), **options)
-    except InputError:
+    except InputError:  # some models need the whole batch, as those that reshape it to a fixed size
         return adapt(model, inputs, **options)
 
 

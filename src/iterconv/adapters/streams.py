@@ -1,4 +1,7 @@
-"""What the blocks of a stage hand on to each other, and how a block that is left out hands on its input."""
+"""Streams: the tensors that the blocks of a stage hand on to each other.
+
+They also tell how a block that is left out hands on its input.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,11 +27,11 @@ class BlockCall:
 
 
 Values = dict[Place, Tensor]
-"""What is handed on: tensors by their place in a block's result."""
+"""The tensors that are handed on, by their place in a block's result."""
 
 
 def copy_values(values: Values) -> Values:
-    """Copies of what is handed on, which in-place operations don't share with the originals."""
+    """Copy tensors that are handed on, so that in-place operations on the copies leave the originals alone."""
     return {place: tensor.clone() for place, tensor in values.items()}
 
 
@@ -36,13 +39,14 @@ def copy_values(values: Values) -> Values:
 class Streams:
     """The tensors that blocks hand on: from a place in a block's result to places in the next block's arguments.
 
-    Most blocks hand on one tensor, the representation. Reversible blocks hand on two, blocks with a running sum of
-    skips hand on that sum as well. A block that is left out hands on its own input in every stream that enters it.
+    Most blocks hand on one tensor, the representation. Reversible blocks hand on two tensors, and blocks with a running
+    sum of skips hand on that sum as well. A block that is left out hands on its own input in every stream that enters
+    it.
     """
 
     places: tuple[tuple[Place, tuple[Place, ...]], ...]
-    """The place in the result, and the places in the arguments at which the same tensor enters; the first stream is the
-    representation."""
+    """The streams, each with its place in the result and the places in the arguments at which the same tensor enters. The
+    first stream is the representation."""
 
     @classmethod
     def of(cls, calls: Sequence[BlockCall], linked: bool = False) -> "Streams | None":
@@ -50,13 +54,13 @@ class Streams:
 
         Args:
             calls: The calls of its blocks in their order; none of their tensors may have been freed since.
-            linked: Whether only what really reaches the next block counts.
+            linked: True if only tensors that really reach the next block count.
 
         Returns:
-            All streams by which some block hands on to the next. Where the first tensor of the results reaches no
-            block, as when something happens between blocks, it counts as a stream into the first argument of its shape
-            that is in none; and blocks that make as many tensors as they get first, in the same shapes, hand on all of
-            them. None where there are no streams.
+            All streams by which some block hands on to the next, or None if there are none. Two guesses are added unless
+            ``linked``. If the first tensor of the results reaches no block, as when something happens between blocks,
+            it counts as a stream into the first argument of its shape that is in no stream. And blocks that return a
+            tuple whose tensors have the shapes of their first arguments hand on all of them.
         """
         links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _find_links(before, after)))
         first = next(iter(tensors_in(calls[0].result)), None)
@@ -79,7 +83,7 @@ class Streams:
         return self.places[0][0]
 
     def misfit(self, call: BlockCall) -> str:
-        """Why the representation that enters a block can't stand for the one that leaves it; empty where it can."""
+        """Tell why the input of a block can't replace its result in the representation; empty if it can."""
         given = self.entering(call.arguments).get(self.representation)
         made = tensors_in(call.result).get(self.representation)
         if given is None or made is None:
@@ -87,43 +91,43 @@ class Streams:
         return f"makes {_kind(made, given)} of {_kind(given, made)}" if _differ(made, given) else ""
 
     def entering(self, arguments: Arguments) -> Values:
-        """What enters a block in each stream that does."""
+        """Return the tensors that enter a block, for each stream that does."""
         tensors = arguments.tensors()
         found = {out: next((tensors[place] for place in into if place in tensors), None) for out, into in self.places}
         return {out: tensor for out, tensor in found.items() if tensor is not None}
 
     def leaving(self, result: Any) -> Values:
-        """What a block hands on in each stream that leaves it."""
+        """Return the tensors that a block hands on, for each stream that leaves it."""
         tensors = tensors_in(result)
         return {out: tensors[out] for out, _ in self.places if out in tensors}
 
     def fill_arguments(self, arguments: Arguments, values: Values) -> Arguments:
-        """The arguments of a block with something else in its streams."""
+        """Return the arguments of a block with other tensors in its streams."""
         tensors = arguments.tensors()
         return arguments.with_tensors(
             {place: values[out] for out, into in self.places for place in into if out in values and place in tensors}
         )
 
     def in_place(self, call: BlockCall) -> set[Place]:
-        """The streams in which a block hands on the very tensor that it got, changed in place."""
+        """Return the streams in which a block hands on the very tensor that it got, changed in place."""
         entering = self.entering(call.arguments)
         return {out for out, made in self.leaving(call.result).items() if is_same_tensor(made, entering.get(out))}
 
     def fill_result(self, result: Any, values: Values) -> Any:
-        """A block's result with something else in its streams."""
+        """Return a block's result with other tensors in its streams."""
         return with_tensors(result, {out: values[out] for out, _ in self.places if out in values})
 
     def are_all_of(self, call: BlockCall) -> bool:
-        """Whether all that a block makes is handed on, and has a counterpart that enters the block."""
+        """Return True if all of a block's result is handed on and has a counterpart that enters the block."""
         return set(leaves_in(call.result)) <= set(self.entering(call.arguments))
 
     def hollow(self, result: Any) -> Any:
-        """The form of a block's result, without the tensors that are handed on."""
+        """Return the form of a block's result, without the tensors that are handed on."""
         return with_tensors(result, dict.fromkeys(self.leaving(result)))
 
 
 def describe_misfit(call: BlockCall) -> str:
-    """What a block makes of what, where the one has no counterpart in the other."""
+    """Describe the input and the result of a block of which neither has a counterpart in the other."""
     given, made = first_tensor((call.arguments.args, call.arguments.kwargs)), first_tensor(call.result)
     if made is None or given is None:
         return f"makes {_form(made)} of {_form(given)}"
@@ -144,7 +148,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def is_same_tensor(a: Any, b: Any) -> bool:
-    """Whether two tensors that are both alive are one and the same place in memory."""
+    """Return True if two tensors, both alive, are one and the same place in memory."""
     if a is b:
         return True
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.is_nested or b.is_nested or a.shape != b.shape:
@@ -153,15 +157,16 @@ def is_same_tensor(a: Any, b: Any) -> bool:
 
 
 def _find_links(before: BlockCall, after: BlockCall) -> Iterable[tuple[Place, Place]]:
+    """Find the places in one block's result and in the next block's arguments that hold the same tensor."""
     own, following = before.arguments.tensors(), after.arguments.tensors()
     for out, made in tensors_in(before.result).items():
         for into, given in following.items():
             if into in own and own[into].shape == made.shape and is_same_tensor(made, given):
-                yield out, into
+                yield out, into  # the block before got a tensor of that shape in the same place
 
 
 def _match_one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
-    """Results and arguments by position, where every block makes a tuple of two tensors or more and gets its like."""
+    """Match results and arguments by position, if every block returns a tuple of tensors and gets their likes first."""
     counts = {len(call.result) if isinstance(call.result, (tuple, list)) else 0 for call in calls}
     count = counts.pop()
     if counts or count < 2:
@@ -176,10 +181,10 @@ def _match_one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
 
 
 def _find_by_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]:
-    """The argument in no stream that has the shape of the first result, and what is always the same tensor.
+    """Find the argument that has the shape of the first result and is in no stream, with all places of that tensor.
 
-    Where several arguments have that shape, as a memory and the representation, the block is asked which of them it
-    passes on.
+    If several different tensors have that shape, such as a memory and the representation, the one of which the block
+    passes on the largest part is taken.
     """
     made, arguments = first_tensor(calls[0].result), [call.arguments.tensors() for call in calls]
     free = [into for into in arguments[0] if into not in taken and arguments[0][into].shape == made.shape]
@@ -195,7 +200,7 @@ def _find_by_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]
 
 
 def _measure_share(call: BlockCall, places: list[Place]) -> float:
-    """The identity share of a block, if its representation entered at some places; -1 if that can't be measured."""
+    """Measure the identity share of a block as if its representation entered at these places; -1 if that fails."""
     first = next(iter(tensors_in(call.result)))
     try:
         streams = Streams(((first, tuple(places)),))
@@ -206,19 +211,21 @@ def _measure_share(call: BlockCall, places: list[Place]) -> float:
 
 
 def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, generator: torch.Generator) -> float:
-    """How much of a small random change of its input a block passes on: near 1 for residual blocks, near 0 for others.
+    """Measure the part of a small random change of its input that a block passes on.
 
-    The mean of <d, B(z + d) - B(z)> / |d|^2, with d a hundredth of the size of z (a tenth in half precision): the mean
-    of the diagonal of the block's Jacobian. Source: Hutchinson's estimator of a trace.
+    It is near 1 for residual blocks and near 0 for others. It is the mean of <d, B(z + d) - B(z)> / |d|^2, with d a hundredth of
+    the size of z (a tenth in half precision), which estimates the mean of the diagonal of the block's Jacobian.
+
+    Source: Hutchinson's estimator of a trace.
 
     Args:
-        streams: What the block hands on; the first stream is looked at.
+        streams: The streams of the block; the first one is measured.
         module: The block.
-        arguments: What it is called with.
-        generator: Of the change, on the CPU.
+        arguments: The arguments with which the block is called.
+        generator: The generator of the change, on the CPU.
 
     Returns:
-        A number, NaN for representations that are not floating-point numbers.
+        The identity share; NaN for representations that are not floating-point numbers.
     """
     entering = streams.entering(arguments)
     z = entering[streams.representation].detach().clone()
@@ -227,11 +234,11 @@ def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, ge
     size = z.float().square().mean().sqrt().clamp(min=1e-6) * (0.01 if torch.finfo(z.dtype).eps < 1e-4 else 0.1)
     d = torch.randn(z.shape, generator=generator).to(z.device) * size
     moved = (z + d).to(z.dtype)
-    d = moved.float() - z.float()
+    d = moved.float() - z.float()  # the change that is left after rounding to the precision of z
 
     def made(changed: Tensor) -> Tensor:
         values = {**entering, streams.representation: changed}
-        with untouched(module):  # the same random numbers for both
+        with untouched(module):  # so that both calls draw the same random numbers
             copies = streams.fill_arguments(arguments, copy_values(values))
             return streams.leaving(call_itself(module, copies))[streams.representation].float()
 

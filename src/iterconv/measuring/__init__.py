@@ -1,4 +1,4 @@
-"""Questions about one model: its indices, what can be left out of it, how alike its blocks are."""
+"""Measurements of one model: its indices, the blocks that it can do without, and the similarity of its blocks."""
 
 from iterconv.measuring.measurement import measure as measure
 from iterconv.measuring.planning import Plan as Plan

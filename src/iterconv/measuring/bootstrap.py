@@ -1,4 +1,4 @@
-"""Bootstrap: means over resampled examples or sequences, and their intervals."""
+"""The bootstrap: means over resampled examples or sequences, and their intervals."""
 
 import math
 from typing import Any
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from iterconv.errors import check_count, check_range
 
 _WEIGHTS_AT_ONCE = 2**24
-"""Bootstrap weights that are in memory together (64 MiB)."""
+"""The number of bootstrap weights that are in memory together (64 MiB)."""
 
 
 def check_bootstrap(resamples: Any, confidence: Any, seed: Any) -> tuple[int, float, int]:
-    """The options of a bootstrap as plain numbers, or ``InputError``."""
+    """Return the options of a bootstrap as plain numbers; raises ``InputError`` for others."""
     resamples = check_count("resamples", resamples, 0)
     confidence = check_range("confidence", confidence, "(0, 1)", "the default is 0.95")
     return resamples, confidence, check_count("seed", seed, 0)
@@ -22,16 +22,19 @@ def check_bootstrap(resamples: Any, confidence: Any, seed: Any) -> tuple[int, fl
 def resampled_means(
     rows: NDArray[np.float64], resamples: int, seed: int, units: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
-    """Means of each row over all examples (column 0) and over each resample with replacement.
+    """Compute the means of each row over all examples (column 0) and over each resample with replacement.
 
     All rows see the same resamples. Rows that are not finite get no resamples.
 
     Args:
-        rows: One column an example.
-        resamples: How many resamples.
-        seed: Of the resamples.
-        units: Which unit each column belongs to, from 0, where columns are resampled together (tokens of one
-            sequence, which are not independent).
+        rows: The values, with one column for each example.
+        resamples: The number of resamples.
+        seed: The seed of the resamples.
+        units: The number of each column's unit, from 0, if columns are resampled together, such as the tokens of one
+            sequence, which are not independent; by default each column is a unit.
+
+    Returns:
+        The means, with one row for each row and one column more than there are resamples.
     """
     rng = np.random.default_rng(seed)
     finite = np.isfinite(rows).all(1)
@@ -44,6 +47,7 @@ def resampled_means(
         order = np.argsort(units, kind="stable")
         starts = np.flatnonzero(np.diff(units[order], prepend=-1))
         sums, sizes = np.add.reduceat(rows[finite][:, order], starts, axis=1), np.bincount(units)
+    # Products of counts and sums in single precision halve the time; column 0 stays in double precision.
     single, count = sums.astype(np.float32), len(sizes)
     at_once = max(1, _WEIGHTS_AT_ONCE // count)
     for first in range(1, 1 + resamples, at_once):
@@ -54,7 +58,7 @@ def resampled_means(
 
 
 def interval(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """The bootstrap interval of a row of ``resampled_means``; NaN without resamples."""
+    """Return the bootstrap interval of a row of ``resampled_means``; NaN without resamples."""
     if len(means) == 1 or not np.isfinite(means).all():
         return math.nan, math.nan
     low, high = np.quantile(means[1:], [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -1,6 +1,6 @@
 """``compare``: evaluate routes through a model on all batches, and compare each with the targets, row by row.
 
-``measure`` and ``plan`` both stand on it.
+Both ``measure`` and ``plan`` are built on it.
 """
 
 from collections import defaultdict
@@ -20,35 +20,35 @@ from iterconv.tasks.batches import check_inputs, check_targets, match_model, spl
 from iterconv.tasks.classes import WHOLE
 
 Columns = dict[tuple[Route, str, int], NDArray[np.float64]]
-"""One value a row for each (route, metric, stage); metrics of outputs have stage -1, distances have their stage."""
+"""One value for each row, by (route, metric, stage); metrics of outputs have stage -1, distances have their stage."""
 
 OUTPUT = -1
-"""The stage of metrics that are metrics of the model's output."""
+"""The number that stands for a stage in the keys of metrics of the model's output."""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Values of every row of all batches."""
+    """The values of all rows of all batches."""
 
     columns: Columns
     chance: float
     """The error of guessing, in [0, 1]."""
     units: NDArray[np.int64] | None
-    """The unit that each row is resampled with, from 0; None if each row is a unit of its own."""
+    """The number of the unit with which each row is resampled, from 0; None if each row is a unit of its own."""
 
     def of(self, route: Route, metric: str, stage: int = OUTPUT) -> NDArray[np.float64]:
-        """The values of one route, one a row."""
+        """Return the values of one route, one for each row."""
         return self.columns[route, metric, stage]
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """One batch, as the model and the task take it."""
+    """One batch in the forms that the model and the task take."""
 
     number: int
     inputs: Any
     named: Any
-    """The inputs by the names of the model's arguments, where a task needs them."""
+    """The inputs, keyed by the names of the model's arguments if a task needs them."""
     targets: Tensor | None
     task: Task
 
@@ -70,14 +70,15 @@ def compare(
         model: A model that satisfies the contract, or can be bound to a batch and then does.
         batches: Batches as for ``iterconv.measure``.
         routes: The routes; the unperturbed one is evaluated in any case.
-        task: The meaning of outputs; by default the adapted model's own, else the one that the targets tell.
-        against: ``"labels"``, or ``"predictions"`` of the unperturbed model.
-        chance: The error of guessing; the task's by default.
+        task: The meaning of outputs; by default the adapted model's own task, else the task that fits the targets.
+        against: The reference: ``"labels"``, or ``"predictions"`` of the unperturbed model.
+        chance: The error of guessing; the task computes it by default.
         metrics: The metrics that are wanted; all by default.
-        progress: Called after each batch with the number of rows so far, and None, as the total is not known.
+        progress: A function that is called after each batch with the number of rows so far, and with None for the
+            total, which is not known.
 
     Returns:
-        The values of all rows. Metrics that some batches lack are left out.
+        The values of all rows, without the metrics that some batches lack.
 
     Raises:
         InputError: If there are no batches, or a batch does not fit the model or the task.
@@ -140,7 +141,7 @@ class _Compared:
                 yield from self._distances(route, outcome.stage_outputs)
 
     def _settle(self, made: Any) -> Tensor:
-        """Find out of the unperturbed output what all others are compared with."""
+        """Derive from the unperturbed output the rows, targets and chance that all routes share; returns its rows."""
         outputs, targets = self._rows_of(made, self._named), self._batch.targets
         self._counted = None if targets is None else self._task.counted(targets)
         self._count = len(outputs) if isinstance(outputs, Tensor) and outputs.ndim else 0
@@ -166,15 +167,15 @@ class _Compared:
         perturbed = [stage for stage, path in enumerate(route) if path != self._full[stage]]
         for stage in perturbed or range(len(self._full)):
             rows = [self._task.rows(z, self._count, self._named) for z in (ends[stage], self._intact[stage])]
-            if rows[0] is not None and rows[1] is not None:  # else no row of it belongs to a row of the output
+            if rows[0] is not None and rows[1] is not None:  # else its rows do not correspond to rows of the output
                 yield (route, "distance", stage), distance(self._select(rows[0]), self._select(rows[1]))
 
 
 def _read(model: Any, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[_Batch]:
-    """Read all batches as the model takes them; the first one with targets tells the task where none is known.
+    """Read all batches in the form that the model takes; the first targets tell the task if none is given.
 
     Raises:
-        InputError: If a batch does not fit, or some have class numbers and others rows of labels.
+        InputError: If a batch does not fit, or if some have class numbers and others rows of labels.
     """
     task = task or getattr(model, "task", None)
     first: tuple[int, int] | None = None  # the number of the first batch with targets, and their dimensions
