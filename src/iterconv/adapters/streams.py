@@ -45,8 +45,9 @@ class Streams:
     """
 
     places: tuple[tuple[Place, tuple[Place, ...]], ...]
-    """The streams, each with its place in the result and the places in the arguments at which the same tensor enters. The
-    first stream is the representation."""
+    """The streams, each with its place in the result and the places in the arguments at which the same tensor enters.
+
+    The first stream is the representation."""
 
     @classmethod
     def of(cls, calls: Sequence[BlockCall], linked: bool = False) -> "Streams | None":
@@ -57,9 +58,9 @@ class Streams:
             linked: True if only tensors that really reach the next block count.
 
         Returns:
-            All streams by which some block hands on to the next, or None if there are none. Two guesses are added unless
-            ``linked``. If the first tensor of the results reaches no block, as when something happens between blocks,
-            it counts as a stream into the first argument of its shape that is in no stream. And blocks that return a
+            All streams by which some block hands on to the next, or None if there are none. Unless ``linked``, two
+            guesses are added. If the first tensor of the results reaches no block, as when something happens between
+            blocks, it counts as a stream into the first argument of its shape that is in no stream. And blocks that return a
             tuple whose tensors have the shapes of their first arguments hand on all of them.
         """
         links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _find_links(before, after)))
@@ -213,8 +214,9 @@ def _measure_share(call: BlockCall, places: list[Place]) -> float:
 def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, generator: torch.Generator) -> float:
     """Measure the part of a small random change of its input that a block passes on.
 
-    It is near 1 for residual blocks and near 0 for others. It is the mean of <d, B(z + d) - B(z)> / |d|^2, with d a hundredth of
-    the size of z (a tenth in half precision), which estimates the mean of the diagonal of the block's Jacobian.
+    It is near 1 for residual blocks and near 0 for others. It is the mean of
+    <d, B(z + d) - B(z)> / |d|^2, with d a hundredth of the size of z (a tenth in half precision), which estimates the
+    mean of the diagonal of the block's Jacobian.
 
     Source: Hutchinson's estimator of a trace.
 

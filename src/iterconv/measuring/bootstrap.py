@@ -47,7 +47,7 @@ def resampled_means(
         order = np.argsort(units, kind="stable")
         starts = np.flatnonzero(np.diff(units[order], prepend=-1))
         sums, sizes = np.add.reduceat(rows[finite][:, order], starts, axis=1), np.bincount(units)
-    # Products of counts and sums in single precision halve the time; column 0 stays in double precision.
+    # Only the resamples are computed in single precision, to save time and memory; column 0 stays in double precision.
     single, count = sums.astype(np.float32), len(sizes)
     at_once = max(1, _WEIGHTS_AT_ONCE // count)
     for first in range(1, 1 + resamples, at_once):

@@ -1,4 +1,4 @@
-"""``measure``: perturb each stage of a model, compare, and report curves and indices with intervals."""
+"""``measure``: perturb each stage of a model, and report its curves and indices with intervals."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ from iterconv.tasks import Task
 from iterconv.tasks.base import METRICS
 
 Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
-"""Per-example values of each (stage, path, metric)."""
+"""The values of all examples, by (stage, path, metric)."""
 
 
 @rename_options(reference="against", further="families", least_margin="min_margin", replicates="resamples")
@@ -51,31 +51,32 @@ def measure(
     Args:
         model: A model that satisfies the contract of ``iterconv.StagedModel``, with outputs (n, classes); any other
             module is adapted as ``iterconv.adapt`` does by default.
-        batches: (inputs, targets) pairs; inputs are a tensor, a tuple of arguments or a dictionary of keywords;
+        batches: The (inputs, targets) pairs; inputs are a tensor, a tuple of arguments or a dictionary of keywords;
             targets are class numbers (n,) or rows of 0/1 labels (n, classes). A dictionary by itself has its targets
             under ``labels``; for a causal language model they are its next tokens. Against predictions, batches may
-            be inputs alone; two parts are inputs and targets always, so inputs of two arguments go as ((a, b), None).
+            be inputs alone. A pair is always read as inputs and targets, so pass inputs of two arguments as
+            ((a, b), None).
         against: The reference of errors and cross-entropies: the ``"labels"``, or the unperturbed model's own
             ``"predictions"``.
         task: The meaning of outputs and targets, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
-            language models, else classes or label sets, as the targets tell.
-        extra_evaluations: How often the last block is evaluated again, at most; at least 1.
-        families: Names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
+            language models, else classes or label sets, which the targets distinguish.
+        extra_evaluations: The largest number of extra evaluations of the last block; at least 1.
+        families: The names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
             ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
-            those that you have registered (``iterconv.paths.register``).
-        chance: The error of guessing, in (0, 1]; from the number of outputs and labels by default.
-        min_margin: An index whose reference error is not this far below chance is undefined.
-        resamples: Bootstrap resamples of the examples; 0 for no intervals.
-        confidence: Of the intervals, in (0, 1).
-        seed: Of the bootstrap.
-        progress: Called after each batch with the number of rows measured so far, and None, as the total of batches
-            that come one by one is not known.
+            the families that you have registered (``iterconv.paths.register``).
+        chance: The error of guessing, in (0, 1]; computed from the outputs and labels by default.
+        min_margin: The margin by which an index's reference error has to be below chance; else the index is undefined.
+        resamples: The number of bootstrap resamples of the examples; 0 for no intervals.
+        confidence: The confidence of the intervals, in (0, 1).
+        seed: The seed of the bootstrap.
+        progress: A function that is called after each batch with the number of rows measured so far, and with None for
+            the total, which is not known for batches that come one by one.
 
     Returns:
-        The report: curves, indices, how they came about.
+        The report: curves, indices, and the options that led to them.
 
     Raises:
-        InputError: If an argument is out of range, the model does not satisfy the contract, the batches are
+        InputError: If an argument is out of range, if the model does not satisfy the contract, or if the batches are
             empty, not finite or don't fit the model's outputs.
     """
     check_choice("against", against, Against)
@@ -86,7 +87,7 @@ def measure(
     resamples, confidence, seed = check_bootstrap(resamples, confidence, seed)
     _check_families(families)
     model, batches = as_staged(model, batches, task)
-    # Paths are held one by one, each as long as it is.
+    # A path with k extra evaluations holds blocks + k numbers of 8 bytes, and there is one for each k.
     held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
     check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
     perturbations = [_make_perturbations(len(stage.blocks), extra_evaluations, families) for stage in model.stages]
@@ -132,7 +133,7 @@ def _make_perturbations(num_blocks: int, extra: int, families: Sequence[str]) ->
 
 
 def _make_routes(full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> list[paths.Route]:
-    """The ordinary pass first, then every route in which one stage leaves it."""
+    """List the ordinary pass first, then every route in which one stage leaves it."""
     perturbed = (
         (*full[:stage], perturbation.path, *full[stage + 1 :])
         for stage, family in enumerate(perturbations)
@@ -142,7 +143,7 @@ def _make_routes(full: paths.Route, perturbations: list[list[paths.Perturbation]
 
 
 def _sort_values(compared: Comparison, full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> Values:
-    """Sort what was compared by stage, path and metric."""
+    """Sort the compared values by stage, path and metric."""
     found = {}
     for stage, family in enumerate(perturbations):
         for path in dict.fromkeys(perturbation.path for perturbation in family):
@@ -196,7 +197,7 @@ def _make_index_table(
             rows.append(_make_index_row(stage, index.name, estimates, reason, confidence))
             per_stage.append(estimates)
             reasons += [f"stage {stage + 1}: {reason}"] if reason else []
-        with np.errstate(invalid="ignore"):  # infinities of both signs, where an index is undefined
+        with np.errstate(invalid="ignore"):  # an undefined index may have infinities of both signs
             mean = np.mean(per_stage, axis=0)
         rows.append(_make_index_row("mean", index.name, mean, "; ".join(reasons), confidence))
     table = pd.DataFrame(rows)
@@ -204,7 +205,7 @@ def _make_index_table(
 
 
 def _find_curve(index: Index, stage: int, family: list[paths.Perturbation], means: Values) -> NDArray[np.float64]:
-    """The curve that an index reads; without positions where the metric was not measured."""
+    """Find the curve that an index reads; it has no positions if the metric was not measured."""
     keys = [(stage, p.path, index.metric) for p in family if p.family == index.family]
     found = [means[key] for key in keys if key in means]
     return np.stack(found) if found and len(found) == len(keys) else np.empty((0, len(next(iter(means.values())))))

@@ -1,4 +1,4 @@
-"""``plan``: which blocks to drop or to replace by a neighbour, and at what cost."""
+"""``plan``: a search for the blocks that can be dropped or replaced by a neighbour, with the cost in errors."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -38,27 +38,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The best routes found for every number of blocks."""
+    """The best routes that were found, for every number of blocks."""
 
     model: Any
     """The staged model, or the adapter of a foreign one."""
     frontier: pd.DataFrame
-    """One row a number of blocks, from all of them down: ``blocks`` (executed), ``distinct`` (different ones),
+    """One row for each number of blocks, from all of them down: ``blocks`` (executed), ``distinct`` (different ones),
     ``route``, ``search_error`` (on the half that chose the route), ``error`` with ``low`` and ``high`` (on the other
-    half), ``n``."""
+    half), and ``n``, the number of rows."""
     options: dict[str, Any]
 
     def route(self, blocks: int) -> paths.Route:
-        """The route with so many blocks: executed ones, or different ones where weights are saved.
+        """Return the route with a number of blocks: executed blocks, or different ones if the plan shares weights.
 
         Args:
-            blocks: A number on the frontier.
+            blocks: The number, which has to be on the frontier.
 
         Returns:
             A path for every stage.
 
         Raises:
-            InputError: If the frontier does not reach it.
+            InputError: If the number is not on the frontier.
         """
         column = "blocks" if self.options["mode"] == "drop" else "distinct"
         blocks = check_count("blocks", blocks, 0)
@@ -69,27 +69,27 @@ class Plan:
         return tuple(rows["route"].iloc[0])
 
     def apply(self, blocks: int) -> nn.Module:
-        """A smaller, ordinary module that executes one route.
+        """Make a smaller, ordinary module that executes one route.
 
         Args:
-            blocks: A number on the frontier.
+            blocks: The number of blocks, which has to be on the frontier.
 
         Returns:
             A copy of the model whose containers hold the route's blocks only, in evaluation mode if the model is. A
             repeated block is one module that is there several times, except in language models, whose blocks are
-            copied as their caches need places of their own.
+            copied, since their caches need places of their own.
 
         Raises:
-            InputError: If the number is not on the frontier, the blocks are not children of one container, or the copy
-                does not reproduce the route.
+            InputError: If the number is not on the frontier, if the blocks are not children of one container, or if the
+                copy does not reproduce the route.
         """
         return rebuild(self.model, self.route(blocks))
 
     def coupling_groups(self, blocks: int) -> list[list[nn.Module]]:
-        """Suggested groups for ``iterconv.couple``: blocks that a route replaces, with what replaces them.
+        """Suggest groups for ``iterconv.couple``: the blocks that a route replaces, with the blocks that replace them.
 
         Args:
-            blocks: A number on the frontier of a plan that shares weights.
+            blocks: The number of blocks, on the frontier of a plan that shares weights.
 
         Returns:
             Lists of two or more modules of the original model.
@@ -122,17 +122,17 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Any) -> "Plan":
-        """Read what ``save`` wrote.
+        """Read a plan that ``save`` wrote.
 
         Args:
             path: The file.
-            model: The model that was planned: staged, or adapted with the same stages.
+            model: The model of the plan: staged, or adapted with the same stages.
 
         Returns:
             The plan.
 
         Raises:
-            InputError: If the file is missing or damaged, or of a model with other stages.
+            InputError: If the file is missing or damaged, or if its model has other stages.
         """
         path = _check_json_file(path)
         contents = read_json(path, f"there is no plan {path}; save one with plan.save()", "plan again")
@@ -142,7 +142,7 @@ class Plan:
             frontier = pd.DataFrame(contents["frontier"])
             frontier["route"] = [tuple(tuple(path) for path in route) for route in frontier["route"]]
             intact, options = frontier["route"].iloc[0], dict(contents["options"])
-            frontier[["search_error", "error", "low", "high"]].astype(float)
+            frontier[["search_error", "error", "low", "high"]].astype(float)  # raises if they are not numbers
         except (KeyError, ValueError, TypeError, IndexError) as problem:
             raise InputError(f"{path} is not a plan ({line_of(problem)}); plan again") from None
         require_staged(model)
@@ -186,29 +186,29 @@ def plan(
 ) -> Plan:
     """Search for the routes that lose least when blocks are dropped, or when they borrow a neighbour's weights.
 
-    From the ordinary pass on, every route of the beam is shortened in every possible way (or has each of its blocks
-    replaced by the one before or behind it); the best ``beam`` of all are kept, and so on down to the budget. Routes
-    are chosen on the even-numbered batches and reported on the odd-numbered ones, so that having chosen the best does
-    not flatter it.
+    The search starts from the ordinary pass. At each step, every route of the beam loses each of its blocks in turn (or
+    has it replaced by a neighbour), and the best ``beam`` of these routes are kept, down to the budget. Routes are
+    chosen on the even-numbered batches and reported on the odd-numbered ones, since an error on the batches that chose
+    a route would be too low.
 
     Args:
-        model: As for ``iterconv.measure``; it is left as it was.
-        batches: As for ``iterconv.measure``; two or more.
-        budget: How many blocks are to be left at least, as a number or a share of all; a quarter of them by default.
-        mode: ``"drop"`` drops blocks, ``"share"`` keeps their number and lets them share weights.
-        beam: Routes that are kept at each step.
+        model: A model as for ``iterconv.measure``; it is left as it was.
+        batches: Two or more batches as for ``iterconv.measure``.
+        budget: The least number of blocks to be left, or their share of all blocks; a quarter of them by default.
+        mode: The mode: ``"drop"`` drops blocks, ``"share"`` keeps their number and lets them share weights.
+        beam: The number of routes that are kept at each step.
         against: The same as for ``iterconv.measure``.
         task: The same as for ``iterconv.measure``.
-        resamples: Bootstrap resamples for the intervals.
-        confidence: Of the intervals.
-        seed: Of the bootstrap.
-        progress: Called after each step with the steps done and all steps.
+        resamples: The number of bootstrap resamples for the intervals.
+        confidence: The confidence of the intervals.
+        seed: The seed of the bootstrap.
+        progress: A function that is called after each step with the steps done and all steps.
 
     Returns:
         The plan.
 
     Raises:
-        InputError: If an option is out of range, there are fewer than two batches, or as for ``iterconv.measure``.
+        InputError: If an option is out of range, if there are fewer than two batches, or as for ``iterconv.measure``.
     """
     check_choice("mode", mode, Mode)
     check_choice("against", against, Against)
@@ -266,7 +266,7 @@ def plan(
 
 
 def least_blocks(budget: Any, total: int) -> int:
-    """How many of all blocks a budget leaves at least, or ``InputError`` for none."""
+    """Return the least number of blocks that a budget leaves; raises ``InputError`` for what is not a budget."""
     budget = check_number("budget", 0.25 if budget is None else budget)
     if isinstance(budget, int):
         return int(check_range("budget", budget, f"[0, {total}]", "use a number of blocks, or a share such as 0.5"))
@@ -286,12 +286,12 @@ def _drop(path: paths.Path, place: int) -> list[paths.Path]:
 
 
 def _borrow(path: paths.Path, place: int) -> list[paths.Path]:
-    """The last place at which a block is used takes on the block of the place before, the first one that behind."""
+    """List the paths in which a neighbour replaces the block at a place, and at all other places that use it."""
     found = []
     for neighbour in (place - 1, place + 1):
         if 0 <= neighbour < len(path) and path[neighbour] != path[place] and path.count(path[place]) == 1:
             found.append((*path[:place], path[neighbour], *path[place + 1 :]))
-    # A block that several places use can't be saved by one of them alone: all of them change together.
+    # The weights of a block that several places use are only saved once all of these places give it up.
     if path.count(path[place]) > 1 and path.index(path[place]) == place:
         others = {path[n] for n in (place - 1, place + path.count(path[place])) if 0 <= n < len(path)}
         found += [tuple(other if block == path[place] else block for block in path) for other in others - {path[place]}]

@@ -22,32 +22,32 @@ _AGAIN = "give the command that wrote it again"
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was measured on one model."""
+    """The result of a measurement of one model."""
 
     curves: pd.DataFrame
-    """Columns stage, perturbation, position, path, metric, value, low, high, n: one row a point of a curve."""
+    """One row for each point of a curve: stage, perturbation, position, path, metric, value, low, high, n."""
     indices: pd.DataFrame
-    """Columns stage (a number from 0, or "mean"), index, value, low, high, defined, reason."""
+    """One row for each index of each stage: stage (a number from 0, or "mean"), index, value, low, high, defined, reason."""
     options: dict[str, Any]
-    """How it was measured: reference, chance, examples, bootstrap, block applications."""
+    """The circumstances of the measurement: reference, chance, examples, bootstrap, block applications."""
 
     @property
     def intact_error(self) -> float:
-        """Of the unperturbed model."""
+        """The error of the unperturbed model."""
         curves = self.curves[(self.curves.metric == "error") & (self.curves.perturbation == "extra evaluation")]
         return float(curves[curves.position == 0].value.iloc[0])
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
-        """Draw the error along each family of perturbations, one line a stage, with the indices.
+        """Draw the error along each family of perturbations, with one line for each stage, and the indices.
 
         Args:
-            path: Where to save the picture; the suffix (.png, .svg, .pdf) names the format.
+            path: The file for the picture; its suffix (.png, .svg, .pdf) names the format.
 
         Returns:
             The matplotlib figure.
 
         Raises:
-            InputError: If matplotlib is missing, the suffix is no picture format, or the file can't be written.
+            InputError: If matplotlib is missing, if the suffix is not a picture format, or if the file can't be written.
         """
         require("matplotlib", "drawing")
         from iterconv.figures.one_model import draw_report  # late, as matplotlib is optional
@@ -68,7 +68,7 @@ class Report:
         """Write the report to one file, whole or not at all.
 
         Args:
-            path: A name that ends in .parquet (needs pyarrow) or .json.
+            path: The file, whose name ends in .parquet (which needs pyarrow) or .json.
 
         Raises:
             InputError: If the suffix is another one or pyarrow is missing.
@@ -101,7 +101,7 @@ class Report:
             return cls._from_parquet(contents)
         except InputError:
             raise
-        except Exception as problem:  # a foreign file, in which readers stumble in many ways
+        except Exception as problem:  # readers raise errors of many kinds on a foreign file
             reason = " ".join(str(problem).split())[:200]
             raise InputError(f"{path} is not a readable report ({reason}); delete it and {_AGAIN}") from None
 
@@ -141,11 +141,11 @@ _CURVES = {
     **{"value": "f", "low": "f", "high": "f", "n": "i"},
 }
 _INDICES = {"stage": "any", "index": "text", "value": "f", "low": "f", "high": "f", "defined": "b", "reason": "text"}
-"""Columns and what they hold: one of NumPy's kinds of numbers, text, or anything."""
+"""The columns of the tables, and the kinds of their values: one of NumPy's kinds of numbers, text, or anything."""
 
 
 def _check_table(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """The table with floats as numbers again; raises ``ValueError`` where it is not what was written."""
+    """Turn floats into numbers again; raises ``ValueError`` for a table that ``save`` did not write."""
     for column, kind in kinds.items():
         if column not in table:
             raise ValueError(f"no column {column!r}")
@@ -158,7 +158,7 @@ def _check_table(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
 
 
 def _to_plain(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """Columns as lists that every reader of JSON takes: what is not a number is null, infinity is text."""
+    """Turn columns into lists that every reader of JSON takes: NaN becomes null, and infinity text."""
     return {
         name: [
             value if not isinstance(value, float) or math.isfinite(value) else None if math.isnan(value) else str(value)
@@ -169,7 +169,7 @@ def _to_plain(table: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def check_suffix(path: Path) -> str:
-    """The suffix of a report's file, or ``InputError`` for one that no report is written in."""
+    """Return the suffix of a report's file; raises ``InputError`` if reports are not written in that format."""
     if path.suffix not in (".parquet", ".json"):
         raise InputError(f"{path} has no known format; end the name in .parquet or .json")
     return path.suffix

@@ -1,4 +1,4 @@
-"""How alike the blocks of a stage are: in their weights, and in what they add on data."""
+"""The similarity of the blocks of a stage: of their weights, and of their updates on data."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,16 +20,17 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
     """Compare every two blocks of each stage.
 
     Args:
-        model: As for ``iterconv.measure``; it is left exactly as it was.
-        batches: As for ``iterconv.measure``; targets are not looked at.
+        model: A model as for ``iterconv.measure``; it is left exactly as it was.
+        batches: The batches as for ``iterconv.measure``; targets are ignored.
 
     Returns:
-        One row a stage, kind and pair of blocks (from 0): ``value``, a cosine in [-1, 1]. Kinds: ``"weights"``, of all
-        parameters as one vector, NaN where blocks differ in structure; ``"updates"``, of what two blocks add to the
-        representation in the ordinary pass, the mean over the examples. Tied blocks have 1 in the first.
+        One row for each stage, kind and pair of blocks (from 0), with a cosine in [-1, 1] as its ``value``. For the kind
+        ``"weights"`` it is the cosine of all parameters as one vector: 1 for tied blocks, NaN for blocks of different
+        structure. For the kind ``"updates"`` it is the mean over the examples of the cosine between the changes that
+        the two blocks make to the representation in the ordinary pass.
 
     Raises:
-        InputError: If the model can't be adapted, there are no batches or one has NaN.
+        InputError: If the model can't be adapted, if there are no batches or if one has NaN.
     """
     model, batches = as_staged(model, batches)
     sums: list[Any] = [0.0] * len(model.stages)
