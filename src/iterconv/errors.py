@@ -19,17 +19,17 @@ class InputError(ValueError):
 
 
 def shown(value: Any) -> str:
-    """A value as messages show it: on one line, and cut off where it is long."""
+    """Format a value for a message: on one line, and cut off if it is long."""
     return " ".join((str(value) if isinstance(value, Real) else repr(value)).split())[:40]
 
 
 class OptionError(InputError):
-    """An option whose value does not fit; names it as Python does (``lr=0``), or as it is typed (``--lr 0``).
+    """An option whose value does not fit, named as in Python (``lr=0``) or as it is typed (``--lr 0``).
 
     Args:
-        name: Of the option.
-        value: Its value.
-        problem: What is wrong with it, and the remedy.
+        name: The name of the option.
+        value: The value of the option.
+        problem: The problem and its remedy, as the rest of a sentence.
     """
 
     def __init__(self, name: str, value: Any, problem: str) -> None:
@@ -47,7 +47,7 @@ class OptionError(InputError):
 
 
 def line_of(problem: BaseException) -> str:
-    """What an exception says, in one short line."""
+    """Return the message of an exception in one short line."""
     return " ".join(str(problem).split())[:160] or type(problem).__name__
 
 
@@ -55,34 +55,34 @@ def require(module: str, purpose: str, extra: str = "repro") -> Any:
     """Import a module of a library that only some uses of iterconv need.
 
     Args:
-        module: Its name.
-        purpose: What needs it, as the subject of a sentence.
-        extra: The extra of iterconv that installs it.
+        module: The name of the module.
+        purpose: The use that needs it, as the subject of a sentence.
+        extra: The extra of iterconv that installs the library.
 
     Returns:
         The module.
 
     Raises:
-        InputError: If the library is not installed, or installed and can't be imported.
+        InputError: If the library is not installed or can't be imported.
     """
     library = module.partition(".")[0]
     try:
         return import_module(module)
     except ModuleNotFoundError as problem:
-        if problem.name not in (library, module):
+        if problem.name not in (library, module):  # the library is there, but one that it needs is missing
             raise InputError(f"{library} can't be imported ({line_of(problem)}); install it again") from None
         raise InputError(f"{purpose} needs {library}; pip install 'iterconv[{extra}]'") from None
-    except (ImportError, OSError, RuntimeError) as problem:  # installed, but broken or not fitting
+    except (ImportError, OSError, RuntimeError) as problem:  # the library is broken or does not fit the others
         raise InputError(f"{library} can't be imported ({line_of(problem)}); install it again") from None
 
 
 def check_number(name: str, value: Any, *, whole: bool = False) -> Any:
-    """Raise ``InputError`` for what is not a number, or not a whole one.
+    """Raise ``InputError`` unless an option is a number, or a whole number.
 
     Args:
-        name: Of the option.
-        value: Its value; anything that counts as a real number is fine, NumPy's too, save truth values.
-        whole: Whether it has to be an integer.
+        name: The name of the option.
+        value: The value; every real number counts, NumPy's too, but truth values do not.
+        whole: True if the value has to be an integer.
 
     Returns:
         The value as a plain number of Python.
@@ -93,13 +93,13 @@ def check_number(name: str, value: Any, *, whole: bool = False) -> Any:
 
 
 def check_count(name: str, value: Any, least: int = 1, *, why: str = "is too small") -> int:
-    """Raise ``InputError`` for what is not a whole number from ``least`` on that 64 bits can hold.
+    """Raise ``InputError`` unless an option is a whole number from ``least`` on that 64 bits can hold.
 
     Args:
-        name: Of the option.
-        value: Its value.
-        least: The smallest that is allowed.
-        why: What is said of smaller ones.
+        name: The name of the option.
+        value: The value of the option.
+        least: The smallest value that is allowed.
+        why: The complaint about smaller values, as a predicate.
 
     Returns:
         The value as a plain number of Python.
@@ -113,13 +113,13 @@ def check_count(name: str, value: Any, least: int = 1, *, why: str = "is too sma
 
 
 def check_range(name: str, value: Any, allowed: str, remedy: str) -> Any:
-    """Raise ``InputError`` for what is not a number in an interval.
+    """Raise ``InputError`` unless an option is a number in an interval.
 
     Args:
-        name: Of the option.
-        value: Its value; NaN is in no interval.
+        name: The name of the option.
+        value: The value; NaN is in no interval.
         allowed: The interval, as ``"[0, 1)"`` or ``"(0, inf)"``.
-        remedy: What to use instead.
+        remedy: The advice to the user.
 
     Returns:
         The value as a plain number of Python.
@@ -133,11 +133,11 @@ def check_range(name: str, value: Any, allowed: str, remedy: str) -> Any:
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ``InputError`` for what is not one of some words.
+    """Raise ``InputError`` unless an option is one of some words.
 
     Args:
-        name: Of the option.
-        value: Its value.
+        name: The name of the option.
+        value: The value of the option.
         choices: A ``Literal`` of ``iterconv.options``, or the words.
     """
     words = get_args(choices) or tuple(choices)
@@ -147,15 +147,15 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 SHARE = 0.25
-"""The share of the free memory that one thing may take: while data are loaded, there are up to three copies of them."""
+"""The share of the free memory that one thing may take; while data are loaded, there are up to three copies of them."""
 
 
 def check_memory(needed: float, what: str, remedy: str) -> None:
-    """Raise ``InputError``, before anything is allocated, for what would take more than a quarter of the free memory.
+    """Raise ``InputError``, before anything is allocated, if more than a quarter of the free memory would be taken.
 
     Args:
         needed: The number of bytes.
-        what: The name of what takes them, as the subject of the message.
+        what: The name of the thing that takes them, as the subject of the message.
         remedy: The advice to the user.
     """
     free = free_memory()
@@ -172,9 +172,9 @@ def free_memory() -> float:
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         limits.append(next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
-    with suppress(OSError, ValueError):  # "max" where there is no limit
+    with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
         limits.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
-    with suppress(ImportError):  # Windows
+    with suppress(ImportError):  # Windows has no such module
         from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
 
         limits += [float(limit) for limit in getrlimit(RLIMIT_AS)[:1] if limit != RLIM_INFINITY]
@@ -191,7 +191,7 @@ def rename_options(
     """Let a function take options by the names that they had in earlier versions, with a ``DeprecationWarning``.
 
     Args:
-        values: New values of options whose old values have been renamed as well, by the old value.
+        values: The new values of options whose values have been renamed as well, by the old value.
         names: The new name of each option by its old one.
 
     Returns:

@@ -60,8 +60,8 @@ class Streams:
         Returns:
             All streams by which some block hands on to the next, or None if there are none. Unless ``linked``, two
             guesses are added. If the first tensor of the results reaches no block, as when something happens between
-            blocks, it counts as a stream into the first argument of its shape that is in no stream. And blocks that return a
-            tuple whose tensors have the shapes of their first arguments hand on all of them.
+            blocks, it counts as a stream into the first argument of its shape that is in no stream. And blocks that
+            return a tuple whose tensors have the shapes of their first arguments hand on all of them.
         """
         links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _find_links(before, after)))
         first = next(iter(tensors_in(calls[0].result)), None)

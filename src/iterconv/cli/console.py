@@ -1,4 +1,4 @@
-"""What commands share: the console, progress bars, tables."""
+"""The parts that commands share: the console, progress bars, tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,16 +22,16 @@ from rich.progress import (  # noqa: E402
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to ``cli.main``; rich itself would exit with 1."""
+        """Leave a broken pipe to ``cli.main``; rich itself would exit with 1."""
         raise BrokenPipeError
 
 
-# No markup: paths and names are printed, which may hold brackets and colons.
+# Markup is off, since the paths and names that are printed may hold brackets and colons.
 console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def show_indices(indices: pd.DataFrame) -> None:
-    """Print indices with intervals, stages as columns numbered from 1 as in the paper, and why some are undefined."""
+    """Print indices with intervals, and the reasons of undefined ones; stages are numbered from 1, as in the paper."""
     shown = indices.assign(
         text=[
             f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.defined else "undefined"
@@ -47,14 +47,14 @@ def show_indices(indices: pd.DataFrame) -> None:
 
 @contextmanager
 def bar(what: str, total: float | None) -> Iterator[Any]:
-    """Show a progress bar with the time left while something is done.
+    """Show a progress bar with the time left inside the context.
 
     Args:
-        what: The noun of what is counted.
+        what: The plural noun of the things that are counted.
         total: The total; pass None if it is unknown, and then give it with each call of the yielded function.
 
     Yields:
-        A function of how much is done, and optionally of the total.
+        A function of the count so far, and optionally of the total.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -68,7 +68,7 @@ def bar(what: str, total: float | None) -> Iterator[Any]:
         task = progress.add_task(what, total=total)
         try:
             yield lambda done, of=None: progress.update(task, completed=done, total=total if of is None else of)
-        except BaseException:  # what is said of it stands alone
+        except BaseException:  # the bar goes, so that the message about the exception stands alone
             progress.live.transient = True
             progress.update(task, visible=False)
             raise

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a lost terminal as an event, so that state can be saved first."""
+"""Interruptions: Ctrl-C, SIGTERM and a lost terminal become an event, so that state can be saved first."""
 
 import contextlib
 import signal
@@ -8,11 +8,15 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C, SIGTERM and a lost terminal into an event, so that state can be saved first; a second acts at once.
+    """Turn Ctrl-C, SIGTERM and a lost terminal into an event, so that state can be saved first.
 
-    What the process was told to ignore, as by ``nohup``, stays ignored.
+    A second signal acts at once. Signals that the process was told to ignore, as by ``nohup``, stay ignored.
+
+    Yields:
+        The event, which the first signal sets.
     """
     stop = threading.Event()
+    # Python lets only the main thread handle signals.
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -1,4 +1,7 @@
-"""The command line: words to calls, nothing else. Everything heavy is imported when a command runs."""
+"""The command line: it turns words into calls and does nothing else.
+
+Everything heavy is imported when a command runs, so that help is shown at once.
+"""
 
 import contextlib
 import os
@@ -22,7 +25,7 @@ from iterconv.training.config import RunConfig
 from iterconv.zoo.model_options import ModelOptions
 
 DEFAULT_ROOT = Path("runs")
-_FAMILIES = f"""Further ways to perturb the order in which blocks are executed, besides those that the indices need:
+_FAMILIES = f"""Families of paths to measure besides those that the indices need:
 any of {", ".join(FAMILIES)}, and those that the module of your model registers."""
 
 DATA_SETS = (
@@ -32,6 +35,7 @@ DATA_SETS = (
 
 
 def _cores() -> int:
+    # The process may be confined to some of the machine's cores.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -43,10 +47,10 @@ class Train:
     out: Path | None = None
     """The run's folder; runs/<name of the run> by default."""
     device: str | None = None
-    """cpu, cuda, ...; the accelerator that is there by default."""
+    """The device: cpu, cuda, ...; by default the accelerator, if there is one."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Do it."""
+        """Train and measure the run in its folder."""
         from iterconv.cli.runs import train
 
         return train(self.run, self.out or DEFAULT_ROOT / self.run.name, self.device, stop)
@@ -54,26 +58,26 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """Measure the indices of a model; prints a table, writes the report and a picture of it."""
+    """Measure the indices of a model, print them as a table, and write a report and a picture."""
 
     model: conf.Positional[str]
     """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
     model; the module's code is run. timm: and hf: never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
-    """Where the report goes (.parquet or .json); a picture of it is drawn beside it."""
+    """The file of the report (.parquet or .json); a picture is drawn beside it."""
     against: Annotated[Against | None, conf.arg(aliases=["--reference"])] = None
-    """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
+    """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
     extra_evaluations: int = 16
-    """How often the last block is evaluated again, at most."""
+    """The largest number of extra evaluations of the last block."""
     families: Annotated[tuple[str, ...], conf.arg(help=_FAMILIES, aliases=["--further"])] = ()
     resamples: Annotated[int, conf.arg(aliases=["--replicates"])] = 1000
-    """Bootstrap resamples for the intervals; 0 for none."""
+    """The number of bootstrap resamples for the intervals; 0 for no intervals."""
     audit: bool = False
     """Also bound and measure the Lipschitz constant of every block."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Do it."""
+        """Open the model and measure it."""
         from iterconv.cli.models import measure_model
 
         options = {"extra_evaluations": self.extra_evaluations, "resamples": self.resamples, "families": self.families}
@@ -82,7 +86,7 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Plan which blocks of a model to drop or share; prints the frontier, writes it and a picture of it.
+    """Plan which blocks of a model to drop or share, print the frontier, and write it with a picture.
 
     Routes are searched on one half of the batches, and their errors reported on the other half.
     """
@@ -92,24 +96,25 @@ class Plan:
     model; the module's code is run. timm: and hf: never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
-    """Where the frontier goes (.csv); a picture of it is drawn beside it."""
+    """The file of the frontier (.csv); a picture is drawn beside it."""
     against: Annotated[Against | None, conf.arg(aliases=["--reference"])] = None
-    """What errors are taken against: labels (where there are any by default), or the model's own predictions."""
+    """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
     budget: float | None = None
-    """Blocks to be left at least, as a number or a share below 1; a quarter by default."""
+    """The least number of blocks to be left, or their share as a number below 1; a quarter by default."""
     mode: Mode = "drop"
-    """drop: blocks are left out; share: their number stays, and they share weights."""
+    """The mode: drop leaves blocks out; share keeps their number and lets them share weights."""
     beam: int = 2
-    """Routes that are kept at each step."""
+    """The number of routes that are kept at each step."""
     blocks: Annotated[int | None, conf.arg(aliases=["--keep"])] = None
-    """Make a smaller model that keeps so many blocks, to be written to --save."""
+    """The number of blocks of a smaller model, which is made and written to --save."""
     save: Path | None = None
-    """Where the smaller model goes: a folder for transformers models, else a .safetensors file, which measure opens."""
+    """The place of the smaller model: a folder for transformers models, else a .safetensors file; measure opens it."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Do it."""
+        """Open the model, plan, and save the smaller model if one is asked for."""
         from iterconv.cli.models import plan_model
 
+        # The option is a float, but 2.0 blocks are meant as a number of blocks and 0.5 as a share.
         share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
         budget = self.budget if share or self.budget is None else int(self.budget)
         options = {"budget": budget, "mode": self.mode, "beam": self.beam}
@@ -118,23 +123,23 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """Train what the paper's studies still lack, measure, draw the figures, write the report."""
+    """Train and measure the runs that the paper's studies still lack, draw the figures and write the report."""
 
     studies: conf.Positional[tuple[str, ...]] = ()
-    """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
+    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
     scale: str = "quick"
-    """quick (minutes), small (hours), desk (days) or paper (GPUs)."""
+    """The size of networks and data: quick (minutes), small (hours), desk (days) or paper (GPUs)."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
     workers: int = field(default_factory=_cores)
-    """Runs side by side, one thread each; the machine's cores by default."""
+    """The number of runs side by side, with one thread each; by default the number of the machine's cores."""
     list: bool = False
-    """Show studies, scales and what they cost, and stop."""
+    """Show the studies and scales with their cost, and stop."""
     dry_run: bool = False
     """Show every run with its cost on this machine and on a GPU, and stop."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Do it."""
+        """List studies, show their runs, or train, measure and report."""
         from iterconv.cli.studies import dry_run, list_studies, reproduce
 
         if self.list and (self.studies or self.scale != "quick"):
@@ -151,14 +156,14 @@ class Report:
     """Draw the figures and write the report again from the runs that are finished."""
 
     studies: conf.Positional[tuple[str, ...]] = ()
-    """fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
+    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
     scale: str = "quick"
-    """quick, small, desk or paper."""
+    """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Do it."""
+        """Write the report from the finished runs."""
         from iterconv.cli.studies import write_report
 
         return write_report(self.studies, self.scale, self.out)
@@ -169,14 +174,14 @@ class Claims:
     """Judge the paper's 17 claims: supported, contradicted or not testable with the runs that are finished."""
 
     tables: conf.Positional[Path | None] = None
-    """A folder of tables, as results/small or runs/report-quick/tables; the finished runs of --scale by default."""
+    """A folder of tables, as results/small or runs/report-quick/tables; by default the finished runs of --scale."""
     scale: str = "quick"
-    """quick, small, desk or paper."""
+    """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Do it."""
+        """Print the verdict on every claim."""
         from iterconv.cli.studies import print_claims
 
         if self.tables is not None and (self.scale, self.out) != ("quick", DEFAULT_ROOT):
@@ -186,26 +191,26 @@ class Claims:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Load a data set and tell what is in it; or make Digitclutter images: iterconv data digitclutter --out FILE."""
+    """Load a data set and describe it, or make Digitclutter images: iterconv data digitclutter --out FILE."""
 
     name: Annotated[conf.Positional[str], conf.arg(help=DATA_SETS)]
     digits: int = 5
-    """digitclutter: digits in each image."""
+    """For digitclutter: the number of digits in each image."""
     n: int = 100_000
-    """digitclutter: how many images."""
+    """For digitclutter: the number of images."""
     seed: int = 0
-    """digitclutter: equal seeds make equal images."""
+    """For digitclutter: the seed; equal seeds make equal images."""
     debris: Debris | None = None
-    """digitclutter: crops of digits pasted over the images."""
+    """For digitclutter: the amount of crops of digits that are pasted over the images."""
     font: Path | None = None
-    """digitclutter: a bold font's file; matplotlib's DejaVu Sans Bold by default."""
+    """For digitclutter: the file of a bold font; matplotlib's DejaVu Sans Bold by default."""
     workers: int = field(default_factory=_cores)
-    """digitclutter: processes; the machine's cores by default."""
+    """For digitclutter: the number of processes; by default the number of the machine's cores."""
     out: Path | None = None
-    """digitclutter: the .safetensors file to write, which train and data take."""
+    """For digitclutter: the .safetensors file to write, which train and data take."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Do it."""
+        """Make Digitclutter images, or describe a data set."""
         from iterconv.cli.runs import describe_data, make_digitclutter
 
         if self.name == "digitclutter":
@@ -231,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: Words after the program's name; the process's own by default.
+        arguments: The words after the program's name; the process's own by default.
 
     Returns:
         The exit code: 0, 1 if some runs failed, 2 for bad input, 130 after Ctrl-C.
@@ -246,13 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         saves = isinstance(command, Train | Reproduce)
         with interruptible() if saves else contextlib.nullcontext(threading.Event()) as stop:
             code = command(stop)
-            sys.stdout.flush()  # here, where a pipe that was closed is known how to deal with
+            sys.stdout.flush()  # a closed pipe is noticed here, where it is handled, and not at exit
             return code
     except InputError as problem:
         words = problem.as_typed if isinstance(problem, OptionError) else str(problem)
         print(f"iterconv: {' '.join(words.split())}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (MemoryError, RuntimeError) as problem:

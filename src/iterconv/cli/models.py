@@ -1,4 +1,4 @@
-"""The commands ``measure`` and ``plan``: what they do, and how they show it."""
+"""The commands ``measure`` and ``plan``."""
 
 import shlex
 from pathlib import Path
@@ -19,21 +19,21 @@ from iterconv.zoo.open_model import open_model
 from iterconv.zoo.smaller import write
 
 AUDITED = 16
-"""Examples on which the command line measures local constants."""
+"""The number of examples on which the command line measures local Lipschitz constants."""
 
 
 def measure_model(
     name: str, options: ModelOptions, out: Path | None, audit: bool, against: Against | None, **settings: Any
 ) -> int:
-    """Measure a trained run or a foreign model, with a bar for its examples; tells the indices, draws the curves.
+    """Measure a trained run or a foreign model with a progress bar, print the indices and draw the curves.
 
     Args:
-        name: As for ``iterconv.subjects.open_model``.
-        options: What to measure it on.
-        out: The report's file; ``report-<against>.parquet`` in a run's folder, or a name of its own, by default.
-        audit: Whether to audit the Lipschitz constants too.
-        against: The reference of errors; labels where there are any by default.
-        settings: For ``iterconv.measure``.
+        name: The name of the model, as for ``open_model``.
+        options: The options of the model and its data.
+        out: The report's file; by default ``report-<against>.parquet`` in a run's folder, else named by the model.
+        audit: True if the Lipschitz constants are audited too.
+        against: The reference of errors; by default the labels, if there are any.
+        settings: Further options of ``iterconv.measure``.
 
     Returns:
         The exit code.
@@ -45,7 +45,7 @@ def measure_model(
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
     check_suffix(out)
-    for path in (out, out.with_suffix(".png")):
+    for path in (out, out.with_suffix(".png")):  # before the work, not after it
         require_file(path)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
@@ -63,7 +63,7 @@ def measure_model(
         inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
         with bar("blocks", None) as advance:
             table = lipschitz.audit(opened.model, inputs, progress=advance)
-        table = table.assign(stage=table.stage + 1, block=table.block + 1)  # as everything that is printed
+        table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
         console.print(table.to_string(index=False, float_format="{:.3f}".format))
     return 0
 
@@ -77,16 +77,16 @@ def plan_model(
     against: Against | None,
     **settings: Any,
 ) -> int:
-    """Plan which blocks of a model to drop or share, with a bar for the steps; tells and draws the frontier.
+    """Plan which blocks of a model to drop or share with a progress bar, print and draw the frontier.
 
     Args:
-        name: As for ``iterconv.subjects.open_model``.
-        options: What to plan on.
+        name: The name of the model, as for ``open_model``.
+        options: The options of the model and its data.
         out: The frontier's file, .csv; a picture is drawn beside it.
-        keep: A number of blocks on the frontier to make a smaller model of.
-        save: Where that model goes.
-        against: The reference of errors; labels where there are any by default.
-        settings: For ``iterconv.plan``.
+        keep: The number of blocks of a smaller model, which has to be on the frontier.
+        save: The file or folder of the smaller model.
+        against: The reference of errors; by default the labels, if there are any.
+        settings: Further options of ``iterconv.plan``.
 
     Returns:
         The exit code.
@@ -125,7 +125,7 @@ def plan_model(
 
 
 def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:
-    """Refuse before the search what would be refused after it."""
+    """Refuse before the search, which takes long, the options that would be refused after it."""
     if out.suffix != ".csv":
         raise InputError(f"--out {out} does not name a table; let it end in .csv")
     for path in (out, out.with_suffix(".png")):
@@ -150,12 +150,12 @@ def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, s
 
 
 def _saves_itself(model: Any) -> bool:
-    """Whether it is a transformers model, perhaps adapted."""
+    """Return True for a transformers model, also for an adapted one."""
     return hasattr(getattr(model, "model", model), "save_pretrained")
 
 
 def _save(found: Any, keep: int, path: Path, opened: Any, options: ModelOptions) -> list[str]:
-    """Write a smaller model; tells the words that measure it."""
+    """Write a smaller model; returns the words of the command line that measure it."""
     smaller = found.apply(keep)
     data = ["--data", options.data] if options.data else []
     if _saves_itself(opened.model):
@@ -163,7 +163,7 @@ def _save(found: Any, keep: int, path: Path, opened: Any, options: ModelOptions)
         save_beside(str(opened.origin.model).removeprefix("hf:"), path)
         return [f"hf:{path}", *data]
 
-    # Of a foreign model, the stages by name: with other weights, others might be found.
+    # The stages of a foreign model go by name, since a search with other weights might find other stages.
     stages = [stage.name for stage in getattr(found.model, "found", ())]
     write(path, smaller, opened.origin.extend(stages, found.route(keep)))
     code = opened.origin.code

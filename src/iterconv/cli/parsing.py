@@ -1,4 +1,4 @@
-"""Words to commands: tyro's parser, with what it lacks for a stranger."""
+"""The parser that turns words into commands: tyro's, with better help and better messages."""
 
 import contextlib
 import difflib
@@ -34,23 +34,23 @@ EXAMPLES = {
 
 
 def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
-    """The command that words mean.
+    """Turn words into a command.
 
     Args:
-        commands: What there is, by name.
+        commands: The classes of all commands, by name.
         arguments: The words.
 
     Returns:
-        An instance of one of them.
+        An instance of one of the classes.
 
     Raises:
         InputError: If no command has such a name, or an option is out of range.
-        SystemExit: With 0 after help or version, with 2 where tyro complained about the words.
+        SystemExit: With code 0 after help or version, and with 2 if tyro complains about the words.
     """
     if arguments == ["--version"]:
         print(f"iterconv {version('iterconv')}")
         raise SystemExit(0)
-    if "" in arguments:  # as --out "$FOLDER" of a variable that is not set, which would mean the current folder
+    if "" in arguments:  # as in --out "$FOLDER" with FOLDER unset, which would mean the current folder
         raise InputError("one of the words is empty; give it a value, or leave the option out")
     first = arguments[0] if arguments else ""
     if first not in commands and not first.startswith("-"):
@@ -64,11 +64,11 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
         with contextlib.redirect_stderr(complaint):
             return cli(union, args=arguments, prog="iterconv", description=DESCRIPTION, **options)
     except SystemExit as leaving:
-        if not leaving.code and first in commands:  # its help was asked for
+        if not leaving.code and first in commands:  # the user asked for the command's help
             print(f"Example:\n  {EXAMPLES[first]}" + (f"\n\n{recipes()}" if first == "train" else ""))
         problem: BaseException | None = leaving
         while problem is not None:
-            if isinstance(problem, InputError):  # ours, which tyro takes for a word that can't be parsed
+            if isinstance(problem, InputError):  # our own error, which tyro takes for a word that can't be parsed
                 raise problem from None
             problem = problem.__context__
         sys.stderr.write(complaint.getvalue())
@@ -76,7 +76,7 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
 
 
 def _register_numbers() -> ConstructorRegistry:
-    """Numbers that are told as such where they are none; tyro lists the types that it tried instead."""
+    """Register parsers of numbers whose messages name the word; tyro's own list the types that it tried."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -108,7 +108,7 @@ def _parse_number(kind: type, words: str) -> PrimitiveConstructorSpec[Any]:
 
 
 def recipes() -> str:
-    """The defaults of ``iterconv train`` that depend on the data set, and what an epoch costs, as a table."""
+    """Return a table of the defaults of ``iterconv train`` that depend on the data set, with the cost of an epoch."""
     known = {name: {**asdict(about.recipe), "epoch-cost": about.epoch_cost} for name, about in KNOWN.items()}
     rows = {**known, "any other data": {**asdict(OTHER_DATA), "epoch-cost": "?"}}
     cells = [["recipe", *(name.replace("_", "-") for name in rows["digits"])]]

@@ -1,4 +1,4 @@
-"""The commands ``train`` and ``data``: what they do, and how they show it."""
+"""The commands ``train`` and ``data``."""
 
 import shlex
 import threading
@@ -19,19 +19,19 @@ from iterconv.training.run import complete
 
 
 def train(config: RunConfig, path: Path, device: str | None, stop: threading.Event) -> int:
-    """Train and measure one run with a bar for its epochs; tells the error and the indices.
+    """Train and measure one run with a progress bar, and print the error and the indices.
 
     Args:
-        config: The run.
-        path: Its folder.
-        device: A torch device, or None.
-        stop: Set when the user interrupts.
+        config: The configuration of the run.
+        path: The run's folder.
+        device: A torch device; None for the default.
+        stop: An event that is set when the user interrupts.
 
     Returns:
         The exit code.
 
     Raises:
-        InputError: As ``training.run.complete``.
+        InputError: If ``training.run.complete`` refuses the run.
     """
     run = config.resolved()
     network = f"{run.stages} stage(s) of {run.blocks} blocks, width {run.width}"
@@ -50,16 +50,16 @@ def train(config: RunConfig, path: Path, device: str | None, stop: threading.Eve
 
 
 def describe_data(name: str) -> int:
-    """Load a data set and tell its splits, classes and image size.
+    """Load a data set and print its splits, classes and image size.
 
     Args:
-        name: As for ``iterconv.data.load``.
+        name: The name of the data set, as for ``iterconv.data.load``.
 
     Returns:
         The exit code.
 
     Raises:
-        InputError: If it can't be loaded.
+        InputError: If the data set can't be loaded.
     """
     dataset = data.load(name)
     height, width = dataset.image_size
@@ -74,16 +74,16 @@ def describe_data(name: str) -> int:
 def make_digitclutter(
     out: Path | None, n: int, digits: int, seed: int, debris: Debris | None, font: str | None, workers: int
 ) -> int:
-    """Make Digitclutter images with a bar, and write them to one file with its checksum.
+    """Make Digitclutter images with a progress bar, and write them to one file with its checksum.
 
     Args:
-        out: The file; images, targets, digits, centres and visible shares as ``generate`` returns them.
-        n: How many images.
-        digits: In each image.
-        seed: Of the images.
-        debris: "light", "heavy" or None.
-        font: A font's file, or None.
-        workers: Processes.
+        out: The file; it gets images, targets, digits, centres and visible shares as ``generate`` returns them.
+        n: The number of images.
+        digits: The number of digits in each image.
+        seed: The seed of the images.
+        debris: The amount of debris: "light", "heavy" or None.
+        font: The file of a font; None for the default.
+        workers: The number of processes.
 
     Returns:
         The exit code.

@@ -20,11 +20,11 @@ from iterconv.studies.tables import Tables
 
 
 def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int, stop: threading.Event) -> int:
-    """Bring studies to their end.
+    """Train and measure the runs that studies still lack, and write the report.
 
     Args:
         names: The studies; all of them if empty.
-        scale_name: quick, small, desk or paper.
+        scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of runs and reports.
         workers: The number of runs side by side.
         stop: An event that is set when the user interrupts.
@@ -33,8 +33,8 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
         The exit code: 1 if runs failed, in which case the report is made from the others.
 
     Raises:
-        InputError: If a name is unknown, the folder can't be written, the options don't fit, or no run succeeded.
-        KeyboardInterrupt: When interrupted, once all state is saved.
+        InputError: If a name is unknown, the folder can't be written, the options don't fit, or no run succeeds.
+        KeyboardInterrupt: If the user interrupts, once all state is saved.
     """
     studies, scale = _find(names, scale_name, root, workers)
     require_folder(root)
@@ -67,8 +67,8 @@ def _check_place(root: Path, workers: int) -> None:
 
 
 def _run(jobs: list[StudyJob], root: Path, executor: Executor, stop: threading.Event) -> dict[str, str]:
-    """Run jobs with a bar and a line for each that is finished; returns why others failed."""
-    # Epochs of big nets take longer: the bar counts estimated seconds, so that the time left is about right.
+    """Run jobs with a progress bar and a line for each finished one; returns the reasons why others failed."""
+    # Epochs of big nets take longer, so the bar counts estimated seconds; then the time left is about right.
     seconds = {job.name: job.seconds for job in jobs}
     done, finished, started = 0.0, 0, time.monotonic()
     with bar("estimated seconds", round(sum(seconds.values()))) as advance:
@@ -87,7 +87,7 @@ def _run(jobs: list[StudyJob], root: Path, executor: Executor, stop: threading.E
 
 
 def _duration(jobs: list[StudyJob], workers: int) -> str:
-    """The estimated time of jobs side by side on the reference machine, in words."""
+    """Estimate the time of jobs side by side on the reference machine, in words."""
     return in_words(sum(job.seconds for job in jobs) / workers)
 
 
@@ -96,7 +96,7 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
 
     Args:
         names: The studies; all of them if empty.
-        scale_name: quick, small, desk or paper.
+        scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of runs and reports.
 
     Returns:
@@ -123,7 +123,7 @@ def list_studies(root: Path, workers: int) -> int:
         The exit code.
 
     Raises:
-        InputError: If there are no workers, or --out is a file.
+        InputError: If there are no workers, or if --out is a file.
     """
     _check_place(root, workers)
     for scale in SCALES.values():
@@ -142,11 +142,11 @@ def list_studies(root: Path, workers: int) -> int:
 
 
 def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> int:
-    """Print every run that studies need and what it would cost, and train nothing.
+    """Print every run that studies need with its cost, and train nothing.
 
     Args:
         names: The studies; all of them if empty.
-        scale_name: quick, small, desk or paper.
+        scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of runs.
         workers: The number of runs side by side.
 
@@ -175,11 +175,11 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -
 
 
 def print_claims(folder: Path | None, scale_name: str, root: Path) -> int:
-    """Judge every claim and print what was found.
+    """Judge every claim and print the findings.
 
     Args:
-        folder: Tables that ``iterconv reproduce`` wrote; None for the finished runs of a scale.
-        scale_name: quick, small or paper.
+        folder: A folder of tables that ``iterconv reproduce`` wrote; None for the finished runs of a scale.
+        scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of all runs.
 
     Returns:

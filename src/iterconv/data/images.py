@@ -24,10 +24,10 @@ def read_path(path: Path, columns: Columns) -> dict[str, Tensor]:
 
     Args:
         path: The file or folder.
-        columns: Names of the image and label columns, None for the usual ones.
+        columns: The names of the image and label columns; None for the usual ones.
 
     Returns:
-        The tensors of ``decode``, from the cache if they are there.
+        The tensors of ``decode``, from the cache if it holds them.
 
     Raises:
         InputError: If the files can't be read or don't fit.
@@ -43,11 +43,11 @@ def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
     """Decode a data set of the Hugging Face hub.
 
     Args:
-        name: ``owner/name``.
-        columns: Names of the image and label columns, None for the usual ones.
+        name: The name on the hub, as ``owner/name``.
+        columns: The names of the image and label columns; None for the usual ones.
 
     Returns:
-        The tensors of ``decode``, from the cache if they are there.
+        The tensors of ``decode``, from the cache if it holds them.
 
     Raises:
         InputError: If the hub is out of reach or has no such data set, or the data don't fit.
@@ -59,6 +59,7 @@ def read_hub(name: str, columns: Columns) -> dict[str, Tensor]:
             splits = datasets.load_dataset(name)
         except Exception as problem:  # noqa: BLE001 - whatever the hub's client raises, the remedy is the same
             raise InputError(f"can't load {name!r} from the Hugging Face hub ({line_of(problem)}); {remedy}") from None
+        # The fingerprints change when the data on the hub do, so that a stale cache is not read.
         prints = [rows._fingerprint for rows in splits.values()]
         return from_cache([name, prints, *columns], lambda: decode(name, splits, columns))
 
@@ -71,7 +72,7 @@ def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
         raise InputError(f"{path} holds neither Parquet files nor a folder for each class; check the path")
     files = {"data_files": _sort_by_split(path, parquet)} if parquet else {"data_dir": str(path)}
     kind = "parquet" if parquet else "imagefolder"
-    # Our own cache keeps the result: theirs would hold everything twice.
+    # Our own cache keeps the result, so the one of ``datasets`` goes to a folder that is deleted.
     with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as scratch:
         for file in parquet:
             _check_size(file)
@@ -85,7 +86,7 @@ def _read_files(path: Path, columns: Columns) -> dict[str, Tensor]:
 
 
 def _check_size(file: Path) -> None:
-    """Refuse a Parquet file of so many equal rows that it is small on disk only."""
+    """Refuse a Parquet file that is small on disk but too large for memory, as one of many equal rows."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -112,13 +113,13 @@ def _sort_by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
 
 
 def _as_pattern(file: Path) -> str:
-    """Escape a file's name, as ``datasets`` takes names for patterns."""
+    """Escape the name of a file, since ``datasets`` takes names for patterns."""
     return glob.escape(str(file))
 
 
 @contextmanager
 def quiet_datasets() -> Iterator[Any]:
-    """Yield the ``datasets`` module, silenced; raises ``InputError`` where it is missing."""
+    """Yield the ``datasets`` module, silenced; raises ``InputError`` if it is not installed."""
     datasets = require("datasets", "reading data sets")
     verbosity, silent = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors come back as exceptions

@@ -27,7 +27,7 @@ class Report:
     curves: pd.DataFrame
     """One row for each point of a curve: stage, perturbation, position, path, metric, value, low, high, n."""
     indices: pd.DataFrame
-    """One row for each index of each stage: stage (a number from 0, or "mean"), index, value, low, high, defined, reason."""
+    """One row for each index and stage: stage (from 0, or "mean"), index, value, low, high, defined, reason."""
     options: dict[str, Any]
     """The circumstances of the measurement: reference, chance, examples, bootstrap, block applications."""
 
@@ -47,7 +47,7 @@ class Report:
             The matplotlib figure.
 
         Raises:
-            InputError: If matplotlib is missing, if the suffix is not a picture format, or if the file can't be written.
+            InputError: If matplotlib is missing, the suffix is not a picture format, or the file can't be written.
         """
         require("matplotlib", "drawing")
         from iterconv.figures.one_model import draw_report  # late, as matplotlib is optional

@@ -24,10 +24,10 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
         batches: The batches as for ``iterconv.measure``; targets are ignored.
 
     Returns:
-        One row for each stage, kind and pair of blocks (from 0), with a cosine in [-1, 1] as its ``value``. For the kind
-        ``"weights"`` it is the cosine of all parameters as one vector: 1 for tied blocks, NaN for blocks of different
-        structure. For the kind ``"updates"`` it is the mean over the examples of the cosine between the changes that
-        the two blocks make to the representation in the ordinary pass.
+        One row for each stage, kind and pair of blocks (from 0), with a cosine in [-1, 1] as its ``value``. For the
+        kind ``"weights"`` it is the cosine of all parameters as one vector: 1 for tied blocks, NaN for blocks of
+        different structure. For the kind ``"updates"`` it is the mean over the examples of the cosine between the
+        changes that the two blocks make to the representation in the ordinary pass.
 
     Raises:
         InputError: If the model can't be adapted, if there are no batches or if one has NaN.

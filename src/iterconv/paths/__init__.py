@@ -1,10 +1,9 @@
-"""The idea: a perturbation is a path, and a prefix tree evaluates paths.
+"""The idea of the package: a perturbation is a path, and a prefix tree evaluates paths.
 
-What a model has to be (``contract.py``), what a perturbation is (``families.py``), how many paths are evaluated
-together (``evaluate.py``), and how evaluation leaves no trace (``untouched.py``).
+``contract.py`` says what a model has to be, and ``families.py`` what a perturbation is. ``evaluate.py`` evaluates many
+paths together, and ``untouched.py`` makes evaluation leave no trace.
 
-Names are imported on first use, so that the command line names the families without torch; they stand in
-``__init__.pyi``.
+Names are imported on first use, so that the command line names the families without torch; ``__init__.pyi`` lists them.
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
 """The model contract: stem -> (stage -> transition)* -> head.
 
-A *stage* is a run of blocks that share one representational format, so that any block can be dropped,
-repeated or moved. Everything that perturbs a model does so through ``Stage.step``, or, for models of others, through
-what ``model.bind(inputs)`` returns: the model bound to one batch.
+A *stage* is a run of blocks that share one representational format, so that any block can be dropped, repeated or
+moved. Every perturbation of a model goes through ``Stage.step``. Foreign models satisfy the contract for one batch at a
+time: ``model.bind(inputs)`` returns the model bound to that batch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from iterconv.errors import InputError, check_number
 from iterconv.paths.families import Path
 
 CONTRACT = ("stem", "stages", "transitions", "head")
-"""What a staged model has."""
+"""The attributes of a staged model."""
 
 
 class Stage(nn.Module):
@@ -35,7 +35,7 @@ class Stage(nn.Module):
 
     @property
     def full_path(self) -> Path:
-        """The ordinary pass: every block once, in order."""
+        """The path of the ordinary pass: every block once, in order."""
         return tuple(range(len(self)))
 
     def step(self, index: int, z: Any, stage_input: Any) -> Any:
@@ -43,7 +43,7 @@ class Stage(nn.Module):
         return self.blocks[index](z)
 
     def forward(self, x: Any) -> Any:
-        """The ordinary pass."""
+        """Run the ordinary pass of the stage."""
         z = x
         for index in self.full_path:
             z = self.step(index, z, x)
@@ -54,16 +54,16 @@ class StagedModel(nn.Module):
     """A model that satisfies the contract ``stem -> (stage -> transition)* -> head``.
 
     Args:
-        stem: From the model's input to the first stage's input.
+        stem: A module from the model's input to the first stage's input.
         stages: The stages, in order.
-        transitions: One fewer than stages; the one at position s leads from stage s to stage s + 1.
-        head: From the last stage's output to the model's output.
+        transitions: The modules between stages, one fewer than stages; number s leads from stage s to stage s + 1.
+        head: A module from the last stage's output to the model's output.
 
     Raises:
         InputError: If the number of transitions does not fit the number of stages.
     """
 
-    # nn.ModuleList would lose the type of its members.
+    # These are annotated as Any, since nn.ModuleList would lose the type of its members.
     stages: Any
     transitions: Any
 
@@ -82,14 +82,14 @@ class StagedModel(nn.Module):
         self.head = head
 
     def forward(self, inputs: Any) -> Any:
-        """The ordinary pass."""
+        """Run the ordinary pass of the model."""
         z = self.stem(inputs)
         for index, stage in enumerate(self.stages):
             z = stage(z if index == 0 else self.transitions[index - 1](z))
         return self.head(z)
 
     def coupling_groups(self, first: int = 0) -> list[list[nn.Module]]:
-        """The blocks of each stage from number ``first`` on, as groups for ``iterconv.couple``.
+        """Group the blocks of each stage from number ``first`` on, for ``iterconv.couple``.
 
         Source: Lippl et al., Sec. 4.1; ``first=5`` is the late coupling of Sec. D.3.
 
@@ -97,7 +97,7 @@ class StagedModel(nn.Module):
             first: The first coupled block of each stage, from 0.
 
         Returns:
-            One list of blocks a stage.
+            One list of blocks for each stage.
 
         Raises:
             InputError: If fewer than two blocks of a stage would be coupled.
@@ -106,14 +106,14 @@ class StagedModel(nn.Module):
 
 
 def coupling_groups(stages: Iterable[Any], first: int = 0) -> list[list[nn.Module]]:
-    """The different blocks of each stage from number ``first`` on.
+    """Group the different blocks of each stage from number ``first`` on.
 
     Args:
-        stages: Whatever has ``blocks``.
+        stages: The stages, or any objects with ``blocks``.
         first: The first coupled block of each stage, from 0.
 
     Returns:
-        One list of blocks a stage.
+        One list of blocks for each stage.
 
     Raises:
         InputError: If fewer than two different blocks of a stage would be coupled.
@@ -130,7 +130,7 @@ def coupling_groups(stages: Iterable[Any], first: int = 0) -> list[list[nn.Modul
 
 
 def is_staged(model: object) -> bool:
-    """Whether a model satisfies the contract, or can be bound to a batch and then does."""
+    """Return True if a model satisfies the contract, or can be bound to a batch and then does."""
     return hasattr(model, "bind") or all(hasattr(model, name) for name in CONTRACT)
 
 
@@ -141,7 +141,7 @@ def require_staged(model: object) -> None:
         model: Any object.
 
     Raises:
-        InputError: If ``stem``, ``stages``, ``transitions`` or ``head`` is missing, or does not fit.
+        InputError: If ``stem``, ``stages``, ``transitions`` or ``head`` is missing or does not fit.
     """
     if hasattr(model, "bind"):
         return

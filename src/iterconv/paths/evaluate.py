@@ -13,49 +13,50 @@ from iterconv.paths.contract import require_staged
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import model_name, rejections_in_a_line, untouched
 
-_Step = tuple[int, int]  # (stage, block); block -1 enters the stage, stage = number of stages is the head
+_Step = tuple[int, int]
+"""One step of a route as (stage, block). Block -1 enters the stage, and the number of stages stands for the head."""
 
 
 def full_route(stages: Iterable[Any]) -> Route:
-    """The ordinary pass through the whole network."""
+    """Return the route of the ordinary pass through the whole network."""
     return tuple(tuple(range(len(stage.blocks))) for stage in stages)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one route leads to, for one batch."""
+    """The result of one route on one batch."""
 
     stage_outputs: tuple[Any, ...]
     """The representation at the end of each stage."""
     output: Any
-    """What the head made of the last one."""
+    """The output of the head for the last representation."""
 
 
 def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
     """Run routes through a staged model, computing each shared beginning once.
 
-    The routes form a prefix tree over the network's steps, which is walked depth first: a block application
-    that many routes share is computed once, and what is kept is one activation for each level at which a
-    later route branches off. Nothing is stacked or fused, so that each result is bit-identical to running its
-    route alone. The first route given is evaluated first and the others by how long they stay with it, so
-    give the ordinary pass first and compare the others with it as they come.
+    The routes form a prefix tree over the network's steps, which is walked depth first. A block application that many
+    routes share is computed once, and one activation is kept for each level at which a later route branches off.
+    Nothing is stacked or fused, so that each result is bit-identical to running its route alone. The first route is
+    evaluated first, and the others in the order of how long they stay with it. So give the ordinary pass first, and
+    compare the others with it as they come.
 
-    Stages of foreign models whose beginnings can't be shared are run by one pass of the whole model for each route.
+    In foreign models, a route that perturbs a stage whose beginnings can't be shared takes one pass of the whole model.
 
     Args:
         model: A model that satisfies the contract, in evaluation mode if nothing is to change.
-        routes: Paths for every stage; a path may be empty. Repeated routes are evaluated once.
+        routes: The routes, each with a path for every stage; a path may be empty. Repeated routes are evaluated once.
         inputs: A batch that the model takes.
 
     Yields:
         Each different route with its outcome, in the order of the walk.
 
     Raises:
-        InputError: If a route has not one path a stage, names a block that is not there, or if a block
-            changes its input in place, or the model rejects the batch.
+        InputError: If a route does not have one path for each stage or names a block that does not exist, if a block
+            changes its input in place, or if the model rejects the batch.
     """
     routes = list(routes)
-    for route in routes:
+    for route in routes:  # bad routes are refused before the model is run
         _steps(route, model.stages)
     with rejections_in_a_line(model):
         bound = model.bind(inputs) if hasattr(model, "bind") else model
@@ -63,15 +64,16 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
 
 
 def evaluate_bound(model: Any, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
-    """As ``evaluate``, for a model that is bound to a batch already, or needs not be."""
+    """Run routes as ``evaluate`` does, through a model that is bound to a batch already or need not be."""
     alone = dict.fromkeys(route for route in routes if runs_alone(model.stages, route))
     together = _walk(model, [route for route in routes if route not in alone], inputs)
     apart = _whole_passes(model, list(alone))
+    # The caller compares the other routes with the first one, so it has to come first.
     return chain(apart, together) if routes and routes[0] in alone else chain(together, apart)
 
 
 def runs_alone(stages: Any, route: Route) -> bool:
-    """Whether a route takes a pass of the whole model, as it perturbs a stage whose beginnings can't be shared."""
+    """Return True if a route takes a pass of the whole model: it perturbs a stage whose beginnings can't be shared."""
     return any(
         not getattr(stage, "shared", True) and path != tuple(range(len(stage.blocks)))
         for stage, path in zip(stages, route, strict=True)
@@ -79,6 +81,7 @@ def runs_alone(stages: Any, route: Route) -> bool:
 
 
 def _whole_passes(model: Any, routes: Sequence[Route]) -> Iterator[tuple[Route, Outcome]]:
+    """Run each route by a pass of the whole model."""
     for route in routes:
         with rejections_in_a_line(model):
             outcome = model.whole(route)
@@ -86,12 +89,13 @@ def _whole_passes(model: Any, routes: Sequence[Route]) -> Iterator[tuple[Route, 
 
 
 def _walk(model: Any, routes: Sequence[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
+    """Walk the prefix tree of the routes depth first; ``trunk[d]`` is the state after d shared steps."""
     if not routes:
         return
     stages = model.stages
     order = _order_walk([_steps(route, stages) for route in routes])
     ordinary, _ = _steps(full_route(stages), stages)
-    known = model.along() if hasattr(model, "along") else []  # what a bound model has recorded need not be computed
+    known = model.along() if hasattr(model, "along") else []  # a bound model has recorded the ordinary pass
     with rejections_in_a_line(model):
         trunk: list[_State] = [_State(model.stem(inputs), None, ())]
     for position, (steps, route) in enumerate(order):
@@ -117,8 +121,8 @@ def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, 
         inputs: A batch that it takes.
 
     Yields:
-        The number of the stage, the number of the block, what enters and what leaves the block, and the stage, which
-        for foreign models is bound to the batch.
+        The number of the stage, the number of the block, the representations that enter and leave the block, and the
+        stage, which in foreign models is bound to the batch.
     """
     with rejections_in_a_line(model):
         bound = model.bind(inputs) if hasattr(model, "bind") else model
@@ -136,11 +140,12 @@ def block_applications(routes: Iterable[Route], stages: Any = ()) -> int:
     """Count the block applications that ``evaluate`` makes: the distinct beginnings that end in a block.
 
     Args:
-        routes: Paths for every stage.
-        stages: The stages, if some of them are run by passes of the whole model, whose beginnings are not shared.
+        routes: The routes, each with a path for every stage.
+        stages: The stages; they are needed if some of them are run by passes of the whole model.
 
     Returns:
-        The minimum for these routes; running each alone takes the sum of their paths' lengths.
+        The number of applications, which is the minimum for these routes. Running each route alone would take the sum
+        of the lengths of their paths.
     """
     routes = set(routes)
     alone = {route for route in routes if stages and runs_alone(stages, route)}
@@ -162,7 +167,7 @@ class _State:
 
 
 def _next(state: _State, step: _Step, stages: int, z: Any) -> _State:
-    """The state behind a step that made ``z``."""
+    """Return the state after a step that made ``z``."""
     stage, block = step
     if block >= 0:
         return _State(z, state.stage_input, state.stage_outputs)
@@ -171,7 +176,7 @@ def _next(state: _State, step: _Step, stages: int, z: Any) -> _State:
 
 
 def _advance(model: Any, state: _State, step: _Step) -> Any:
-    """What a step makes of the representation."""
+    """Execute a step, and return the representation that it makes."""
     stage, block = step
     if block >= 0:
         return _apply(model, step, state)
@@ -181,6 +186,7 @@ def _advance(model: Any, state: _State, step: _Step) -> Any:
 
 
 def _apply(model: Any, step: _Step, state: _State) -> Any:
+    """Apply a block, and raise ``InputError`` if it changes its input, which other routes still need."""
     stage, block = step
     held = [tensor for tensor in (state.z, state.stage_input) if isinstance(tensor, Tensor)]
     # Inference tensors carry no version; torch then refuses most in-place changes by itself.
@@ -209,7 +215,7 @@ def _steps(route: Route, stages: Any) -> tuple[tuple[_Step, ...], Route]:
 def _order_walk(
     programs: Sequence[tuple[tuple[_Step, ...], Route]],
 ) -> list[tuple[tuple[_Step, ...], Route]]:
-    """Depth first through the prefix tree, the first program's branch foremost and its leaf first."""
+    """Order routes depth first through the prefix tree, with the branch of the first route foremost."""
     if not programs:
         return []
     first = programs[0][0]
@@ -219,6 +225,7 @@ def _order_walk(
 
 
 def _count_common(a: Sequence[_Step], b: Sequence[_Step]) -> int:
+    """Count the steps at the beginning that two routes share."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
@@ -227,11 +234,11 @@ def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
 
     Args:
         model: A model that satisfies the contract.
-        reference: The model that it stands for (for the package's own networks, the network itself).
+        reference: The model for which it stands; for the package's own networks, the network itself.
         inputs: A batch that the reference accepts.
 
     Raises:
-        InputError: If the contract is not met or the outputs differ in a single bit.
+        InputError: If the contract is not met, or if the outputs differ in a single bit.
     """
     require_staged(model)
     with untouched(reference):

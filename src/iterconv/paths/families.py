@@ -31,7 +31,7 @@ class Perturbation:
     family: str
     """The name of its family, as in ``FAMILIES``."""
     position: int
-    """The place on the axis of its family; ``Family.axis`` says what is counted there."""
+    """The place on the axis of its family; ``Family.axis`` names the quantity that is counted there."""
     path: Path
     """The 0-based blocks that the stage executes."""
 
@@ -50,7 +50,7 @@ class Family:
     title: str
     """The title of its panel in figures."""
     axis: str
-    """The label of the panel's x axis: what a position counts."""
+    """The label of the panel's x axis, which names the quantity that a position counts."""
 
     def __call__(self, num_blocks: int, *args: Any, **options: Any) -> list[Perturbation]:
         """Make the perturbations of a stage.
@@ -58,7 +58,7 @@ class Family:
         Args:
             num_blocks: The number of blocks of the stage.
             args: Further arguments of the maker, such as the number of extra evaluations.
-            options: Its further keyword arguments.
+            options: Further keyword arguments of the maker.
 
         Returns:
             The perturbations, in the order of the maker.
@@ -143,7 +143,7 @@ run_dropouts = Family(name="run drop-out", make=_run_dropouts, title="Drop-out o
 FAMILIES = Registry(
     Family,
     (
-        *(early_readouts, dropouts, extra_evaluations),  # the paper's
+        *(early_readouts, dropouts, extra_evaluations),  # the paper's families
         *(repetitions, swaps, reversals, shuffles, pair_dropouts, run_dropouts),
     ),
 )
@@ -152,5 +152,5 @@ register = FAMILIES.register
 
 
 def family_of(name: str) -> Family:
-    """Return a family by name, for figures; they show a report's family that is unknown here under its bare name."""
+    """Return a family by name, for figures; a family that is not registered gets a panel under its bare name."""
     return FAMILIES.get(name) or Family(name=name, make=lambda num_blocks: (), title=name, axis="position")

@@ -1,4 +1,4 @@
-"""Evaluation that leaves no trace in a model, and a model's refusal of a batch in one line."""
+"""Evaluation that leaves no trace in a model, and messages of one line for batches that a model rejects."""
 
 import copy
 import random
@@ -16,10 +16,10 @@ from iterconv.errors import InputError
 
 
 class Snapshot:
-    """What evaluating a model may change: buffers, plain attributes of its modules (modes among them), random states.
+    """A record of the state that evaluation may change: buffers, plain attributes (modes among them), random states.
 
-    Attributes that are tensors, lists, dictionaries or sets are restored with what was in them; whatever else changes
-    within itself, such as an object of the user's, is not seen.
+    Attributes that are tensors, lists, dictionaries or sets are restored with their contents. Changes within any other
+    object, such as one of the user's classes, are not noticed.
 
     Args:
         model: Any module.
@@ -27,7 +27,7 @@ class Snapshot:
 
     def __init__(self, model: nn.Module) -> None:
         owners = [owner for module in model.modules() for owner in (module._buffers, module.__dict__)]
-        # Scripted modules keep theirs within torch.
+        # Scripted modules keep their attributes within torch, and have no plain dictionaries to restore.
         self._owners = [(owner, len(owner), *_sort_contents(owner)) for owner in owners if isinstance(owner, dict)]
         kinds = {parameter.device.type for parameter in model.parameters()} - {"cpu", "meta"}
         self._accelerators = [torch.get_device_module(kind) for kind in sorted(kinds)]
@@ -59,13 +59,13 @@ class Snapshot:
 
 
 HANDLER = "_iterconv_handler"
-"""The attribute of a module whose calls somebody else answers for a moment."""
+"""The attribute that holds a module's handler, while one answers the module's calls."""
 _MACHINERY = (set(nn.Module().__dict__) - {"training"}) | {HANDLER}
-"""Attributes that torch's modules have for torch's own purposes."""
+"""The attributes that torch's modules have for torch's own purposes."""
 
 
 def _sort_contents(owner: dict[str, Any]) -> tuple[list[tuple[str, Any]], list[tuple[str, Any, Any]]]:
-    """Attributes that can only be replaced, and attributes that can change within themselves, with what is in them."""
+    """Sort attributes into those that can only be replaced and, with copies, those whose contents can change."""
     named = [(name, value) for name, value in owner.items() if name not in _MACHINERY]
     plain = [(name, value) for name, value in named if not isinstance(value, _CHANGEABLE)]
     return plain, [(name, value, _copy(value)) for name, value in named if isinstance(value, _CHANGEABLE)]
@@ -75,13 +75,14 @@ _CHANGEABLE = (Tensor, list, dict, set, deque)
 
 
 def _copy(value: Any) -> Any:
+    """Copy the contents of a tensor or container; tensors on the meta device have none."""
     if isinstance(value, Tensor):
         return None if value.is_meta else value.detach().clone()
     return copy.copy(value)
 
 
 def _refill(value: Any, kept: Any) -> None:
-    """Give an attribute's tensor or container the contents that it had."""
+    """Give a tensor or container the contents that it had, unless it still has them."""
     if isinstance(value, Tensor) and kept is not None and not _same(value, kept):
         value.data = kept.clone()
     elif isinstance(value, dict) and not _are_alike([*value, *value.values()], [*kept, *kept.values()]):
@@ -96,11 +97,12 @@ def _refill(value: Any, kept: Any) -> None:
 
 
 def _are_alike(some: Collection[Any], others: Collection[Any]) -> bool:
+    """Return True if two collections hold the same objects; equality of tensors would not be one truth value."""
     return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def _switch_off_compilation() -> Any:
-    """Let compiled modules run as they were written, if there can be any: importing the compiler takes seconds."""
+    """Let compiled modules run as they were written; without the compiler, whose import is slow, there are none."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
@@ -119,7 +121,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the layers' own modules
+        torch.backends.mha.set_fastpath_enabled(False)  # the fast path would bypass the modules within the layers
         with _switch_off_compilation(), torch.no_grad():
             yield
     finally:
@@ -129,14 +131,14 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def rejections_in_a_line(model: Any) -> Iterator[None]:
-    """Turn whatever a model raises inside, for a batch that it can't take, into one ``InputError``."""
+    """Turn the exceptions of a model that can't take a batch into one ``InputError`` of one line."""
     try:
         yield
     except InputError:
         raise
     except Exception as problem:
         text = " ".join(str(problem).split())[:200]
-        if isinstance(problem, MemoryError) or "memory" in text:
+        if isinstance(problem, MemoryError) or "memory" in text:  # the batch fits the model, but not the machine
             raise
         raise InputError(
             f"{model_name(model)} rejects the batch ({type(problem).__name__}: {text}); check that model(batch) runs "
@@ -149,5 +151,5 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def model_name(model: Any) -> str:
-    """Of a model's class, or of the foreign one that an adapter drives."""
+    """Return the name of a model's class, or of the class of the foreign model that an adapter drives."""
     return type(getattr(model, "model", model)).__name__

@@ -1,4 +1,4 @@
-"""What all kinds of models have in common: the user's options, data, and the reference of errors."""
+"""The steps that all kinds of models share: the images, the reference of errors, the device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,20 +21,20 @@ PRECISIONS = {"single": torch.float32, "double": torch.float64, "half": torch.fl
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A model, and what it is to be measured on."""
+    """A model, and the batches on which it is to be measured."""
 
     model: nn.Module
     batches: Any
     against: Against
     """``"labels"`` if there are labels that fit the model's outputs, else ``"predictions"``."""
     note: str
-    """A line about how model and data were brought together."""
+    """A line that tells the user how model and data were brought together."""
     task: Task | None = None
     """The meaning of the model's outputs, if neither the model nor the targets tell it."""
 
 
 def require_images(options: ModelOptions) -> str:
-    """The data's name, or ``InputError`` where none is given; asked before weights are looked for."""
+    """Return the name of the data; raises ``InputError`` if none is given, before weights are loaded."""
     if options.data is None:
         raise InputError("a vision model needs images; pass --data NAME (digits, mnist, cifar10, a folder, a file)")
     return options.data
@@ -43,7 +43,7 @@ def require_images(options: ModelOptions) -> str:
 def load_images(
     options: ModelOptions, size: tuple[int, ...], channels: int, mean: Any, std: Any, keyword: str | None = None
 ) -> Any:
-    """Load a data set's test images as a vision model takes them.
+    """Load the test images of a data set in the form that a vision model takes.
 
     Returns:
         The batches, and the number of classes.

@@ -19,21 +19,22 @@ from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 
 LENGTH = 128
-"""Tokens of a text, at most."""
+"""The most tokens of a text."""
 NO_CODE = {"trust_remote_code": False}
-"""Without it, transformers asks the user whether to run code that comes with a model."""
+"""The option that refuses code that comes with a model; without it, transformers asks the user whether to run it."""
 
 
 def open_hugging_face(path: str, options: ModelOptions) -> Opened:
-    """Load a folder or hub name, in the class that it was saved from.
+    """Load a folder or hub name, in the class from which it was saved.
 
     Args:
-        path: As for ``from_pretrained``.
-        options: Data and sizes.
+        path: The folder or hub name, as for ``from_pretrained``.
+        options: The user's options.
 
     Returns:
-        Causal language models are choose_reference by their next tokens, classifiers by labels where they have them, bare
-        encoders by whether a perturbed embedding is nearest to the unperturbed one of the same example.
+        The model and its batches. Causal language models are measured by their next tokens, and classifiers by labels
+        if there are any. A bare encoder is right about an example if, among all unperturbed embeddings, the one of the
+        same example is nearest to the perturbed embedding.
 
     Raises:
         InputError: If the model or its data can't be loaded.
@@ -64,7 +65,7 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
     found, labels = feeding.texts(options.data, options.examples)
     classified = kind.endswith("ForSequenceClassification")
     if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < config.num_labels:
-        labels = None  # of other classes, or -1 as in GLUE's test splits
+        labels = None  # they are of other classes, or -1 as in GLUE's test splits
     length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
     batches = feeding.tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
     note = f"{kind} on {len(found)} texts of {options.data}"
@@ -101,7 +102,7 @@ def _load_test_images(transformers: Any, path: str, config: Any, options: ModelO
 
 
 def _compare_embeddings(model: nn.Module, batches: list[Any], note: str, options: ModelOptions) -> Opened:
-    """Measure an encoder without labels by the nearest one among the unperturbed embeddings of all examples."""
+    """Prepare an encoder without labels: each example is a class, with its unperturbed embedding as prototype."""
     model, numbered, parts, count = to_device(model, options), [], [], 0
     with untouched(model):
         for batch in batches:
@@ -117,8 +118,8 @@ def save_beside(source: str, path: Path) -> None:
     """Save the tokenizer and image processor of a model beside a smaller one, so that it can be used like it.
 
     Args:
-        source: The model's folder or hub name.
-        path: The smaller one's folder.
+        source: The folder or hub name of the model.
+        path: The folder of the smaller model.
     """
     transformers = library("transformers")
     for kind in ("AutoTokenizer", "AutoImageProcessor"):

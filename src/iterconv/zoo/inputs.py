@@ -1,4 +1,4 @@
-"""Data sets as the batches that a foreign model takes: images resized and standardised, texts made tokens."""
+"""Data sets as the batches that a foreign model takes: images are resized and standardised, texts become tokens."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -22,17 +22,17 @@ TEXT_SUFFIXES = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json
 
 @dataclass(frozen=True, eq=False)
 class ImageBatches(Sequence[Any]):
-    """Test images of a data set, as a vision model expects them."""
+    """The test images of a data set, in the form that a vision model expects."""
 
     split: Split
     size: tuple[int, int]
-    """Height and width that the model takes."""
+    """The height and width that the model takes."""
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     batch_size: int
     keyword: str | None = None
-    """Under which name the model takes its images."""
+    """The name of the argument for the images; None if it is the first one."""
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
@@ -41,7 +41,7 @@ class ImageBatches(Sequence[Any]):
         number = range(len(self))[index]
         batch = self.split[slice(number * self.batch_size, (number + 1) * self.batch_size)]
         images = batch.images.float() / 255
-        if images.shape[1] != self.channels:
+        if images.shape[1] != self.channels:  # colours become grey, and grey fills all channels
             images = images.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
         if tuple(images.shape[2:]) != self.size:
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -54,11 +54,11 @@ class ImageBatches(Sequence[Any]):
 
 
 def images(name: str, examples: int, **expected: Any) -> tuple[ImageBatches, int]:
-    """The test images of a data set, and how many classes it has.
+    """Load the test images of a data set, and count its classes.
 
     Args:
-        name: As for ``iterconv.data.load``.
-        examples: How many, at most, with the classes' shares kept.
+        name: The name of the data set, as for ``iterconv.data.load``.
+        examples: The largest number of images; the shares of the classes are kept.
         expected: The further fields of ``ImageBatches``.
 
     Returns:
@@ -72,18 +72,18 @@ def images(name: str, examples: int, **expected: Any) -> tuple[ImageBatches, int
 
 
 def texts(name: str, examples: int) -> tuple[list[str], Tensor | None]:
-    """Texts, and their labels where there are any.
+    """Load texts, and their labels if there are any.
 
     Args:
-        name: A file (.txt with one text a line, .csv, .json, .jsonl, .parquet with a column ``text`` or ``sentence``
-            and perhaps ``label``), or a name on the Hugging Face hub.
-        examples: How many, at most: the first ones that are not empty.
+        name: A file (.txt with one text on each line, or .csv, .json, .jsonl, .parquet with a column ``text`` or
+            ``sentence`` and perhaps ``label``), or a name on the Hugging Face hub.
+        examples: The largest number of texts; the first ones that are not empty are taken.
 
     Returns:
-        The texts, and class numbers or None.
+        The texts, and their class numbers or None.
 
     Raises:
-        InputError: If they can't be read, or there is no such column or no text.
+        InputError: If the texts can't be read, or if there is no such column or no text.
     """
     path = Path(name).expanduser()
     if path.suffix in TEXT_SUFFIXES and not path.exists():
@@ -117,22 +117,22 @@ def texts(name: str, examples: int) -> tuple[list[str], Tensor | None]:
 
 
 def tokens(tokenizer: Any, found: list[str], labels: Tensor | None, batch_size: int, length: int) -> list[Any]:
-    """Texts as padded batches: (dictionary, labels), or dictionaries alone.
+    """Turn texts into padded batches: pairs (dictionary, labels), or dictionaries alone.
 
     Args:
         tokenizer: A tokenizer of transformers.
         found: The texts.
-        labels: Their classes, or None.
-        batch_size: Texts in a batch.
-        length: Tokens of a text, at most.
+        labels: The class numbers of the texts, or None.
+        batch_size: The number of texts in a batch.
+        length: The most tokens of a text.
 
     Returns:
         The batches.
 
     Raises:
-        InputError: If the tokenizer makes nothing of them.
+        InputError: If the tokenizer makes no tokens of the texts.
     """
-    if tokenizer.pad_token is None:
+    if tokenizer.pad_token is None:  # as GPT-2's; the attention mask tells padding from the end of a text
         tokenizer.pad_token = tokenizer.eos_token
     batches: list[Any] = []
     for first in range(0, len(found), batch_size):

@@ -1,4 +1,4 @@
-"""Options that say how a model is opened and what it sees; without torch, so that help is shown at once."""
+"""Options that say how a model is opened and which data it sees; without torch, so that help is shown at once."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,19 @@ class ModelOptions:
     """Which weights and stages a model has, and the data that it sees."""
 
     data: str | None = None
-    """digits, mnist, cifar10, ..., a folder or file of images; for texts, a .txt, .csv, .jsonl or .parquet file."""
+    """The data: digits, mnist, cifar10, ..., a folder or file of images; for texts, a .txt, .csv, .jsonl or .parquet
+    file."""
     weights: str = "pretrained"
-    """timm: pretrained, none (random), or a file, with a state dict or a smaller model that plan saved; hf: pretrained
-    or none; module:function: a smaller model that plan saved."""
+    """For timm: pretrained, none (random), or a file with a state dict or with a smaller model that plan saved. For hf:
+    pretrained or none. For module:function: a smaller model that plan saved."""
     stages: tuple[str, ...] = ()
-    """Where the model's blocks are: layer1.1: (the children of layer1 from 1 on), blocks (all children), or block*5
-    (one module that is executed five times). By default they are found by looking."""
+    """The places of the model's blocks: layer1.1: (the children of layer1 from 1 on), blocks (all children), or block*5
+    (one module that is executed five times). By default the blocks are searched."""
     examples: int = 1000
-    """How many examples of the data to use, at most."""
+    """The largest number of examples to use."""
     batch_size: int = 64
-    """Examples at a time."""
+    """The number of examples that are run at a time."""
     precision: Precision = "single"
-    """single, double, half or bfloat16."""
+    """The precision of the weights: single, double, half or bfloat16."""
     device: str | None = None
-    """cpu, cuda, ...; the accelerator that is there by default."""
+    """The device: cpu, cuda, ...; by default the accelerator, if there is one."""

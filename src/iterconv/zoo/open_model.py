@@ -32,29 +32,29 @@ from iterconv.zoo.timm_models import open_timm
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel:
-    """A model that can be measured, and what on."""
+    """A model that can be measured, and the batches for it."""
 
     place: Path
-    """Where files about it go: a run's folder, or here."""
+    """The folder for files about it: a run's own folder, else the current one."""
     file_stem: str
-    """What they are called, outside of a run's folder."""
+    """The beginning of the names of these files; empty in a run's folder."""
     model: Any
-    """Satisfies the contract."""
+    """The model; it satisfies the contract."""
     batches: Any
     against: Against
-    """``"labels"`` where there are labels that fit the model's outputs, else ``"predictions"``."""
+    """``"labels"`` if there are labels that fit the model's outputs, else ``"predictions"``."""
     examples: int | None
-    """How many there are, where that is known."""
+    """The number of examples; None if it is unknown."""
     note: str
-    """What a user should know of how the two were brought together."""
+    """A line that tells the user how model and data were brought together."""
     origin: Origin
-    """What opens it again."""
+    """The origin of the model, which opens it again."""
     batch_size: int | None
-    """As the user chose it; None for batches that came with the model."""
+    """The batch size that the user chose; None for batches that came with the model."""
 
 
 KINDS: dict[str, Callable[[str, ModelOptions], Opened]] = {"timm": open_timm, "hf": open_hugging_face}
-"""How models are opened by name: ``KIND:NAME`` calls the function of ``KIND`` with the name and the user's options."""
+"""The functions that open models by name: ``KIND:NAME`` calls that of ``KIND`` with the name and the user's options."""
 
 
 def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
@@ -65,7 +65,7 @@ def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
         opener: A function of the name and the options that returns the model and its batches.
 
     Raises:
-        InputError: If there is such a kind already.
+        InputError: If the kind is registered already.
     """
     if kind in KINDS:
         raise InputError(f"models of the kind {kind!r} can be opened already; choose another word")
@@ -73,23 +73,24 @@ def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
 
 
 def open_model(name: str, options: ModelOptions) -> OpenedModel:
-    """Open a model and the data that it is to be measured on.
+    """Open a model and the data on which it is to be measured.
 
     Args:
-        name: A run's folder, ``timm:NAME``, ``hf:PATH``, ``module:function`` (whose code is run), or what
+        name: A run's folder, ``timm:NAME``, ``hf:PATH``, ``module:function`` (whose code is run), or a file that
             ``iterconv plan --save`` wrote.
-        options: Data, weights, stages, sizes, precision and device.
+        options: The user's options.
 
     Returns:
-        The opened.
+        The model with its batches.
 
     Raises:
-        InputError: If there is no such model, weights, data or device, they don't fit, or a wish is out of range.
+        InputError: If the model, weights, data or device don't exist or don't fit, or if an option is out of range.
     """
     for field in ("examples", "batch_size"):
         if getattr(options, field) < 1:
             raise OptionError(field, getattr(options, field), "is too few; use 1 or more")
     called, origin = name, read_origin(Path(name))
+    # A file must not decide which code is run, so the user has to name the function.
     if origin and origin.code:
         remedy = f"pass {shlex.join([origin.code, '--weights', name])}"
         raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
@@ -130,7 +131,7 @@ def _slug(name: str) -> str:
 
 
 def _find_smaller(name: str, options: ModelOptions) -> Origin | None:
-    """The smaller model of a user's own that its weights are of, as ``plan`` wrote it; None without weights."""
+    """Read the origin of the smaller model whose weights a user names with a function; None without weights."""
     if options.weights == "pretrained":
         return None
     origin = read_origin(Path(options.weights))
@@ -143,7 +144,7 @@ def _find_smaller(name: str, options: ModelOptions) -> Origin | None:
 
 
 def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> OpenedModel:
-    """A run of one's own in its folder, or a file with a smaller one."""
+    """Open a run in its folder, or a smaller model that was made of one."""
     foreign = ("data", "weights", "stages", "precision", "examples")
     given = [field for field in foreign if getattr(options, field) != getattr(ModelOptions(), field)]
     if given:
@@ -162,6 +163,7 @@ def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> Opene
 
 
 def _open_function(name: str, options: ModelOptions) -> Opened:
+    """Call a user's function for a model and, unless ``--data`` is given, for its batches."""
     module, function = name.rsplit(":", 1)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -192,7 +194,7 @@ def _open_function(name: str, options: ModelOptions) -> Opened:
         batches = batches if isinstance(batches, (list, feeding.ImageBatches)) else list(batches)
         labelled = all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
         labelled = labelled or all(isinstance(batch, dict) and "labels" in batch for batch in batches)
-        labelled = labelled or is_causal(model)  # whose labels are the next tokens
+        labelled = labelled or is_causal(model)  # the labels are the next tokens
         return Opened(model, batches, "labels" if labelled else "predictions", f"{type(model).__name__}, own batches")
     loaded = data.load(options.data, evaluation_samples=options.examples)
     found = loaded.batches(loaded.test, options.batch_size)

@@ -1,7 +1,7 @@
-"""Smaller models on disk: what ``iterconv plan --save`` writes, and how it is opened again.
+"""Smaller models on disk, as ``iterconv plan --save`` writes them and ``open_model`` reads them.
 
-A file of weights, whose metadata say of which model and by which route. Nothing in it is executed: it names no code,
-and a model made by a user's function is only opened when the user names the function again.
+Each is a file of weights; its metadata name the model and the route of which the smaller one was made. Nothing in the
+file is executed, and a model that a user's function made is only opened when the user names the function again.
 """
 
 import json
@@ -24,20 +24,20 @@ FORMAT = "iterconv smaller model 1"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a smaller model was made of."""
+    """The model and the routes of which a smaller model was made."""
 
     model: str | dict[str, Any]
     """``timm:NAME`` or ``module:function``, or the configuration of a run."""
     steps: tuple[tuple[tuple[str, ...], paths.Route], ...] = ()
-    """From plan to plan, the stages as they were named (none where they were found) and the route that was kept."""
+    """One entry for each plan: the names of the stages (none if they were searched), and the route that was kept."""
 
     @property
     def code(self) -> str:
-        """The user's function, for a model that is made by one."""
+        """The user's function that makes the model; empty for other models."""
         return self.model if isinstance(self.model, str) and not self.model.startswith("timm:") else ""
 
     def extend(self, stages: Sequence[str], route: paths.Route) -> "Origin":
-        """That of a smaller model of this one."""
+        """Return the origin of a smaller model that is made of this one."""
         return replace(self, steps=(*self.steps, (tuple(stages), route)))
 
 
@@ -47,10 +47,10 @@ def write(path: Path, model: nn.Module, origin: Origin) -> None:
     Args:
         path: The file.
         model: The smaller model; tensors that it has under several names are written once.
-        origin: Where it comes from.
+        origin: The origin of the smaller model.
 
     Raises:
-        OSError: If it can't be written.
+        OSError: If the file can't be written.
     """
     tensors: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -60,13 +60,16 @@ def write(path: Path, model: nn.Module, origin: Origin) -> None:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """Where the smaller model in a file comes from; None for a file that ``write`` did not write.
+    """Read the origin of the smaller model in a file.
 
     Args:
         path: Any file.
 
+    Returns:
+        The origin; None for a file that ``write`` did not write.
+
     Raises:
-        InputError: If it says of itself that it is a smaller model, and can't be read.
+        InputError: If the file can't be read, or claims to be a smaller model and is damaged.
     """
     if path.suffix != ".safetensors" or not path.is_file():
         return None
@@ -104,19 +107,19 @@ def _read_route(found: Any) -> paths.Route:
 
 
 def shrink(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Module:
-    """Make a model smaller as the one in a file is, and give it the file's weights.
+    """Make a model as small as the one in a file, and give it the file's weights.
 
     Args:
         model: The full model, with any weights.
-        inputs: A batch's inputs; for a model that satisfies the contract they are not needed.
-        origin: From ``read_origin``.
+        inputs: The inputs of a batch; a model that satisfies the contract does not need them.
+        origin: The origin that ``read_origin`` returned.
         path: The file.
 
     Returns:
         The smaller model.
 
     Raises:
-        InputError: If the file is damaged, or of another model.
+        InputError: If the file is damaged, or belongs to another model.
     """
     contract = is_staged(model)
     for stages, route in origin.steps:
@@ -131,7 +134,7 @@ def shrink(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Modu
 
 
 def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load a state dict in which a tensor of several names is there once."""
+    """Load a state dict that holds a tensor of several names only once."""
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as problem:

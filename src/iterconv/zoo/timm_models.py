@@ -17,17 +17,17 @@ from iterconv.zoo.smaller import read_origin, shrink
 
 
 def open_timm(name: str, options: ModelOptions) -> Opened:
-    """Create a model of timm, and images of the size and standardisation that it was trained on.
+    """Create a model of timm, and images of the size and standardisation with which it was trained.
 
     Args:
-        name: As for ``timm.create_model``.
-        options: Weights and data.
+        name: The name of the model, as for ``timm.create_model``.
+        options: The user's options.
 
     Returns:
         The model and its batches.
 
     Raises:
-        InputError: If timm has no such model, or its weights or data can't be loaded.
+        InputError: If timm has no such model, or if its weights or data can't be loaded.
     """
     timm = library("timm")
     if not timm.is_model(name):
@@ -45,7 +45,7 @@ def open_timm(name: str, options: ModelOptions) -> Opened:
 
 
 def _create_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
-    """The model, and how many channels it takes."""
+    """Create the model; return it with the number of channels that it takes."""
     if weights in ("pretrained", "none"):
         try:
             with offline_if_unreachable() if weights == "pretrained" else contextlib.nullcontext():
@@ -57,6 +57,7 @@ def _create_model(timm: Any, name: str, weights: str) -> tuple[Any, int]:
             ) from None
     state, origin = _read_state(weights), read_origin(Path(weights))
     settings = timm.get_pretrained_cfg(name)
+    # The file's own tensors tell how many classes and channels its model has.
     sizes: dict[str, Any] = {}
     for option, layer, side in (("num_classes", settings.classifier, 0), ("in_chans", settings.first_conv, 1)):
         weight = state.get(f"{layer}.weight") if isinstance(layer, str) else None
