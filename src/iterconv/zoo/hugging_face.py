@@ -110,7 +110,7 @@ def _compare_embeddings(model: nn.Module, batches: list[Any], note: str, options
             parts.append(embedding(call(model, inputs), inputs))
             numbered.append((inputs, torch.arange(count, count + len(parts[-1]))))
             count += len(parts[-1])
-    note += "; right is who is nearest to the own, unperturbed embedding"
+    note += "; an example is right if its own unperturbed embedding is the nearest one"
     return Opened(model, numbered, "labels", note, Embeddings(torch.cat(parts)))
 
 

@@ -7,7 +7,7 @@ from iterconv.options import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which weights and stages a model has, and the data that it sees."""
+    """The weights and stages of a model, and the data that it sees."""
 
     data: str | None = None
     """The data: digits, mnist, cifar10, ..., a folder or file of images; for texts, a .txt, .csv, .jsonl or .parquet
