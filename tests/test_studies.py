@@ -211,6 +211,7 @@ def test_stopping_with_runs_still_waiting_ends(tmp_path):
     assert len(list(tmp_path.glob("*/checkpoint.pt"))) == 1
 
 
+@pytest.mark.extended
 def test_what_the_caller_raises_stops_the_workers(tmp_path):
     queued = [replace(BASE, width=2, epochs=300, seed=seed) for seed in range(3)]
 
@@ -301,6 +302,7 @@ def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
     assert list(tmp_path.glob("*/checkpoint.pt"))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_all_processes_while_workers_start_prints_no_traceback(tmp_path, number):
     command = [sys.executable, "-m", "iterconv", "reproduce", "fig4", "--workers", "2", "--out", str(tmp_path)]
@@ -330,6 +332,7 @@ def clutter(monkeypatch):
     monkeypatch.setitem(sources.SOURCES, "clutter", source)
 
 
+@pytest.mark.extended
 def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutter, capsys):
     # In this process: workers would not know of the data set above.
     for job in unique_jobs(find_studies(()), tiny):
@@ -404,7 +407,6 @@ def test_listing_and_dry_run_train_nothing(tmp_path, tiny, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.extended
 def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
     page = (tmp_path / "report-tiny" / "index.html").read_text()
@@ -527,6 +529,7 @@ def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
     assert set(Tables.load(tmp_path).runs["data"]) == {"2024"}
 
 
+@pytest.mark.extended
 def test_the_examples_of_a_study_and_an_executor_run(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
     text = text[text.index("## A study") :]

@@ -112,9 +112,9 @@ def test_without_labels_a_model_is_measured_against_itself(here, capsys):
 def test_a_plan_is_printed_drawn_and_made_into_a_model(here, capsys):
     assert main(["plan", "users_own:both", "--budget", "1", "--blocks", "2", "--save", "small.safetensors"]) == 0
     assert "the model of 2 blocks is in small.safetensors" in capsys.readouterr().out
-    frontier = pd.read_csv("users_own-both-plan-blocks.csv")
+    frontier = pd.read_csv("users_own-both-plan-drop.csv")
     assert frontier.blocks.tolist() == [4, 3, 2, 1]
-    assert (here / "users_own-both-plan-blocks.png").stat().st_size > 10_000
+    assert (here / "users_own-both-plan-drop.png").stat().st_size > 10_000
     import users_own
     from safetensors.torch import load_file
 
@@ -127,7 +127,7 @@ def test_a_plan_is_printed_drawn_and_made_into_a_model(here, capsys):
 
 
 def test_a_plan_that_shares_weights(here):
-    assert main(["plan", "users_own:both", "--mode", "weights", "--out", "w.csv"]) == 0
+    assert main(["plan", "users_own:both", "--mode", "share", "--out", "w.csv"]) == 0
     assert pd.read_csv("w.csv").distinct.tolist() == [4, 3, 2, 1]
 
 
@@ -136,7 +136,7 @@ def test_timm_models_see_images_as_they_were_trained_on(here, capsys):
     torch.save(model.state_dict(), "weights.pt")
     subject = open_model("timm:resnet18", ModelOptions(data="digits", weights="weights.pt", examples=5, batch_size=2))
     inputs, targets = subject.batches[0]
-    assert inputs.shape == (2, 1, 224, 224) and len(targets) == 2 and subject.reference == "labels"
+    assert inputs.shape == (2, 1, 224, 224) and len(targets) == 2 and subject.against == "labels"
     assert len(subject.batches) == 3 and len(subject.batches[-1][1]) == 1
     for name, parameter in model.named_parameters():
         assert torch.equal(subject.model.model.get_parameter(name), parameter)
@@ -287,8 +287,8 @@ def test_a_smaller_model_of_a_users_function_is_opened_with_the_function_only(he
 def test_a_smaller_run_is_opened_by_its_file_alone(here, capsys):
     assert main(["train", *TINY, "--blocks", "4", "--stages", "2", "--out", "run"]) == 0
     assert main(["plan", "run", "--blocks", "5", "--budget", "5", "--save", "small.safetensors"]) == 0
-    assert "plan-blocks.csv" in {path.name for path in (here / "run").iterdir()}
-    frontier = pd.read_csv(here / "run" / "plan-blocks.csv")
+    assert "plan-drop.csv" in {path.name for path in (here / "run").iterdir()}
+    frontier = pd.read_csv(here / "run" / "plan-drop.csv")
     shutil.rmtree("run")
     assert reopened(capsys)[:2] == ["measure", "small.safetensors"]
     subject = open_model("small.safetensors", ModelOptions())
@@ -352,10 +352,10 @@ def test_labels_that_are_not_there_are_not_taken_for_labels(here, capsys):
     rows = pd.DataFrame({"sentence": ["token1 the end", "token2 the end"] * 4, "label": -1})
     rows.to_csv("glue.csv", index=False)
     subject = open_model("hf:classifier", ModelOptions(data="glue.csv"))
-    assert subject.reference == "predictions"
+    assert subject.against == "predictions"
     assert ic.measure(subject.model, subject.batches, against="predictions", resamples=0).intact_error == 0
     rows.assign(label=[0, 1] * 4).to_csv("known.csv", index=False)
-    assert open_model("hf:classifier", ModelOptions(data="known.csv")).reference == "labels"
+    assert open_model("hf:classifier", ModelOptions(data="known.csv")).against == "labels"
 
 
 def test_texts_are_looked_for_in_all_rows(here):
@@ -379,7 +379,7 @@ def test_texts_are_looked_for_in_all_rows(here):
 def test_a_plan_is_refused_before_the_search(here, capsys, monkeypatch, arguments, says):
     (here / "folder.safetensors").mkdir()
     (here / "folder.csv").mkdir()
-    monkeypatch.setattr("iterconv.measuring.planning._Errors", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr("iterconv.measuring.planning.compare", lambda *_: pytest.fail("searched"))
     before = sorted(here.rglob("*"))
     saving = ["--save", "s.safetensors"] if "--blocks" in arguments and "--save" not in arguments else []
     line = refused(capsys, "plan", "users_own:both", *arguments, *saving)

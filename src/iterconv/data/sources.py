@@ -102,6 +102,8 @@ def _loader(name: str, known: KnownData) -> Callable[[Columns], Source]:
         return partial(_benchmark, name, known.hub)
     if known.clutter:
         return partial(_digitclutter, known.clutter, (known.images.training, known.images.test))
+    if name != "digits":
+        raise ValueError(f"the data set {name!r} of data/known.py has no source; give it hub=")
     return _digits
 
 

@@ -29,7 +29,7 @@ class Report:
     indices: pd.DataFrame
     """One row for each index and stage: stage (from 0, or "mean"), index, value, low, high, defined, reason."""
     options: dict[str, Any]
-    """The circumstances of the measurement: reference, chance, examples, bootstrap, block applications."""
+    """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications."""
 
     @property
     def intact_error(self) -> float:

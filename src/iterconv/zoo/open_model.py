@@ -57,6 +57,9 @@ KINDS: dict[str, Callable[[str, ModelOptions], Opened]] = {"timm": open_timm, "h
 """The functions that open models by name: ``KIND:NAME`` calls that of ``KIND`` with the name and the user's options."""
 
 
+_OWN = frozenset(KINDS)
+
+
 def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
     """Let the command line open models as ``KIND:NAME``.
 
@@ -67,8 +70,8 @@ def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
     Raises:
         InputError: If the kind is registered already.
     """
-    if kind in KINDS:
-        raise InputError(f"models of the kind {kind!r} can be opened already; choose another word")
+    if kind in _OWN:
+        raise InputError(f"models of the kind {kind!r} are iterconv's own; choose another word")
     KINDS[kind] = opener
 
 
