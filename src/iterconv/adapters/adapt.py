@@ -67,6 +67,7 @@ def adapt(
     if any(bool(tensor.isnan().any()) for tensor in tensors_in(made).values()):
         raise InputError(f"{type(model).__name__} makes NaN of this batch; look for NaN in the batch and the weights")
     found = find_named_stages(model, stages) if stages is not None else find_stages(model, inputs)
+    # A causal language model needs no targets: its next tokens are in the inputs.
     if task is None and (output is next_token or (output is None and is_causal(model))):
         task = Tokens()
     output = output or (logits if task is None else task.outputs)

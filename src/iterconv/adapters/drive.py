@@ -95,6 +95,7 @@ class StagePass:
 
     def __post_init__(self) -> None:
         self._todo: dict[int, list[int]] = {}
+        # The running maximum of the path is the place at which each of its blocks is executed.
         for place, block in zip(accumulate(self.path, max), self.path, strict=True):
             self._todo.setdefault(place, []).append(block)
         # A loop whose length depends on the data may go on behind the last place.
@@ -117,6 +118,7 @@ class StagePass:
         found, streams = self.stage.found, self.stage.streams
         z, result = streams.entering(self.calls[place]), None
         for block in blocks:
+            # In a loop that is longer than in the first pass, the one block has no number of its own.
             own_module = found.blocks[min(block, len(found.blocks) - 1)]
             result = call_itself(own_module, streams.fill_arguments(self.calls[block], z))
             z = {**z, **streams.leaving(result)}

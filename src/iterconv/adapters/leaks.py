@@ -89,6 +89,7 @@ class _Marks(TorchFunctionMode):
         elif func is Tensor.__setitem__:  # it returns nothing, and changes its first argument
             self.put(args[0], used)
         if not self.inside:
+            # A mark is taken off where its stage ends, so a marked tensor that is used later has bypassed the end.
             if tensors_in(made) or func is Tensor.__setitem__:
                 self.tell(used & self.ended, PAST_THE_END)
             elif func in _READ_VALUES:
@@ -128,6 +129,7 @@ class _Follower:
         further = {place: tensor for place, tensor in own.tensors().items() if place not in places}
         self._marks.tell(self._marks.of(list(further.values())) & {self._number}, ARGUMENTS)
         self._calls += 1
+        # Blocks may hold the blocks of another stage, so the outer state is put back.
         outer, self._marks.inside = self._marks.inside, True
         try:
             result = call_itself(module, own)

@@ -73,9 +73,8 @@ def _find_blocks(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
     except AttributeError:
         known = ", ".join(sorted(n for n, _ in model.named_children()))
         raise InputError(f"{type(model).__name__} has no module {path!r}; at the top there are {known}") from None
-    if times:
+    if times:  # one block more than allowed is enough to be refused
         return (parent,) * min(int(times), MOST_BLOCKS + 1)
-    children = [
-        child for child in parent._modules.values() if child is not None
-    ]  # children() would skip a module that is there twice
+    # children() would skip a module that is there twice.
+    children = [child for child in parent._modules.values() if child is not None]
     return tuple(children[int(first) if first else None : int(last) if last else None])

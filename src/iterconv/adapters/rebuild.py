@@ -80,6 +80,7 @@ class _Container:
         order: list[int] = []
         for number in range(len(children)):
             places, path = taken.get(number, ([number], (0,)))
+            # The whole path is put in at the place of the stage's first block.
             order += [places[block] for block in path] if number == places[0] else []
         module._modules.clear()
         for label, child in enumerate(_renumber([children[number] for number in order])):

@@ -114,15 +114,17 @@ class Recording:
         Returns:
             The representation that enters the next stage, or the output.
         """
+        # Calls of blocks are counted over the whole pass, since a model may alternate between stages.
         last = self._order.index((stage, len(self.stages[stage].blocks) - 1))
         calls: Counter[nn.Module | None] = Counter()  # None counts the blocks
 
         def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             key = (module, calls[module])
             calls[module] += 1
+            # Modules behind the stage are executed, and so are calls that the ordinary pass did not make.
             if calls[None] > last or key not in self._results:
                 return call_itself(module, Arguments(args, kwargs))
-            return clone(self._results[key])
+            return clone(self._results[key])  # the model may change it in place
 
         def block(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             number = calls[None]

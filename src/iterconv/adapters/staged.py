@@ -52,7 +52,7 @@ def adapt_on_few(model: Any, inputs: Any, **options: Any) -> Any:
     Args:
         model: The model.
         inputs: The inputs of a batch.
-        options: Options of ``iterconv.adapt``.
+        options: Further options of ``iterconv.adapt``.
 
     Returns:
         The adapted model.

@@ -63,6 +63,7 @@ class Streams:
             blocks, it counts as a stream into the first argument of its shape that is in no stream. And blocks that
             return a tuple whose tensors have the shapes of their first arguments hand on all of them.
         """
+        # A link is a pair of places between which some block really hands on a tensor.
         links = list(dict.fromkeys(link for before, after in pairwise(calls) for link in _find_links(before, after)))
         first = next(iter(tensors_in(calls[0].result)), None)
         if not linked and first is not None and first not in {out for out, _ in links}:
@@ -74,6 +75,7 @@ class Streams:
         places: dict[Place, list[Place]] = {}
         for out, into in links:
             places.setdefault(out, []).append(into)
+        # Streams stand in the order of the results; the first one is the representation.
         order = {place: number for number, place in enumerate(tensors_in(calls[0].result))}
         found = sorted(places.items(), key=lambda stream: order.get(stream[0], len(order)))
         return cls(tuple((out, tuple(into)) for out, into in found)) if found else None
@@ -170,7 +172,7 @@ def _match_one_to_one(calls: Sequence[BlockCall]) -> list[tuple[Place, Place]]:
     """Match results and arguments by position, if every block returns a tuple of tensors and gets their likes first."""
     counts = {len(call.result) if isinstance(call.result, (tuple, list)) else 0 for call in calls}
     count = counts.pop()
-    if counts or count < 2:
+    if counts or count < 2:  # the blocks return different numbers of tensors, or only one
         return []
     for call in calls:
         for made, given in zip(call.result, call.arguments.args, strict=False):
@@ -189,6 +191,7 @@ def _find_by_shape(calls: Sequence[BlockCall], taken: set[Place]) -> list[Place]
     """
     made, arguments = first_tensor(calls[0].result), [call.arguments.tensors() for call in calls]
     free = [into for into in arguments[0] if into not in taken and arguments[0][into].shape == made.shape]
+    # Places that hold the same tensor in every call form one kind.
     kinds: list[list[Place]] = []
     for into in free:
         alike = (kind for kind in kinds if all(is_same_tensor(each.get(kind[0]), each.get(into)) for each in arguments))

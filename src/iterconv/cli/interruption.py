@@ -26,6 +26,7 @@ def interruptible() -> Iterator[threading.Event]:
 
     def request(number: int, frame: object) -> None:
         stop.set()
+        # The former handlers come back at once, so that a second signal ends the process.
         for each, handler in before.items():
             signal.signal(each, handler)
 

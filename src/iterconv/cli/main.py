@@ -258,6 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"iterconv: {' '.join(words.split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
+        # Else Python would complain about the closed pipe once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (MemoryError, RuntimeError) as problem:

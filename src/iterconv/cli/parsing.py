@@ -66,6 +66,7 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
     except SystemExit as leaving:
         if not leaving.code and first in commands:  # the user asked for the command's help
             print(f"Example:\n  {EXAMPLES[first]}" + (f"\n\n{recipes()}" if first == "train" else ""))
+        # tyro exits on our errors as well; the context of its exit still holds them.
         problem: BaseException | None = leaving
         while problem is not None:
             if isinstance(problem, InputError):  # our own error, which tyro takes for a word that can't be parsed

@@ -46,9 +46,11 @@ def resampled_means(
         _, units = np.unique(units, return_inverse=True)
         order = np.argsort(units, kind="stable")
         starts = np.flatnonzero(np.diff(units[order], prepend=-1))
+        # Sums within units suffice, since the rows of a unit are drawn together.
         sums, sizes = np.add.reduceat(rows[finite][:, order], starts, axis=1), np.bincount(units)
     # Only the resamples are computed in single precision, to save time and memory; column 0 stays in double precision.
     single, count = sums.astype(np.float32), len(sizes)
+    # A resample is a row of counts: how often each unit was drawn.
     at_once = max(1, _WEIGHTS_AT_ONCE // count)
     for first in range(1, 1 + resamples, at_once):
         several = min(at_once, 1 + resamples - first)

@@ -101,6 +101,7 @@ def compare(
                 progress(sum(sizes), None)
     if not sizes:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    # A column is complete only if every batch has its metric.
     columns = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
     return Comparison(columns, float(np.average(chances, weights=sizes)), _number_units(units))
 
@@ -148,6 +149,7 @@ class _Compared:
         if self._counted is not None and targets is not None and len(self._counted) == self._count:
             outputs, targets = self._select(outputs), targets[self._counted]
         self._task.check(outputs, targets, self._batch.number)
+        # Without labels, the unperturbed predictions stand in for them.
         predicted = self._task.predict(outputs, targets)
         self.targets = predicted if targets is None or self._against == "predictions" else targets
         self._predicted, self.size = predicted, len(outputs)

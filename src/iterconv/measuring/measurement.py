@@ -195,7 +195,7 @@ def _make_index_table(
             reason = undefined_reason(index, curve, chance, min_margin, confidence)
             estimates = index(curve, chance)
             rows.append(_make_index_row(stage, index.name, estimates, reason, confidence))
-            per_stage.append(estimates)
+            per_stage.append(estimates)  # the mean over stages is resampled with the same examples
             reasons += [f"stage {stage + 1}: {reason}"] if reason else []
         with np.errstate(invalid="ignore"):  # an undefined index may have infinities of both signs
             mean = np.mean(per_stage, axis=0)

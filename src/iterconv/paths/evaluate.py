@@ -102,8 +102,9 @@ def _walk(model: Any, routes: Sequence[Route], inputs: Any) -> Iterator[tuple[Ro
         following = order[position + 1][0] if position + 1 < len(order) else ()
         kept = _count_common(steps, following)  # deeper states serve no later route
         recorded = min(_count_common(steps, ordinary), len(known))
-        state = trunk[-1]
+        state = trunk[-1]  # the state after the steps that this route shares with the one before
         for depth in range(len(trunk) - 1, len(steps)):
+            # Steps of the ordinary pass that a bound model has recorded are not computed again.
             z = known[depth] if depth < recorded else _advance(model, state, steps[depth])
             state = _next(state, steps[depth], len(stages), z)
             if depth < kept:
@@ -171,6 +172,7 @@ def _next(state: _State, step: _Step, stages: int, z: Any) -> _State:
     stage, block = step
     if block >= 0:
         return _State(z, state.stage_input, state.stage_outputs)
+    # A step into a stage, or to the head, ends the stage before it.
     outputs = (*state.stage_outputs, state.z) if stage > 0 else ()
     return _State(z, z if stage < stages else None, outputs)
 

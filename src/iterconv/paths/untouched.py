@@ -84,7 +84,7 @@ def _copy(value: Any) -> Any:
 def _refill(value: Any, kept: Any) -> None:
     """Give a tensor or container the contents that it had, unless it still has them."""
     if isinstance(value, Tensor) and kept is not None and not _same(value, kept):
-        value.data = kept.clone()
+        value.data = kept.clone()  # also if it has another shape now, which copy_ would refuse
     elif isinstance(value, dict) and not _are_alike([*value, *value.values()], [*kept, *kept.values()]):
         value.clear()
         value.update(kept)

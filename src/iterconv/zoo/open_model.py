@@ -168,6 +168,7 @@ def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> Opene
 def _open_function(name: str, options: ModelOptions) -> Opened:
     """Call a user's function for a model and, unless ``--data`` is given, for its batches."""
     module, function = name.rsplit(":", 1)
+    # The module is a file of the user's, and an installed command does not search the current folder by itself.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     known = "a folder of a run, timm:NAME, hf:PATH or module:function"

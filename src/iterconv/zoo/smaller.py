@@ -52,6 +52,7 @@ def write(path: Path, model: nn.Module, origin: Origin) -> None:
     Raises:
         OSError: If the file can't be written.
     """
+    # Tied weights are one tensor under several names, and are written under the first of them.
     tensors: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensors.setdefault(id(tensor), (name, tensor.detach().cpu().clone()))

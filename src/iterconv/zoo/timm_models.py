@@ -36,6 +36,7 @@ def open_timm(name: str, options: ModelOptions) -> Opened:
     require_images(options)
     model, channels = _create_model(timm, name, options.weights)
     expected = timm.data.resolve_model_data_config(model)
+    # A model of one channel, or of more channels than there are means, gets the mean of all for each channel.
     mean, std = (
         values[:channels] if len(values) >= channels > 1 else (sum(values) / len(values),) * channels
         for values in (expected["mean"], expected["std"])
