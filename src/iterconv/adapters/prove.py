@@ -81,15 +81,13 @@ def recheck_sharing(sharing: Recording, numbers: Sequence[int]) -> dict[int, str
     """
     if not numbers:
         return {}
-    routes = joint_routes(sharing.stages, numbers)[:1]
-    if not find_difference(sharing, {route: sharing.whole(route) for route in routes}):
+    without_first, _ = joint_routes(sharing.stages, numbers)
+    if not find_difference(sharing, {without_first: sharing.whole(without_first)}):
         return {}
     reasons = {}
     for number in numbers:
-        reason = find_difference(
-            sharing, {route: sharing.whole(route) for route in probing_routes(sharing.stages, number)}
-        )
-        if reason:
+        expected = {route: sharing.whole(route) for route in probing_routes(sharing.stages, number)}
+        if reason := find_difference(sharing, expected):
             reasons[number] = reason
     return reasons or dict.fromkeys(numbers, "it depends on other stages when several are perturbed at once")
 

@@ -16,7 +16,7 @@ from iterconv.errors import InputError
 from iterconv.paths import Route, evaluate, full_route, untouched
 from iterconv.tasks import Task, task_of
 from iterconv.tasks.base import distance
-from iterconv.tasks.batches import check_inputs, check_targets, match_model, split_batch
+from iterconv.tasks.batches import check_inputs, check_targets, inputs_by_name, match_model, split_batch
 from iterconv.tasks.classes import WHOLE
 
 Columns = dict[tuple[Route, str, int], NDArray[np.float64]]
@@ -134,10 +134,10 @@ class _Compared:
                 self._intact = outcome.stage_outputs
             else:
                 outputs = self._select(self._rows_of(outcome.output, self._named))
-            values = self._task.metrics(outputs, self.targets, self._predicted, self.chance)
-            for metric, column in values.items():
+            known = self._task.metrics(outputs, self.targets, self._predicted, self.chance)
+            for metric, compute in known.items():
                 if self._metrics is None or metric in self._metrics:
-                    yield (route, metric, OUTPUT), column
+                    yield (route, metric, OUTPUT), compute()
             if self._metrics is None or "distance" in self._metrics:
                 yield from self._distances(route, outcome.stage_outputs)
 
@@ -187,7 +187,7 @@ def _read(model: Any, batches: Iterable[Any], task: Task | None, against: str) -
             check_targets(inputs, targets, number)
         check_inputs(inputs, number)
         inputs = match_model(inputs, model)
-        named = model.named(inputs) if hasattr(model, "named") else inputs
+        named = inputs_by_name(inputs, model)
         if task is not None:
             targets = task.targets(targets, named)
         if targets is None and against == "labels":

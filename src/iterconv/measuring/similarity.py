@@ -13,7 +13,7 @@ from iterconv.adapters.staged import as_staged
 from iterconv.errors import InputError
 from iterconv.paths.untouched import untouched
 from iterconv.tasks.base import without_padding
-from iterconv.tasks.batches import check_inputs, inputs_of
+from iterconv.tasks.batches import check_inputs, inputs_by_name, inputs_of
 
 
 def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
             inputs = inputs_of(batch, model)
             check_inputs(inputs, position)
             updates: list[list[Tensor]] = [[] for _ in model.stages]
-            named = model.named(inputs) if hasattr(model, "named") else inputs
+            named = inputs_by_name(inputs, model)
             with untouched(model):  # each batch meets the model in the state in which it was given
                 for number, _, z, after, _ in paths.block_inputs(model, inputs):
                     updates[number].append(without_padding(after - z, named).flatten(1).float())

@@ -58,9 +58,13 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
     routes = list(routes)
     for route in routes:  # bad routes are refused before the model is run
         _steps(route, model.stages)
+    return evaluate_bound(_bind(model, inputs), routes, inputs)
+
+
+def _bind(model: Any, inputs: Any) -> Any:
+    """Bind a foreign model to a batch; other models satisfy the contract as they are."""
     with rejections_in_a_line(model):
-        bound = model.bind(inputs) if hasattr(model, "bind") else model
-    return evaluate_bound(bound, routes, inputs)
+        return model.bind(inputs) if hasattr(model, "bind") else model
 
 
 def evaluate_bound(model: Any, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
@@ -125,8 +129,7 @@ def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, 
         The number of the stage, the number of the block, the representations that enter and leave the block, and the
         stage, which in foreign models is bound to the batch.
     """
-    with rejections_in_a_line(model):
-        bound = model.bind(inputs) if hasattr(model, "bind") else model
+    bound = _bind(model, inputs)
     along = iter(bound.along()) if hasattr(bound, "along") else None
     state = _State(None if along else bound.stem(inputs), None, ())
     for stage, block in _steps(full_route(bound.stages), bound.stages)[0][:-1]:

@@ -1,6 +1,6 @@
 """Batches as users have them (pairs, dictionaries, inputs alone), and as the model takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,28 +22,29 @@ def match_model(value: Any, model: Any) -> Any:
     """
     device = next((p.device for p in model.parameters()), None)
     precisions = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    return _match(value, device, precisions.pop() if len(precisions) == 1 else None)
-
-
-def _match(value: Any, device: torch.device | None, precision: torch.dtype | None) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, precision if value.is_floating_point() else None, copy=True)
-    if isinstance(value, Mapping):
-        return {name: _match(part, device, precision) for name, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(_match(part, device, precision) for part in value)
-    return value
+    precision = precisions.pop() if len(precisions) == 1 else None
+    return _map(lambda x: x.to(device, precision if x.is_floating_point() else None, copy=True), value)
 
 
 def first_rows(value: Any, count: int) -> Any:
     """Take the first ``count`` examples of a nested batch."""
+    return _map(lambda tensor: tensor[:count], value)
+
+
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to all tensors of a nested batch."""
     if isinstance(value, Tensor):
-        return value[:count]
+        return function(value)
     if isinstance(value, Mapping):
-        return {name: first_rows(part, count) for name, part in value.items()}
+        return {name: _map(function, part) for name, part in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(first_rows(part, count) for part in value)
+        return tuple(_map(function, part) for part in value)
     return value
+
+
+def inputs_by_name(inputs: Any, model: Any) -> Any:
+    """Return the inputs by the names of the model's arguments, if the model can name them, else as they are."""
+    return model.named(inputs) if hasattr(model, "named") else inputs
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:
