@@ -1,6 +1,5 @@
 """Jobs, which executors bring to their end. The studies have two kinds, `TrainingRun` and `studies.toy.ToyRun`."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +8,6 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
-from iterconv.errors import InputError
-from iterconv.files import read
 from iterconv.indices import INDICES
 from iterconv.measuring.report import Report
 from iterconv.studies import cost
@@ -129,21 +126,12 @@ class TrainingRun:
         means = means.reindex(means.index.union(list(INDICES), sort=False))  # older reports may lack an index
         config = self.config.to_dict()
         label = {**{column: config[column] for column in CONFIG}, "name": self.name}
-        row = {**label, **folder.result(), **means.to_dict()}
+        result = {key: value for key, value in folder.result().items() if key != "history_sha256"}
+        row = {**label, **result, **means.to_dict()}
         return {
             # None would make a column of objects where others have numbers.
             "runs": pd.DataFrame([{key: float("nan") if value is None else value for key, value in row.items()}]),
             "indices": report.indices.assign(**label),
             "curves": report.curves.drop(columns=["path", "low", "high"]).assign(**label),
-            "history": _read_history(folder.path / "history.csv").assign(**label),
+            "history": folder.history().assign(**label),
         }
-
-
-def _read_history(path: Path) -> pd.DataFrame:
-    """Read the epochs of a finished run, one row each."""
-    again = "delete the run's folder and train it again"
-    contents = read(path, again)
-    try:
-        return pd.read_csv(io.BytesIO(contents or b""))
-    except ValueError:  # which pandas raises for an empty file too
-        raise InputError(f"{path} is missing or damaged; {again}") from None
