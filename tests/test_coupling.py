@@ -313,7 +313,7 @@ def test_missing_gradients_are_refused_before_anything_changes():
     net.stages[1].blocks[2].conv1.weight.grad = None
     before = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
     weights = copy.deepcopy(net.state_dict())
-    with pytest.raises(ic.InputError, match="block 2 of coupling group 1 has no gradient") as error:
+    with pytest.raises(ic.InputError, match="block 3 of coupling group 2 has no gradient") as error:
         optimizer.step()
     assert "\n" not in str(error.value)
     for old, p in zip(before, net.parameters(), strict=True):
