@@ -22,7 +22,7 @@ from iterconv import lipschitz, measure, paths
 from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
 from iterconv.files import write_atomically
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.here import LocalExecutor
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.tables import machine
 from iterconv.training.config import RunConfig

@@ -27,7 +27,7 @@ from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent
 from iterconv.figures.style import save as save_figure
 from iterconv.files import write_atomically
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.here import LocalExecutor
 from iterconv.studies.tables import machine
 from iterconv.training.loop import Stop
 from iterconv.zoo.libraries import library

@@ -185,7 +185,11 @@ def test_blocks_that_change_their_input_are_refused():
 
 @pytest.mark.parametrize(
     "route, says",
-    [(((0, 1),), "1 paths for 2 stages"), (((0, 4), (0,)), "block 4; paths number the blocks of stage 1 from 0 to 3"), (((0,), (-1,)), "block -1")],
+    [
+        (((0, 1),), "1 paths for 2 stages"),
+        (((0, 4), (0,)), "block 4; paths number the blocks of stage 1 from 0 to 3"),
+        (((0,), (-1,)), "block -1"),
+    ],
 )
 def test_wrong_routes_are_refused(route, says):
     with pytest.raises(ic.InputError, match=says) as error:

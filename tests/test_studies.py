@@ -28,12 +28,12 @@ from iterconv.models.toy import forward_model, iterative_algorithm
 from iterconv.studies import catalogue
 from iterconv.studies.catalogue import COUPLED, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.here import LocalExecutor
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.runs import find_unfinished, gather
 from iterconv.studies.study import CONDITIONS, Scale, Setting, unique_jobs
 from iterconv.studies.tables import Tables
-from iterconv.studies.toy import TRACED, ToyRun, perturb, toy_runs
+from iterconv.studies.toy_runs import TRACED, ToyRun, perturb, toy_runs
 from iterconv.training.config import RunConfig
 
 pytestmark = pytest.mark.medium
@@ -144,9 +144,9 @@ def test_runs_that_studies_share_are_done_once():
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="no study 'fig99'.*fig2"):
+    with pytest.raises(InputError, match="no study 'fig99'; did you mean 'fig8'"):
         find_studies(("fig99",))
-    with pytest.raises(InputError, match="no scale 'huge'.*quick"):
+    with pytest.raises(InputError, match="no scale 'huge'; use quick, small"):
         find_scale("huge")
     assert [study.name for study in find_studies(("fig7", "fig2"))] == ["fig2", "fig7"]
 

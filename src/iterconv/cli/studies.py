@@ -12,7 +12,7 @@ from iterconv.report import render
 from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words, machine_factor
 from iterconv.studies.executors.base import Executor
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.here import LocalExecutor
 from iterconv.studies.jobs import StudyJob
 from iterconv.studies.runs import find_unfinished, gather
 from iterconv.studies.study import Scale, Study, unique_jobs

@@ -82,12 +82,11 @@ def measure(
             empty, not finite or don't fit the model's outputs.
     """
     check_choice("against", against, Against)
-    extra_evaluations = check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
     if chance is not None:
         chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
     min_margin = check_range("min_margin", min_margin, "[0, 1)", "the default is 0.05")
     resamples, confidence, seed = check_bootstrap(resamples, confidence, seed)
-    _check_families(families)
+    extra_evaluations = check_extent(extra_evaluations, families)
     staged, batches = as_staged(model, batches, task)
     # A path with k extra evaluations holds blocks + k numbers of 8 bytes, and there is one for each k.
     held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in staged.stages))
@@ -120,12 +119,25 @@ def measure(
     )
 
 
-def _check_families(families: Any) -> None:
+def check_extent(extra_evaluations: Any, families: Any) -> int:
+    """Check the options that say which perturbations are measured.
+
+    Args:
+        extra_evaluations: The largest number of extra evaluations of the last block.
+        families: The names of further families.
+
+    Returns:
+        The number of extra evaluations.
+
+    Raises:
+        InputError: If the number is below 1, or a family is unknown.
+    """
     known = list(paths.FAMILIES)
     names = families if isinstance(families, (tuple, list)) else [families]
     wrong = [name for name in names if name not in known] or ([] if names is families else names)
     if wrong:
         raise OptionError("families", wrong[0], f"is unknown; use a list of {', '.join(map(repr, known))}")
+    return check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
 
 
 def _make_perturbations(num_blocks: int, extra: int, families: Sequence[str]) -> list[paths.Perturbation]:

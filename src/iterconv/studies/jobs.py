@@ -1,4 +1,4 @@
-"""Jobs, which executors bring to their end. The studies have two kinds, `TrainingRun` and `studies.toy.ToyRun`."""
+"""Jobs, which executors bring to their end. The studies have two kinds, `TrainingRun` and `studies.toy_runs.ToyRun`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
