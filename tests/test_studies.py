@@ -28,7 +28,8 @@ from iterconv.models.toy import forward_model, iterative_algorithm
 from iterconv.studies import catalogue
 from iterconv.studies.catalogue import COUPLED, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words
-from iterconv.studies.executors.here import LocalExecutor
+from iterconv.studies.executors.base import Executor
+from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.runs import find_unfinished, gather
 from iterconv.studies.study import CONDITIONS, Scale, Setting, unique_jobs
@@ -164,7 +165,7 @@ def test_estimates_grow_with_the_work():
 def run_all(runs, root, stop=None, workers=2, on_progress=None):
     """Names of the runs whose epochs ended, of those that finished, and why others failed."""
     epochs, finished = [], []
-    failed = LocalExecutor(workers).run(
+    failed = Executor(HereEngine(workers)).run(
         [TrainingRun(run) for run in runs],
         root,
         on_progress=on_progress or (lambda job: epochs.append(job.name)),
@@ -242,7 +243,7 @@ class Letter:
 def test_an_executor_runs_any_job_and_repeats_none(tmp_path):
     (tmp_path / "b").write_text("done before")
     progress, finished = [], []
-    failed = LocalExecutor(1).run(
+    failed = Executor(HereEngine(1)).run(
         [Letter("a"), Letter("bad"), Letter("b")],
         tmp_path,
         on_progress=lambda job: progress.append(job.name),
@@ -255,7 +256,7 @@ def test_an_executor_runs_any_job_and_repeats_none(tmp_path):
 @pytest.mark.parametrize("workers", [0, True])
 def test_wrong_numbers_of_workers(workers):
     with pytest.raises(InputError, match=f"workers={workers} is"):
-        LocalExecutor(workers)
+        Executor(HereEngine(workers))
 
 
 @pytest.mark.extended

@@ -20,6 +20,10 @@ CONFIG = tuple(RunConfig().to_dict())
 """The fields of a configuration that are columns of tables."""
 
 
+OnStep = Callable[..., None]
+"""A function that a job calls after each step, with a few words on the step or without."""
+
+
 @runtime_checkable
 class Job(Protocol):
     """Work that ends in files below a root folder, and that goes on from what it finds there.
@@ -35,12 +39,12 @@ class Job(Protocol):
     def finished(self, root: Path) -> bool:
         """True if nothing is left to do below a root folder."""
 
-    def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
+    def run(self, root: Path, on_progress: OnStep, stop: Stop) -> None:
         """Do what is left to do.
 
         Args:
             root: The folder of all jobs.
-            on_progress: Called whenever the job got on by a step.
+            on_progress: Called whenever the job got on by a step, with a few words on that step if there are any.
             stop: Asks the job to save its state and to stop; the job looks at it now and then.
 
         Raises:
@@ -110,9 +114,12 @@ class TrainingRun:
         """True if the run is trained and measured."""
         return self.folder(root).finished
 
-    def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
+    def run(self, root: Path, on_progress: OnStep, stop: Stop) -> None:
         """Train what is missing, and measure; calls ``on_progress`` after each epoch."""
-        complete(self.config, root / self.name, on_epoch=lambda row: on_progress(), stop=stop)
+        complete(self.config, root / self.name, on_epoch=lambda row: on_progress(self._describe(row)), stop=stop)
+
+    def _describe(self, row: dict[str, float]) -> str:
+        return f"epoch {row['epoch']} of {self.steps}, error {row['selection_error']:.2%}"
 
     def outcome(self, root: Path) -> str:
         """Say the test error."""

@@ -25,6 +25,10 @@ FINISHED = ("result.json", "report.parquet", "best.safetensors")
 _STARTED = ("config.json", "history.csv", "checkpoint.pt")
 
 
+class BusyError(InputError):
+    """Another process trains in the same folder."""
+
+
 class RunFolder:
     """The files of one run.
 
@@ -89,7 +93,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise InputError(
+            raise BusyError(
                 f"another process is training in {self.path}; wait for it or choose another --out"
             ) from None
         except OSError as problem:
