@@ -11,12 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from iterconv.cli.main import main
+from iterconv.errors import InputError
 from iterconv.studies import leases
 from iterconv.studies.executors import base
 from iterconv.studies.executors.base import Died, Executor, work
 from iterconv.studies.executors.here import HereEngine
+from iterconv.studies.status import job_states
+from iterconv.studies.sweep import read_sweep, varied_fields
+from iterconv.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -211,3 +217,124 @@ def test_a_launcher_that_is_asked_to_stop_stops_all_and_leaves_nothing_behind(tm
         Executor(InThreads()).run(jobs, tmp_path, stop=stop)
     assert not list(tmp_path.glob(".jobs/stop-*")) and not list(tmp_path.glob(".jobs/*/*.lease"))
     assert [leases.read_state(tmp_path, job.name).state for job in jobs[:2]] == ["stopped", "stopped"]
+
+
+def states_of(root):
+    return job_states(root).set_index("name")
+
+
+def test_the_state_of_all_jobs_is_read_from_the_folder(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"nothing was begun in .*; name the folder that --out of reproduce or sweep"):
+        job_states(tmp_path)
+    work(Line("done"), tmp_path, "me")
+    now = time.time()
+    running = leases.JobState("running", "far", 1, started=now - 20, updated=now, step=1, steps=3, note="one of three")
+    for name in ("busy", "gone"):
+        (tmp_path / ".jobs" / name).mkdir()
+        leases.write_state(tmp_path, name, running)
+    (tmp_path / ".jobs" / "busy" / "1.lease").write_text(json.dumps({"machine": "far", "pid": 1}))
+    (tmp_path / ".jobs" / "half").mkdir()
+    (tmp_path / ".jobs" / "half" / leases.STATE).write_text("{")  # just being written
+    table = states_of(tmp_path)
+    assert list(table.index) == ["busy", "gone", "half", "done"], "those at work come first"
+    assert dict(table.state) == {"busy": "running", "gone": "lost", "half": "stopped", "done": "finished"}
+    assert table.seconds_left["busy"] == pytest.approx(40, abs=1) and table.seconds_left[1:].isna().all()
+
+
+def test_status_prints_a_table_or_an_object_a_line(tmp_path, capsys):
+    work(Line("done"), tmp_path, "me")
+    (tmp_path / ".jobs" / "bad").mkdir()
+    leases.write_state(tmp_path, "bad", leases.JobState("failed", "far", reason="MemoryError: no room"))
+    assert main(["status", str(tmp_path)]) == 0
+    counts, head, row = capsys.readouterr().out.splitlines()
+    assert counts == "1 failed, 1 finished" and head.split() == "job state node last step left why".split()
+    assert row.split() == ["bad", "failed", "far", "MemoryError:", "no", "room"]
+    assert main(["status", str(tmp_path), "--json", "--watch"]) == 0, "nobody is at work, so there is nothing to watch"
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["name"] for row in rows] == ["bad", "done"] and rows[0]["seconds_left"] is None
+
+
+GRID = """
+- data: digits
+  width: [2, 3]
+  coupling: [0, 0.5]
+  epochs: 1
+- {data: digits, width: 2, epochs: 1, coupling: 0}
+- {data: digits, seed: [4], epochs: 1}
+"""
+
+
+def test_a_sweep_is_every_combination_of_values(tmp_path):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    runs = read_sweep(tmp_path / "grid.yaml")
+    expected = [RunConfig(data="digits", epochs=1, width=w, coupling=c) for w in (2, 3) for c in (0.0, 0.5)]
+    assert runs == [*expected, RunConfig(data="digits", epochs=1, seed=4)], "each run is there once"
+    assert varied_fields(runs) == ["width", "coupling", "seed"]
+    (tmp_path / "grid.csv").write_text("data,width,coupling,lr\ndigits,2,,\ndigits,,0.5,0.1\n")
+    rows = [RunConfig(data="digits", width=2), RunConfig(data="digits", coupling=0.5, lr=0.1)]
+    assert read_sweep(tmp_path / "grid.csv") == rows
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("grid.yaml", "widht: 8", "a run has no field 'widht'; did you mean 'width'?"),
+        ("grid.yaml", "width: [8, 0]", "entry 1: width=0 is not in [1, 65536]"),
+        ("grid.yaml", "- width: 8\n- coupling: 2", "entry 2: coupling=2 is not in [0, 1]"),
+        ("grid.yaml", "width: {a: 1}", "entry 1: width={'a': 1} is not a whole number"),
+        ("grid.yaml", "width: [", "is not YAML ("),
+        ("grid.yaml", "[1, 2]", "holds something else than fields of runs"),
+        ("grid.yaml", "width: []", "describes no run"),
+        ("grid.yaml", "", "holds something else than fields of runs"),
+        ("grid.yaml", f"seed: {list(range(400))}\nwidth: {list(range(1, 400))}", "describes more than 100000 runs"),
+        ("grid.yaml", "a: !!python/object/apply:os.system ['false']", "is not YAML ("),
+        ("grid.csv", "", "is not a table ("),
+        ("grid.csv", "wide\n1", "a run has no field 'wide'; "),
+        ("grid.csv", "width\nhuge", "entry 1: width='huge' is not a whole number"),
+        ("grid.txt", "width: 8", "does not name a table of runs; let it end in .yaml or .csv"),
+        (None, "", "there is no file"),
+    ],
+)
+def test_sweeps_that_are_not_understood_are_refused_before_the_work(tmp_path, capsys, name, text, says):
+    if name:
+        (tmp_path / name).write_text(text)
+    assert main(["sweep", str(tmp_path / (name or "grid.yaml")), "--out", str(tmp_path / "runs")]) == 2
+    line = capsys.readouterr().err
+    assert says in line and line.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--workers", "0"], "--workers 0 is too few"),
+        (["--address", "x:1"], "--address x:1 is not for --on here; leave it out"),
+        (["--memory", "4GB"], "--memory 4GB is not for --on here"),
+        (["--on", "slurm", "--address", "x:1"], "--address x:1 is not for --on slurm"),
+        (
+            ["--on", "ray", "--memory", "lots"],
+            "--memory lots is not an amount of memory; use a number and a unit, as 4GB",
+        ),
+        (["--on", "ray", "--gpus-per-run", "-1"], "--gpus-per-run -1"),
+        (["--on", "ray", "--detach"], "--detach True is not for --on ray"),
+    ],
+)
+def test_options_that_do_not_fit_the_place_are_refused(tmp_path, capsys, words, says):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    assert main(["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "runs"), *words]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.medium
+def test_a_sweep_ends_in_a_table_and_repeats_nothing(tmp_path, capsys):
+    small = "samples: 100, evaluation_samples: 50, width: 2, blocks: 2, stages: 1, epochs: 1"
+    (tmp_path / "grid.yaml").write_text(f"{{data: digits, {small}, seed: [0, 1]}}")
+    words = ["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "runs"), "--workers", "1"]
+    assert main([*words, "--dry-run"]) == 0 and "2 of 2 runs to do" in capsys.readouterr().out
+    assert main(words) == 0
+    table = pd.read_csv(tmp_path / "runs" / "grid.csv")
+    assert list(table.seed) == [0, 1] and table.test_error.between(0, 1).all() and table.seed.is_unique
+    before = {path: path.read_bytes() for path in tmp_path.glob("runs/*/*")}
+    capsys.readouterr()
+    assert main(words) == 0 and "2 of 2 runs in" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in tmp_path.glob("runs/*/*")} == before
+    assert dict(states_of(tmp_path / "runs").state.value_counts()) == {"finished": 2}

@@ -2,31 +2,32 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from iterconv.claims.verdicts import describe, judge_all, scale_of
 from iterconv.cli.console import bar, console
-from iterconv.errors import InputError, OptionError
+from iterconv.errors import InputError
 from iterconv.files import require_folder
 from iterconv.report import render
 from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words, machine_factor
 from iterconv.studies.executors.base import Executor
-from iterconv.studies.executors.here import HereEngine
+from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import StudyJob
 from iterconv.studies.runs import find_unfinished, gather
 from iterconv.studies.study import Scale, Study, unique_jobs
 from iterconv.studies.tables import Tables
 
 
-def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int, stop: threading.Event) -> int:
+def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineOptions, stop: threading.Event) -> int:
     """Train and measure the runs that studies still lack, and write the report.
 
     Args:
         names: The studies; all of them if empty.
         scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of runs and reports.
-        workers: The number of runs side by side.
+        engine: The place where runs are trained.
         stop: An event that is set when the user interrupts.
 
     Returns:
@@ -36,38 +37,52 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
         InputError: If a name is unknown, the folder can't be written, the options don't fit, or no run succeeds.
         KeyboardInterrupt: If the user interrupts, once all state is saved.
     """
-    studies, scale = _find(names, scale_name, root, workers)
+    engine.check()
+    studies, scale = _find(names, scale_name, root)
     require_folder(root)
     missing = find_unfinished(studies, scale, root)
     if missing:
         console.print(
-            f"{len(missing)} of {len(unique_jobs(studies, scale))} runs to do, {workers} at a time; "
-            f"about {_duration(missing, workers)} on cores like the reference machine's"
+            f"{len(missing)} of {len(unique_jobs(studies, scale))} runs to do, {engine.parallel} at a time; "
+            f"about {_duration(missing, engine.parallel)} on cores like the reference machine's"
         )
     # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
     order = missing if scale.in_order else sorted(missing, key=lambda job: job.seconds, reverse=True)
-    failed = _run(order, root, Executor(HereEngine(workers)), stop) if missing else {}
+    failed = run_jobs(order, root, engine, stop) if missing else {}
     for name, reason in failed.items():
         console.print(f"failed: {name}: {reason}")
     write_report(names, scale_name, root)
     return 1 if failed else 0
 
 
-def _find(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> tuple[list[Study], Scale]:
-    _check_place(root, workers)
+def _find(names: tuple[str, ...], scale_name: str, root: Path) -> tuple[list[Study], Scale]:
+    _check_place(root)
     scale = find_scale(scale_name)
     return find_studies(names, scale), scale
 
 
-def _check_place(root: Path, workers: int) -> None:
-    if workers < 1:
-        raise OptionError("workers", workers, "is too few; use 1 or more")
+def _check_place(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise InputError(f"--out {root} is not a folder; name one for the runs")
 
 
-def _run(jobs: list[StudyJob], root: Path, executor: Executor, stop: threading.Event) -> dict[str, str]:
-    """Run jobs with a progress bar and a line for each finished one; returns the reasons why others failed."""
+def run_jobs(jobs: Sequence[StudyJob], root: Path, options: EngineOptions, stop: threading.Event) -> dict[str, str]:
+    """Run jobs with a progress bar and a line for each finished one.
+
+    Args:
+        jobs: The jobs, in the order in which they are started.
+        root: The folder of all jobs.
+        options: The place where they are run.
+        stop: An event that is set when the user interrupts.
+
+    Returns:
+        The reasons why some failed, by their names.
+
+    Raises:
+        InputError: If an option does not fit, or no cluster answers.
+        KeyboardInterrupt: If the user interrupts, once all state is saved.
+    """
+    executor: Executor[StudyJob] = Executor(options.open(), fail_fast=options.fail_fast, detach=options.detach)
     # Epochs of big nets take longer, so the bar counts estimated seconds; then the time left is about right.
     seconds = {job.name: job.seconds for job in jobs}
     done, finished, started = 0.0, 0, time.monotonic()
@@ -112,12 +127,12 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
     return 0
 
 
-def list_studies(root: Path, workers: int) -> int:
+def list_studies(root: Path, engine: EngineOptions) -> int:
     """Print studies and scales with the number of runs, how many are finished, and the estimated time.
 
     Args:
         root: The folder of runs.
-        workers: The number of runs side by side.
+        engine: The place where runs would be trained.
 
     Returns:
         The exit code.
@@ -125,7 +140,8 @@ def list_studies(root: Path, workers: int) -> int:
     Raises:
         InputError: If there are no workers, or if --out is a file.
     """
-    _check_place(root, workers)
+    engine.check()
+    _check_place(root)
     for scale in SCALES.values():
         everything = list(STUDIES.values())
         runs, left = unique_jobs(everything, scale), find_unfinished(everything, scale, root)
@@ -133,22 +149,25 @@ def list_studies(root: Path, workers: int) -> int:
         for study in everything:
             own, lacking = unique_jobs([study], scale), find_unfinished([study], scale, root)
             counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
-            console.print(f"  {study.name:6} {counts}, about {_duration(lacking, workers)} to go: {study.title}")
+            console.print(
+                f"  {study.name:6} {counts}, about {_duration(lacking, engine.parallel)} to go: {study.title}"
+            )
         console.print(
             f"  all    {len(runs):4} runs (shared ones once), {len(runs) - len(left)} finished, "
-            f"about {_duration(left, workers)} to go with {workers} worker(s) on cores like the reference machine's"
+            f"about {_duration(left, engine.parallel)} to go with {engine.parallel} worker(s) on cores like the "
+            "reference machine's"
         )
     return 0
 
 
-def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -> int:
+def dry_run(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineOptions) -> int:
     """Print every run that studies need with its cost, and train nothing.
 
     Args:
         names: The studies; all of them if empty.
         scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of runs.
-        workers: The number of runs side by side.
+        engine: The place where runs would be trained.
 
     Returns:
         The exit code.
@@ -156,7 +175,8 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -
     Raises:
         InputError: If a name is unknown or the options don't fit.
     """
-    studies, scale = _find(names, scale_name, root, workers)
+    engine.check()
+    studies, scale = _find(names, scale_name, root)
     factor = machine_factor()
     jobs, left = unique_jobs(studies, scale), find_unfinished(studies, scale, root)
     names_left = {job.name for job in left}
@@ -164,10 +184,10 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, workers: int) -
         state = "to do" if job.name in names_left else "finished"
         here, gpu = in_words(job.seconds * factor), in_words(job.gpu_seconds)
         console.print(f"{state:8}  about {here} here, {gpu} on a GPU  {job.name}")
-    here = in_words(sum(job.seconds for job in left) * factor / workers)
+    here = in_words(sum(job.seconds for job in left) * factor / engine.parallel)
     gpu = in_words(sum(job.gpu_seconds for job in left))
     console.print(
-        f"{len(left)} of {len(jobs)} runs to do; about {here} here with {workers} worker(s) "
+        f"{len(left)} of {len(jobs)} runs to do; about {here} here with {engine.parallel} worker(s) "
         f"(a core of this machine takes {factor:.1f} times the reference machine's time), "
         f"about {gpu} on one GPU, run after run (assumed, not measured: see studies/cost.py)"
     )

@@ -1,1 +1,1 @@
-"""Executors bring jobs to their end: `base` says what one is, each other file is one."""
+"""Executors bring jobs to their end: `base` says how, `engines` opens a place to run them, each other file is one."""

@@ -1,0 +1,108 @@
+"""Sweeps: grids of runs that users write down in a small file."""
+
+import io
+from collections import Counter
+from dataclasses import fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from iterconv.errors import InputError, line_of, require, suggest
+from iterconv.files import read
+from iterconv.training.config import RunConfig
+
+FIELDS = tuple(field.name for field in fields(RunConfig))
+
+MOST_BYTES = 2**20
+"""The largest size of a file that describes a sweep."""
+
+MOST_RUNS = 100_000
+"""The largest number of runs of a sweep."""
+
+
+def read_sweep(path: Path) -> list[RunConfig]:
+    """Read the runs that a file describes.
+
+    Args:
+        path: A YAML file whose entries are fields of `RunConfig`, each with a value or with a list of values, of which
+            every combination is a run; a list of such mappings makes the runs of all of them. Or a CSV file with one
+            run a row, whose columns are fields; an empty cell leaves the field at its default.
+
+    Returns:
+        The different runs, in the order of the file.
+
+    Raises:
+        InputError: If the file is missing or not understood, a field is unknown, or a value does not fit.
+    """
+    contents = read(path, "write it anew", MOST_BYTES)
+    if contents is None:
+        raise InputError(f"there is no file {path}; name a YAML or CSV file of runs")
+    if path.suffix == ".csv":
+        blocks = _read_csv(path, contents)
+    elif path.suffix in (".yaml", ".yml"):
+        blocks = _read_yaml(path, contents)
+    else:
+        raise InputError(f"{path} does not name a table of runs; let it end in .yaml or .csv")
+    runs: dict[RunConfig, None] = {}
+    for number, block in enumerate(blocks, start=1):
+        for run in _combine(path, number, block):
+            runs[run] = None
+            if len(runs) > MOST_RUNS:
+                raise InputError(f"{path} describes more than {MOST_RUNS} runs; use fewer values")
+    if not runs:
+        raise InputError(f"{path} describes no run; give it fields of a run, as width: [8, 16]")
+    return list(runs)
+
+
+def _read_csv(path: Path, contents: bytes) -> list[dict[str, Any]]:
+    try:
+        table = pd.read_csv(io.BytesIO(contents))
+    except ValueError as problem:  # pandas' own errors are such
+        raise InputError(f"{path} is not a table ({line_of(problem)}); write one run a row") from None
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    # pandas reads whole numbers as floats where cells of the column are empty.
+    tidy = [{str(name): _whole(value) for name, value in row.items() if value is not None} for row in rows]
+    return tidy
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _read_yaml(path: Path, contents: bytes) -> list[dict[str, Any]]:
+    yaml = require("yaml", "reading sweeps")
+    try:
+        found = yaml.safe_load(contents)
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise InputError(f"{path} is not YAML ({line_of(problem)}); write fields, as width: [8, 16]") from None
+    blocks = found if isinstance(found, list) else [found]
+    if not all(isinstance(block, dict) for block in blocks):
+        raise InputError(f"{path} holds something else than fields of runs; write them as width: [8, 16]")
+    return blocks
+
+
+def _combine(path: Path, number: int, block: dict[Any, Any]) -> list[RunConfig]:
+    """Make every combination of a block's values."""
+    for name in block:
+        if name not in FIELDS:
+            raise InputError(f"{path}: a run has no field {str(name)[:40]!r}; {suggest(str(name), FIELDS)}")
+    choices = [value if isinstance(value, list) else [value] for value in block.values()]
+    size = 1
+    for values in choices:
+        size *= len(values)
+    if size > MOST_RUNS:
+        raise InputError(f"{path} describes more than {MOST_RUNS} runs; use fewer values")
+    runs = []
+    for chosen in product(*choices):
+        try:
+            runs.append(RunConfig.from_dict(dict(zip(block, chosen, strict=True))))
+        except InputError as problem:
+            raise InputError(f"{path}, entry {number}: {problem}") from None
+    return runs
+
+
+def varied_fields(runs: list[RunConfig]) -> list[str]:
+    """List the fields in which runs differ."""
+    return [name for name in FIELDS if len(Counter(getattr(run, name) for run in runs)) > 1]
