@@ -1,6 +1,7 @@
 """Servers of a Ray cluster and of a SLURM cluster on this machine, started and stopped by their process ids."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -100,7 +101,7 @@ class RayCluster:
 
     def workers(self, name: str) -> list[int]:
         """List a node's processes that are at work on a task of ours."""
-        return [pid for pid in descendants(self._nodes[name].pid) if _title(pid).startswith("ray::work")]
+        return [pid for pid in descendants(self._nodes[name].pid) if re.match(r"ray::(?!IDLE|Dashboard|RuntimeEnv)", _title(pid))]
 
     def kill_node(self, name: str) -> None:
         """Kill all processes of a node."""

@@ -154,7 +154,11 @@ def _prepare(run: RunConfig, dataset: data.Data) -> tuple[Any, StagedModel, torc
     require("safetensors", "training")  # which is not used before the end
     device = dataset.train.images.device
     devices = [device.index or 0] if device.type == "cuda" else 1
-    fabric = require("lightning_fabric", "training").Fabric(accelerator=device.type, devices=devices)
+    # Otherwise Fabric looks for SLURM's commands: it warns where they exist, and takes SLURM's tasks for its processes.
+    one_process = require("lightning_fabric.plugins.environments", "training").LightningEnvironment()
+    fabric = require("lightning_fabric", "training").Fabric(
+        accelerator=device.type, devices=devices, plugins=[one_process]
+    )
     network = make_network(run, dataset)
     # Channels last is the order in which CPUs and GPUs convolve fastest; the numbers' meaning is the same.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
