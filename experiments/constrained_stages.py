@@ -22,7 +22,8 @@ from iterconv import lipschitz, measure, paths
 from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent, save
 from iterconv.files import write_atomically
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.base import Executor
+from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.tables import machine
 from iterconv.training.config import RunConfig
@@ -158,7 +159,7 @@ def main() -> int:
             done.append(job.name)
             advance(len(done))
 
-        failed = LocalExecutor(options.workers).run(jobs, options.out, on_finished=on_finished)
+        failed = Executor(HereEngine(options.workers)).run(jobs, options.out, on_finished=on_finished)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     rows = {}

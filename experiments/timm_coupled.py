@@ -27,7 +27,8 @@ from iterconv.cli.console import bar
 from iterconv.figures.style import new_figure, paper_style, percent
 from iterconv.figures.style import save as save_figure
 from iterconv.files import write_atomically
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.base import Executor
+from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.tables import machine
 from iterconv.training.loop import Stop
 from iterconv.zoo.libraries import library
@@ -174,7 +175,7 @@ def main() -> int:
             done.append(net.name)
             advance(len(done))
 
-        failed = LocalExecutor(options.workers).run(jobs, options.out, on_finished=on_finished)
+        failed = Executor(HereEngine(options.workers)).run(jobs, options.out, on_finished=on_finished)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if failed:

@@ -316,7 +316,7 @@ def test_what_cannot_be_adapted_is_told(model, options, says):
 
 def test_blocks_whose_shape_changes_inside_a_named_run():
     model = nn.Sequential(nn.Sequential(nn.Linear(4, 6)), nn.Sequential(nn.Linear(6, 10)))
-    with pytest.raises(ic.InputError, match=r"block 0 of stage '0:2' makes \(5, 6\) of \(5, 4\); name runs that keep"):
+    with pytest.raises(ic.InputError, match=r"block 1 of stage '0:2' makes \(5, 6\) of \(5, 4\); name runs that keep"):
         ic.adapt(model, X, stages=["0:2"])
 
 

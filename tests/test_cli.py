@@ -23,10 +23,18 @@ from iterconv.cli.main import main
         (["reproduce", "--scale", "huge"], "no scale 'huge'"),
         (["reproduce", "--workers", "0", "--out", "OUT"], "--workers 0"),
         (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
-        (["measure", "OUT"], "there is no"),
+        (["measure", "OUT"], "there is no run OUT; pass the folder of a run, timm:NAME, hf:PATH or module:function"),
+        (["measure", "OUT", "--data", "digits"], "there is no run OUT; pass the folder of a run"),
+        # These are refused before the model is opened, which is not there.
+        (["measure", "timm:no", "--families", "swa"], "--families swa is unknown; use a list of 'early read-out'"),
+        (["measure", "timm:no", "--resamples", "-1"], "--resamples -1 is too small"),
+        (["measure", "timm:no", "--extra-evaluations", "0"], "--extra-evaluations 0 leaves nothing to repeat"),
+        (["measure", "timm:no", "--out", "OUT/x.txt"], "x.txt has no known format"),
+        (["plan", "timm:no", "--beam", "0"], "--beam 0 keeps no route"),
+        (["plan", "timm:no", "--out", "OUT/x.txt"], "x.txt does not name a table"),
         (["data", "mnits"], "did you mean 'mnist'?"),
         (["frobnicate"], "there is no command 'frobnicate'; use reproduce, train, measure, plan, report, claims, data"),
-        (["mesure", "runs/x"], "there is no command 'mesure'; did you mean measure?"),
+        (["mesure", "runs/x"], "there is no command 'mesure'; did you mean 'measure'?"),
         ([], "the command is missing; use reproduce, train"),
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["claims", "OUT"], "holds no tables"),
@@ -39,8 +47,8 @@ from iterconv.cli.main import main
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, arguments, says):
-    line = refused(capsys, *[str(tmp_path / "out") if word == "OUT" else word for word in arguments])
-    assert says in line
+    out = str(tmp_path / "out")
+    assert says.replace("OUT", out) in refused(capsys, *[word.replace("OUT", out) for word in arguments])
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def test_missing_gradients_are_refused_before_anything_changes():
     net.stages[1].blocks[2].conv1.weight.grad = None
     before = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
     weights = copy.deepcopy(net.state_dict())
-    with pytest.raises(ic.InputError, match="block 2 of coupling group 1 has no gradient") as error:
+    with pytest.raises(ic.InputError, match="block 3 of coupling group 2 has no gradient") as error:
         optimizer.step()
     assert "\n" not in str(error.value)
     for old, p in zip(before, net.parameters(), strict=True):
@@ -445,7 +445,10 @@ def test_kernels_whose_matrix_does_not_fit_are_refused_before_training(registrie
         "the matrix of kernel 'wrong' for 2 blocks .* not a finite", optimizer, net.coupling_groups(), kernel="wrong"
     )
     ic.couple(optimizer, net.coupling_groups(), 0.5)  # nothing was left on the optimizer
-    for kernel, says in ((Wrong, "is not a Kernel; pass an instance"), (Kernel(), "has no name; give it one")):
+    for kernel, says in (
+        (Wrong, "is not an instance of iterconv.coupling.kernels.Kernel; pass one"),
+        (Kernel(), "has no name; give it one"),
+    ):
         with pytest.raises(ic.InputError, match=says):
             ic.coupling.register(kernel)
     assert list(KERNELS) == ["uniform", "triangular", "wrong"]

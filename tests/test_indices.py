@@ -165,6 +165,20 @@ def test_indices_that_do_not_fit_are_refused(registries):
         replace(SWAPPING, family="hop")
     with pytest.raises(ic.InputError, match="the Index 'convergence' is iterconv's own; choose another name"):
         ic.indices.register(replace(SWAPPING, name="convergence"))
+    with pytest.raises(ic.InputError, match="metric='eror' is unknown; use 'error', 'exact_error', "):
+        replace(SWAPPING, metric="eror")
+    with pytest.raises(ic.InputError, match="at='end' is not a whole number"):
+        replace(SWAPPING, at="end")
+    with pytest.raises(ic.InputError, match="'swap' is not an instance of iterconv.indices.base.Index; pass one"):
+        ic.indices.register("swap")
+    ic.indices.register(replace(SWAPPING, compute=lambda errors, chance: errors[99]))
+    with pytest.raises(
+        ic.InputError, match=r"the swapping index of a curve of shape .* raised IndexError: index 99 is"
+    ):
+        make_report()
+    ic.indices.register(replace(SWAPPING, at=99))
+    reasons = make_report().indices.set_index("index").loc["swapping", "reason"]
+    assert reasons.str.contains("the swapping index needs position 99 of a curve that has 2").all()
     ic.indices.register(replace(SWAPPING, compute=lambda errors, chance: errors.mean()))
     with pytest.raises(ic.InputError, match=r"the swapping index of .* has shape \(\), not \(21,\); let its `compute`"):
         make_report()

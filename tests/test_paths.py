@@ -185,7 +185,11 @@ def test_blocks_that_change_their_input_are_refused():
 
 @pytest.mark.parametrize(
     "route, says",
-    [(((0, 1),), "1 paths for 2 stages"), (((0, 4), (0,)), "block 4; stage 0 has 0..3"), (((0,), (-1,)), "block -1")],
+    [
+        (((0, 1),), "1 paths for 2 stages"),
+        (((0, 4), (0,)), "block 4; paths number the blocks of stage 1 from 0 to 3"),
+        (((0,), (-1,)), "block -1"),
+    ],
 )
 def test_wrong_routes_are_refused(route, says):
     with pytest.raises(ic.InputError, match=says) as error:
@@ -219,7 +223,7 @@ def test_models_without_the_contract_are_refused():
         with pytest.raises(ic.InputError, match="stages need"):
             ic.StagedModel(nn.Identity(), stages, transitions, nn.Identity())
     lacking = ic.StagedModel(nn.Identity(), [ic.Stage([])], [], nn.Identity())
-    with pytest.raises(ic.InputError, match="stage 0 of StagedModel needs"):
+    with pytest.raises(ic.InputError, match="stage 1 of StagedModel needs"):
         ic.verify(lacking, lacking, torch.zeros(1))
 
 
@@ -331,7 +335,7 @@ def test_families_that_can_not_be_registered(registries):
 
 def test_paths_of_blocks_that_a_stage_lacks_are_refused(registries):
     paths.register(paths.Family(name="beyond", make=lambda count: [(1, (count,))], title="", axis=""))
-    with pytest.raises(ic.InputError, match="block 4; stage 0 has 0..3"):
+    with pytest.raises(ic.InputError, match="block 4; paths number the blocks of stage 1 from 0 to 3"):
         ic.measure(NETS["ordinary"], [torch.randn(2, 1, 8, 8)], against="predictions", families=("beyond",))
 
 

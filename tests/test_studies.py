@@ -28,12 +28,13 @@ from iterconv.models.toy import forward_model, iterative_algorithm
 from iterconv.studies import catalogue
 from iterconv.studies.catalogue import COUPLED, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.base import Executor
+from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.runs import find_unfinished, gather
 from iterconv.studies.study import CONDITIONS, Scale, Setting, unique_jobs
 from iterconv.studies.tables import Tables
-from iterconv.studies.toy import TRACED, ToyRun, perturb, toy_runs
+from iterconv.studies.toy_runs import TRACED, ToyRun, perturb, toy_runs
 from iterconv.training.config import RunConfig
 
 pytestmark = pytest.mark.medium
@@ -144,9 +145,9 @@ def test_runs_that_studies_share_are_done_once():
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="no study 'fig99'.*fig2"):
+    with pytest.raises(InputError, match="no study 'fig99'; did you mean 'fig8'"):
         find_studies(("fig99",))
-    with pytest.raises(InputError, match="no scale 'huge'.*quick"):
+    with pytest.raises(InputError, match="no scale 'huge'; use quick, small"):
         find_scale("huge")
     assert [study.name for study in find_studies(("fig7", "fig2"))] == ["fig2", "fig7"]
 
@@ -164,7 +165,7 @@ def test_estimates_grow_with_the_work():
 def run_all(runs, root, stop=None, workers=2, on_progress=None):
     """Names of the runs whose epochs ended, of those that finished, and why others failed."""
     epochs, finished = [], []
-    failed = LocalExecutor(workers).run(
+    failed = Executor(HereEngine(workers)).run(
         [TrainingRun(run) for run in runs],
         root,
         on_progress=on_progress or (lambda job: epochs.append(job.name)),
@@ -242,7 +243,7 @@ class Letter:
 def test_an_executor_runs_any_job_and_repeats_none(tmp_path):
     (tmp_path / "b").write_text("done before")
     progress, finished = [], []
-    failed = LocalExecutor(1).run(
+    failed = Executor(HereEngine(1)).run(
         [Letter("a"), Letter("bad"), Letter("b")],
         tmp_path,
         on_progress=lambda job: progress.append(job.name),
@@ -255,7 +256,7 @@ def test_an_executor_runs_any_job_and_repeats_none(tmp_path):
 @pytest.mark.parametrize("workers", [0, True])
 def test_wrong_numbers_of_workers(workers):
     with pytest.raises(InputError, match=f"workers={workers} is"):
-        LocalExecutor(workers)
+        Executor(HereEngine(workers))
 
 
 @pytest.mark.extended

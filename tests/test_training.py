@@ -19,6 +19,7 @@ from safetensors.torch import save as to_bytes
 from damage import denied, one_bit_flipped
 from iterconv import InputError, data, measure
 from iterconv.measuring.report import Report
+from iterconv.studies.jobs import TrainingRun
 from iterconv.tasks import Task
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
@@ -564,3 +565,18 @@ def test_training_a_finished_run_again_tells_its_damage(finished, tmp_path, name
     (tmp_path / "copy" / name).write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
     with pytest.raises(InputError, match=f"{name} is damaged"):
         complete(TINY, tmp_path / "copy")
+
+
+def test_a_history_with_one_flipped_bit_is_never_used(finished):
+    job, path = TrainingRun(TINY), finished / "history.csv"
+    whole = path.read_bytes()
+    assert len(RunFolder(finished, TINY).history()) == TINY.epochs
+    finished.rename(finished.parent / job.name)
+    path = finished.parent / job.name / "history.csv"
+    for flipped in (*one_bit_flipped(whole, 50, 0), b""):
+        path.write_bytes(flipped)
+        for read in (lambda: job.tables(path.parent.parent), lambda: complete(TINY, path.parent)):
+            with pytest.raises(InputError, match=r"history.csv is missing or damaged \(its checksum does not match\)"):
+                read()
+    path.write_bytes(whole)
+    assert len(job.tables(path.parent.parent)["history"]) == TINY.epochs

@@ -1,8 +1,9 @@
 """The error that bad input raises, and the checks that options share."""
 
+import difflib
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
 from numbers import Integral, Real
@@ -21,6 +22,21 @@ class InputError(ValueError):
 def shown(value: Any) -> str:
     """Format a value for a message: on one line, and cut off if it is long."""
     return " ".join((str(value) if isinstance(value, Real) else repr(value)).split())[:40]
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Advise a user who gave an unknown name: ask for the nearest known one, or list them all.
+
+    Args:
+        name: The unknown name.
+        known: All known names.
+
+    Returns:
+        The rest of a sentence.
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
 
 
 class OptionError(InputError):

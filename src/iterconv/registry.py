@@ -6,7 +6,7 @@ Nothing here imports torch, so that the command line can name members at once.
 from collections.abc import Iterable
 from typing import Protocol, TypeVar, runtime_checkable
 
-from iterconv.errors import InputError, shown
+from iterconv.errors import InputError, shown, suggest
 
 
 @runtime_checkable
@@ -48,10 +48,23 @@ class Registry(dict[str, Member]):
         """
         kind = self._kind.__name__
         if not isinstance(member, self._kind):
-            raise InputError(f"{shown(member)} is not a {kind}; pass an instance of {self._kind.__module__}.{kind}")
+            raise InputError(f"{shown(member)} is not an instance of {self._kind.__module__}.{kind}; pass one")
         if not isinstance(getattr(member, "name", None), str) or not member.name:
             raise InputError(f"{shown(member)} has no name; give it one, by which it is found")
         if member.name in self._own:
             raise InputError(f"the {kind} {member.name!r} is iterconv's own; choose another name")
         self[member.name] = member
         return member
+
+    def find(self, name: str) -> Member:
+        """Return the member of a name.
+
+        Args:
+            name: The name.
+
+        Raises:
+            InputError: If there is none; the message suggests the nearest name.
+        """
+        if name not in self:
+            raise InputError(f"there is no {self._kind.__name__.lower()} {shown(name)}; {suggest(str(name), self)}")
+        return self[name]

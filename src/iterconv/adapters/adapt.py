@@ -32,7 +32,7 @@ from iterconv.tasks.tokens import is_causal, next_token
 
 
 def adapt(
-    model: Any, inputs: Any, *, stages: Any = None, output: Output | None = None, task: Task | None = None
+    model: nn.Module, inputs: Any, *, stages: Any = None, output: Output | None = None, task: Task | None = None
 ) -> "AdaptedModel":
     """Make a model measurable: find its residual stages, and prove on a batch how their paths can be run.
 

@@ -57,7 +57,7 @@ class Driven:
         for place, called in enumerate(calls):
             misfit = describe_misfit(called) if streams is None else streams.misfit(called)
             if misfit:
-                raise InputError(f"block {place} of stage {found.name!r} {misfit}; name runs that keep the shape")
+                raise InputError(f"block {place + 1} of stage {found.name!r} {misfit}; name runs that keep the shape")
         assert streams is not None, "where nothing is handed on, some block makes no tensor of a shape that it gets"
         forms = tuple(streams.hollow(called.result) if streams.are_all_of(called) else ASK for called in calls)
         return cls(found, streams, forms, tuple(map(streams.in_place, calls)))
@@ -67,10 +67,10 @@ def _check_turns(stage: FoundStage, made: Sequence[BlockCall]) -> None:
     """Raise ``InputError`` unless each block was called once, in its turn."""
     for place, block in enumerate(stage.blocks):
         if place >= len(made):
-            raise InputError(f"block {place} of stage {stage.name!r} is not executed; name other runs")
+            raise InputError(f"block {place + 1} of stage {stage.name!r} is not executed; name other runs")
         if made[place].module is not block:
             raise InputError(
-                f"block {place} of stage {stage.name!r} is not executed in its turn; "
+                f"block {place + 1} of stage {stage.name!r} is not executed in its turn; "
                 "name the runs in the order of execution"
             )
     if len(made) > len(stage.blocks):

@@ -49,7 +49,7 @@ def _find_stage(model: nn.Module, number: int, stage: Any) -> FoundStage:
     elif isinstance(stage, (Sequence, nn.ModuleList, nn.Sequential)) and all(
         isinstance(block, nn.Module) for block in stage
     ):
-        found = FoundStage(f"stage {number}", tuple(stage))
+        found = FoundStage(f"stage {number + 1}", tuple(stage))
     else:
         raise InputError(f"stages[{number}] is {stage!r:.60}; use a name such as 'layer1.1:' or a list of modules")
     if not 2 <= len(found.blocks) <= MOST_BLOCKS:

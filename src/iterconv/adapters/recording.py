@@ -214,7 +214,7 @@ class _RecordedPass(StagePass):
         """Raise ``InputError`` unless each block was executed as often as there are places for it."""
         places, name = len(self.stage.found.blocks), self.stage.found.name
         if len(self.calls) < places:
-            raise InputError(f"block {len(self.calls)} of stage {name!r} is not executed; name other runs")
+            raise InputError(f"block {len(self.calls) + 1} of stage {name!r} is not executed; name other runs")
         if len(self.calls) > places:
             kind = type(self.stage.found.blocks[-1]).__name__
             raise InputError(f"a {kind} runs again after all blocks of stage {name!r}; name other runs")

@@ -4,17 +4,16 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iterconv.adapters.adapt import adapt
 from iterconv.errors import InputError
-from iterconv.paths.contract import is_staged, require_staged
+from iterconv.paths.contract import Bindable, is_staged, require_staged
 from iterconv.tasks import Task
 from iterconv.tasks.batches import first_rows, inputs_of
 
 
-def as_staged(model: Any, batches: Iterable[Any], task: Task | None = None) -> tuple[Any, Iterable[Any]]:
+def as_staged(model: nn.Module, batches: Iterable[Any], task: Task | None = None) -> tuple[Any, Iterable[Any]]:
     """Return the model itself if it satisfies the contract, else the model adapted to the first batch.
 
     Args:
@@ -30,9 +29,9 @@ def as_staged(model: Any, batches: Iterable[Any], task: Task | None = None) -> t
     """
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
         raise InputError(f"batches is a {type(batches).__name__}; pass an iterable of (inputs, targets), as [(x, y)]")
-    if not isinstance(model, torch.nn.Module) or is_staged(model):
+    if not isinstance(model, nn.Module) or is_staged(model):
         require_staged(model)
-        if task is not None and getattr(model, "task", task) != task:
+        if isinstance(model, Bindable) and task not in (None, model.task):
             raise InputError("the model is adapted already, with a task of its own; pass task= to iterconv.adapt")
         return model, batches
     iterator = iter(batches)

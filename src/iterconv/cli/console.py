@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -32,17 +33,21 @@ console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 def show_indices(indices: pd.DataFrame) -> None:
     """Print indices with intervals, and the reasons of undefined ones; stages are numbered from 1, as in the paper."""
-    shown = indices.assign(
-        text=[
-            f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.defined else "undefined"
-            for row in indices.itertuples()
-        ]
-    )
+    shown = indices.assign(text=[_format_index(row) for row in indices.itertuples()])
     shown["stage"] = [f"stage {stage + 1}" if stage != "mean" else "mean" for stage in shown.stage]
     wide = shown.pivot(index="index", columns="stage", values="text")
-    console.print(wide[list(dict.fromkeys(shown.stage))].rename_axis(None, axis=1).to_string())
+    # pandas sorts by name; the table keeps the order of the indices and of the stages.
+    wide = wide.loc[list(dict.fromkeys(shown["index"])), list(dict.fromkeys(shown.stage))]
+    console.print(wide.rename_axis(None, axis=1).to_string())
     for row in indices[(~indices.defined) & (indices.stage != "mean")].itertuples():
         console.print(f"{row.index} index of stage {row.stage + 1} is undefined: {row.reason}")
+
+
+def _format_index(row: Any) -> str:
+    """Format an index with its interval, which it lacks where nothing was resampled."""
+    if not row.defined:
+        return "undefined"
+    return f"{row.value:.3f}" if isnan(row.low) else f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 
 @contextmanager

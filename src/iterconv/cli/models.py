@@ -6,16 +6,17 @@ from typing import Any
 
 from iterconv import lipschitz
 from iterconv.cli.console import bar, console, show_indices
-from iterconv.errors import InputError, OptionError
+from iterconv.errors import InputError, OptionError, check_count
 from iterconv.files import require_file, require_folder, write_atomically, writing
-from iterconv.measuring.measurement import measure
+from iterconv.measuring.bootstrap import check_bootstrap
+from iterconv.measuring.measurement import check_extent, measure
 from iterconv.measuring.planning import least_blocks, plan
 from iterconv.measuring.report import check_suffix
 from iterconv.options import Against
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
-from iterconv.zoo.open_model import open_model
+from iterconv.zoo.open_model import is_function, open_model
 from iterconv.zoo.smaller import write
 
 AUDITED = 16
@@ -41,6 +42,12 @@ def measure_model(
     Raises:
         InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
+    # Opening a model takes long, so what can be refused is refused before; a module's code may register families.
+    check_extent(settings["extra_evaluations"], () if is_function(name) else settings["families"])
+    check_bootstrap(settings["resamples"], 0.95, 0)
+    if out:
+        check_suffix(out)
+        require_file(out)
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
@@ -96,6 +103,9 @@ def plan_model(
     """
     if (keep is None) != (save is None):
         raise InputError("--blocks and --save belong together: how many blocks to keep, and where to save that model")
+    check_count("beam", settings["beam"], why="keeps no route")
+    if out:
+        _check_table(out)
     opened = open_model(name, options)
     out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
     _check_places(opened, out, keep, save, settings)
@@ -126,10 +136,7 @@ def plan_model(
 
 def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:
     """Refuse before the search, which takes long, the options that would be refused after it."""
-    if out.suffix != ".csv":
-        raise InputError(f"--out {out} does not name a table; let it end in .csv")
-    for path in (out, out.with_suffix(".png")):
-        require_file(path)
+    _check_table(out)
     if opened.batch_size and len(opened.batches) < 2:
         problem = "makes one batch of all examples, which can't be halved to search and to report; use a smaller one"
         raise OptionError("batch_size", opened.batch_size, problem)
@@ -147,6 +154,13 @@ def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, s
         raise InputError(f"--save {save} does not name a file of weights; let it end in .safetensors")
     else:
         require_file(save, "--save")
+
+
+def _check_table(out: Path) -> None:
+    if out.suffix != ".csv":
+        raise InputError(f"--out {out} does not name a table; let it end in .csv")
+    for path in (out, out.with_suffix(".png")):
+        require_file(path)
 
 
 def _saves_itself(model: Any) -> bool:

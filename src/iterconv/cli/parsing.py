@@ -1,7 +1,6 @@
 """The parser that turns words into commands: tyro's, with better help and better messages."""
 
 import contextlib
-import difflib
 import io
 import sys
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from tyro import cli, conf
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from iterconv.data.known import KNOWN, OTHER_DATA
-from iterconv.errors import InputError
+from iterconv.errors import InputError, suggest
 
 DESCRIPTION = """Measure how iterative and how convergent a residual network is, and train networks to be more so.
 
@@ -54,8 +53,7 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
         raise InputError("one of the words is empty; give it a value, or leave the option out")
     first = arguments[0] if arguments else ""
     if first not in commands and not first.startswith("-"):
-        [near] = difflib.get_close_matches(first, commands, n=1) or [""]
-        hint = f"did you mean {near}?" if near else f"use {', '.join(commands)}"
+        hint = suggest(first, commands)
         raise InputError(f"there is no command {first!r}; {hint}" if first else f"the command is missing; {hint}")
     union: Any = reduce(or_, (Annotated[kind, conf.subcommand(name)] for name, kind in commands.items()))
     options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _register_numbers()}

@@ -12,7 +12,7 @@ from iterconv.report import render
 from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words, machine_factor
 from iterconv.studies.executors.base import Executor
-from iterconv.studies.executors.local import LocalExecutor
+from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.jobs import StudyJob
 from iterconv.studies.runs import find_unfinished, gather
 from iterconv.studies.study import Scale, Study, unique_jobs
@@ -46,7 +46,7 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, workers: int,
         )
     # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
     order = missing if scale.in_order else sorted(missing, key=lambda job: job.seconds, reverse=True)
-    failed = _run(order, root, LocalExecutor(workers), stop) if missing else {}
+    failed = _run(order, root, Executor(HereEngine(workers)), stop) if missing else {}
     for name, reason in failed.items():
         console.print(f"failed: {name}: {reason}")
     write_report(names, scale_name, root)

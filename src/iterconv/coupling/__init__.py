@@ -5,7 +5,6 @@ gradients of coupled blocks (or of positions along an axis of one parameter) bec
 """
 
 from iterconv.coupling.axis import couple_axis as couple_axis
-from iterconv.coupling.blocks import couple as couple
 from iterconv.coupling.counting import ParameterCount as ParameterCount
 from iterconv.coupling.counting import effective_parameter_count as effective_parameter_count
 from iterconv.coupling.handle import Coupling as Coupling
@@ -13,6 +12,7 @@ from iterconv.coupling.kernels import KERNELS as KERNELS
 from iterconv.coupling.kernels import Kernel as Kernel
 from iterconv.coupling.kernels import coupling_matrix as coupling_matrix
 from iterconv.coupling.kernels import register as register
+from iterconv.coupling.modules import couple as couple
 
 __all__ = [
     "KERNELS",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iterconv.coupling.blocks import Group, corresponding
+from iterconv.coupling.modules import Group, corresponding
 from iterconv.errors import InputError
 
 

@@ -1,6 +1,5 @@
 """One loader per source: the data sets known by name, and whatever a path or a hub name leads to."""
 
-import difflib
 import os
 import re
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from iterconv.data.decoding import Columns
 from iterconv.data.digitclutter import generate
 from iterconv.data.images import read_hub, read_path
 from iterconv.data.known import KNOWN, KnownData
-from iterconv.errors import InputError, require
+from iterconv.errors import InputError, require, suggest
 from iterconv.files import read_tensors
 
 
@@ -52,9 +51,7 @@ def find(name: str, columns: Columns) -> Source:
         return _as_source(read_path(path, columns))
     if len(name) < 200 and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix != ".parquet":
         return _as_source(read_hub(name, columns))
-    near = difflib.get_close_matches(name.lower(), SOURCES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(SOURCES)}, a path or a hub name"
-    raise InputError(f"there is no data set {name[:80]!r}; {hint}")
+    raise InputError(f"there is no data set {name[:80]!r}; {suggest(name, [*SOURCES, 'a path or a hub name'])}")
 
 
 def _as_source(tensors: dict[str, torch.Tensor]) -> Source:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from iterconv.errors import InputError, check_choice
+from iterconv.errors import InputError, check_choice, check_number, line_of
+from iterconv.options import Metric
 from iterconv.paths.families import FAMILIES
 
 Array = NDArray[np.float64] | np.float64
@@ -37,8 +38,11 @@ class Index:
     index that is not compared with guessing."""
 
     def __post_init__(self) -> None:
-        """Refuse a family that nobody has registered."""
+        """Refuse an unknown family, an unknown metric, and a place that is not a whole number."""
         check_choice("family", self.family, FAMILIES)
+        check_choice("metric", self.metric, Metric)
+        if self.at is not None:
+            check_number("at", self.at, whole=True)
 
     def __call__(self, curve: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
         """Compute the index.
@@ -51,11 +55,15 @@ class Index:
             The index, shape (...); NaN for a curve of fewer than two positions.
 
         Raises:
-            InputError: If ``compute`` returns another shape.
+            InputError: If ``compute`` fails or returns another shape.
         """
         if len(curve) < 2:
             return np.full(curve.shape[1:], np.nan)
-        values = np.asarray(self.compute(curve, chance), dtype=np.float64)
+        try:
+            values = np.asarray(self.compute(curve, chance), dtype=np.float64)
+        except Exception as problem:  # whatever a function of a user's raises
+            what = f"{type(problem).__name__}: {line_of(problem)}"
+            raise InputError(f"the {self.name} index of a curve of shape {curve.shape} raised {what}") from problem
         if values.shape != curve.shape[1:]:
             raise InputError(
                 f"the {self.name} index of a curve of shape {curve.shape} has shape {values.shape}, not "
@@ -87,6 +95,8 @@ def undefined_reason(
         return f"the stage has too few blocks{f' or no {index.metric}' * (not len(curve))} for the {index.name} index"
     if index.at is None:
         return ""
+    if not -len(curve) <= index.at < len(curve):
+        return f"the {index.name} index needs position {index.at} of a curve that has {len(curve)}"
     margins = chance - curve[index.at]
     if margins[0] < min_margin:
         return f"the reference error {chance - margins[0]:.3f} is within {min_margin:g} of chance {chance:.3f}"

@@ -200,7 +200,7 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
     with untouched(model):
         for number, block, z, _, _ in paths.block_inputs(adapted, inputs):
             found[number, block] = _check_branch(
-                adapted.found[number].blocks[block], z, f"block {block} of stage {number}"
+                adapted.found[number].blocks[block], z, f"block {block + 1} of stage {number + 1}"
             )
     _check_sharing(model, {adapted.found[number].blocks[block]: branch for (number, block), branch in found.items()})
     places = []

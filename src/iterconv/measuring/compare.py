@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from iterconv.errors import InputError
 from iterconv.paths import Route, evaluate, full_route, untouched
+from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task, task_of
 from iterconv.tasks.base import distance
 from iterconv.tasks.batches import check_inputs, check_targets, inputs_by_name, match_model, split_batch
@@ -54,7 +55,7 @@ class _Batch:
 
 
 def compare(
-    model: Any,
+    model: nn.Module,
     batches: Iterable[Any],
     routes: Sequence[Route],
     *,
@@ -83,7 +84,8 @@ def compare(
     Raises:
         InputError: If there are no batches, or a batch does not fit the model or the task.
     """
-    full = full_route(model.stages)
+    stages: Any = model.stages
+    full = full_route(stages)
     parts: dict[tuple[Route, str, int], list[NDArray[np.float64]]] = defaultdict(list)
     chances: list[float] = []
     sizes: list[int] = []
@@ -111,7 +113,7 @@ class _Compared:
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         batch: _Batch,
         full: Route,
         against: str,
@@ -121,7 +123,7 @@ class _Compared:
         self._model, self._batch, self._task, self._full = model, batch, batch.task, full
         self._against, self._given_chance, self._metrics = against, chance, metrics
         # An adapted model has made rows of its outputs already.
-        self._rows_of = (lambda made, _: made) if hasattr(model, "output_of") else self._task.outputs
+        self._rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
         self._named = batch.named
         self._count = 0
         self._counted: Tensor | None = None
@@ -173,13 +175,13 @@ class _Compared:
                 yield (route, "distance", stage), distance(self._select(rows[0]), self._select(rows[1]))
 
 
-def _read(model: Any, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[_Batch]:
+def _read(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[_Batch]:
     """Read all batches in the form that the model takes; the first targets tell the task if none is given.
 
     Raises:
         InputError: If a batch does not fit, or if some have class numbers and others rows of labels.
     """
-    task = task or getattr(model, "task", None)
+    task = task or (model.task if isinstance(model, Bindable) else None)
     first: tuple[int, int] | None = None  # the number of the first batch with targets, and their dimensions
     for number, batch in enumerate(batches):
         inputs, targets = split_batch(batch)

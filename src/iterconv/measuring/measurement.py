@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import nn
 
 from iterconv import paths
 from iterconv.adapters.staged import as_staged
@@ -18,6 +19,7 @@ from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_me
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.report import Report
 from iterconv.options import Against
+from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task
 from iterconv.tasks.base import METRICS
 
@@ -27,7 +29,7 @@ Values = dict[tuple[int, paths.Path, str], NDArray[np.float64]]
 
 @rename_options(reference="against", further="families", least_margin="min_margin", replicates="resamples")
 def measure(
-    model: Any,
+    model: nn.Module,
     batches: Iterable[Any],
     *,
     against: Against = "labels",
@@ -80,22 +82,21 @@ def measure(
             empty, not finite or don't fit the model's outputs.
     """
     check_choice("against", against, Against)
-    extra_evaluations = check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
     if chance is not None:
         chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
     min_margin = check_range("min_margin", min_margin, "[0, 1)", "the default is 0.05")
     resamples, confidence, seed = check_bootstrap(resamples, confidence, seed)
-    _check_families(families)
-    model, batches = as_staged(model, batches, task)
+    extra_evaluations = check_extent(extra_evaluations, families)
+    staged, batches = as_staged(model, batches, task)
     # A path with k extra evaluations holds blocks + k numbers of 8 bytes, and there is one for each k.
-    held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in model.stages))
+    held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in staged.stages))
     check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
-    perturbations = [_make_perturbations(len(stage.blocks), extra_evaluations, families) for stage in model.stages]
+    perturbations = [_make_perturbations(len(stage.blocks), extra_evaluations, families) for stage in staged.stages]
     kinds = sum(map(len, perturbations)) * len(METRICS)
     check_memory(8 * kinds * (1 + resamples), f"resamples={resamples} of up to {kinds} values", "use fewer")
-    full = paths.full_route(model.stages)
+    full = paths.full_route(staged.stages)
     routes = _make_routes(full, perturbations)
-    compared = compare(model, batches, routes, task=task, against=against, chance=chance, progress=progress)
+    compared = compare(staged, batches, routes, task=task, against=against, chance=chance, progress=progress)
     values, chance, units = _sort_values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
     means = dict(zip(values, resampled_means(rows, resamples, seed, units), strict=True))
@@ -108,8 +109,8 @@ def measure(
         "seed": seed,
         "examples": rows.shape[1],
         "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
-        "block_applications": paths.block_applications(routes, model.stages),
-        "stages": [str(stage) for stage in model.stages] if hasattr(model, "bind") else [],
+        "block_applications": paths.block_applications(routes, staged.stages),
+        "stages": [str(stage) for stage in staged.stages] if isinstance(staged, Bindable) else [],
     }
     return Report(
         _make_curve_table(perturbations, means, confidence, rows.shape[1]),
@@ -118,12 +119,25 @@ def measure(
     )
 
 
-def _check_families(families: Any) -> None:
+def check_extent(extra_evaluations: Any, families: Any) -> int:
+    """Check the options that say which perturbations are measured.
+
+    Args:
+        extra_evaluations: The largest number of extra evaluations of the last block.
+        families: The names of further families.
+
+    Returns:
+        The number of extra evaluations.
+
+    Raises:
+        InputError: If the number is below 1, or a family is unknown.
+    """
     known = list(paths.FAMILIES)
     names = families if isinstance(families, (tuple, list)) else [families]
     wrong = [name for name in names if name not in known] or ([] if names is families else names)
     if wrong:
         raise OptionError("families", wrong[0], f"is unknown; use a list of {', '.join(map(repr, known))}")
+    return check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
 
 
 def _make_perturbations(num_blocks: int, extra: int, families: Sequence[str]) -> list[paths.Perturbation]:

@@ -121,7 +121,7 @@ class Plan:
             write_atomically(path, to_json(contents))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: Any) -> "Plan":
+    def load(cls, path: str | os.PathLike[str], model: nn.Module) -> "Plan":
         """Read a plan that ``save`` wrote.
 
         Args:
@@ -146,8 +146,9 @@ class Plan:
         except (KeyError, ValueError, TypeError, IndexError) as problem:
             raise InputError(f"{path} is not a plan ({line_of(problem)}); plan again") from None
         require_staged(model)
-        if intact != paths.full_route(model.stages):
-            sizes = [len(stage.blocks) for stage in model.stages]
+        stages: Any = model.stages
+        if intact != paths.full_route(stages):
+            sizes = [len(stage.blocks) for stage in stages]
             raise InputError(f"{path} is a plan of {[len(path) for path in intact]} blocks a stage, not of {sizes}")
         return cls(model, frontier.astype({"low": float, "high": float}), options)
 
@@ -171,7 +172,7 @@ def _check_json_file(path: str | os.PathLike[str]) -> Path:
 
 @rename_options({"blocks": "drop", "weights": "share"}, reference="against", saves="mode", replicates="resamples")
 def plan(
-    model: Any,
+    model: nn.Module,
     batches: Iterable[Any],
     *,
     budget: Any = None,
@@ -214,19 +215,19 @@ def plan(
     check_choice("against", against, Against)
     beam = check_count("beam", beam, why="keeps no route")
     resamples, confidence, seed = check_bootstrap(resamples, confidence, seed)
-    model, batches = as_staged(model, batches, task)
+    staged, batches = as_staged(model, batches, task)
     kept = list(batches)
     if len(kept) < 2:
         raise InputError(
             f"{len(kept)} batch(es) can't be halved, to search on one half and report on the other; use a smaller "
             "batch size"
         )
-    full = paths.full_route(model.stages)
+    full = paths.full_route(staged.stages)
     total = sum(map(len, full))
     least = least_blocks(budget, total)
 
     def errors_of(routes: Sequence[paths.Route], batches: list[Any]) -> tuple[NDArray[np.float64], Any]:
-        found = compare(model, batches, routes, task=task, against=against, metrics=["error"])
+        found = compare(staged, batches, routes, task=task, against=against, metrics=["error"])
         return np.stack([found.of(route, "error") for route in routes]), found.units
 
     search, held_out = kept[0::2], kept[1::2]
@@ -262,7 +263,7 @@ def plan(
             }
         )
     options = {"mode": mode, "beam": beam, "against": against, "seed": seed, "routes_tried": len(tried)}
-    return Plan(model, pd.DataFrame(rows), options)
+    return Plan(staged, pd.DataFrame(rows), options)
 
 
 def least_blocks(budget: Any, total: int) -> int:

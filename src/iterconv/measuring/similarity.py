@@ -16,7 +16,7 @@ from iterconv.tasks.base import without_padding
 from iterconv.tasks.batches import check_inputs, inputs_by_name, inputs_of
 
 
-def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
+def similarity(model: nn.Module, batches: Iterable[Any]) -> pd.DataFrame:
     """Compare every two blocks of each stage.
 
     Args:
@@ -32,17 +32,17 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
     Raises:
         InputError: If the model can't be adapted, if there are no batches or if one has NaN.
     """
-    model, batches = as_staged(model, batches)
-    sums: list[Any] = [0.0] * len(model.stages)
+    staged, batches = as_staged(model, batches)
+    sums: list[Any] = [0.0] * len(staged.stages)
     examples = 0
-    with untouched(model):
+    with untouched(staged):
         for position, batch in enumerate(batches):
-            inputs = inputs_of(batch, model)
+            inputs = inputs_of(batch, staged)
             check_inputs(inputs, position)
-            updates: list[list[Tensor]] = [[] for _ in model.stages]
-            named = inputs_by_name(inputs, model)
-            with untouched(model):  # each batch meets the model in the state in which it was given
-                for number, _, z, after, _ in paths.block_inputs(model, inputs):
+            updates: list[list[Tensor]] = [[] for _ in staged.stages]
+            named = inputs_by_name(inputs, staged)
+            with untouched(staged):  # each batch meets the model in the state in which it was given
+                for number, _, z, after, _ in paths.block_inputs(staged, inputs):
                     updates[number].append(without_padding(after - z, named).flatten(1).float())
             examples += len(updates[0][0])
             for number, own in enumerate(updates):
@@ -52,7 +52,7 @@ def similarity(model: Any, batches: Iterable[Any]) -> pd.DataFrame:
     if not examples:
         raise InputError("there are no batches to compare blocks on; pass an iterable of (inputs, targets)")
     rows = []
-    for number, stage in enumerate(model.stages):
+    for number, stage in enumerate(staged.stages):
         maps = {"weights": _compare_weights(stage.blocks), "updates": sums[number] / examples}
         rows += [
             {"stage": number, "kind": kind, "block": a, "other": b, "value": float(values[a, b])}

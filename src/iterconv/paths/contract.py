@@ -1,20 +1,81 @@
 """The model contract: stem -> (stage -> transition)* -> head.
 
 A *stage* is a run of blocks that share one representational format, so that any block can be dropped, repeated or
-moved. Every perturbation of a model goes through ``Stage.step``. Foreign models satisfy the contract for one batch at a
-time: ``model.bind(inputs)`` returns the model bound to that batch.
+moved. Every perturbation of a model goes through ``Stage.step``. `Staged` is the contract as a type, and `StagedModel`
+a module that satisfies it. Foreign models satisfy the contract for one batch at a time: they are `Bindable`, and
+``model.bind(inputs)`` returns the model bound to that batch, which is `Bound`.
+
+Stages and blocks are numbered from 0 in paths, tables and arguments, and from 1 in messages, printed tables and
+figures.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from iterconv.errors import InputError, check_number
 from iterconv.paths.families import Path
 
 CONTRACT = ("stem", "stages", "transitions", "head")
 """The attributes of a staged model."""
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """The contract: anything with these four attributes can be measured, whether it is a `StagedModel` or not."""
+
+    @property
+    def stem(self) -> Any:
+        """Called with the model's input; returns the representation that enters the first stage."""
+
+    @property
+    def stages(self) -> Any:
+        """A sequence of objects with ``blocks`` and ``step(index, z, stage_input)``."""
+
+    @property
+    def transitions(self) -> Any:
+        """A sequence of callables, one fewer than stages; number s leads from stage s to stage s + 1."""
+
+    @property
+    def head(self) -> Any:
+        """Called with the last representation; returns the model's output."""
+
+
+@runtime_checkable
+class Bound(Staged, Protocol):
+    """A foreign model that is bound to one batch, on which it has run its ordinary pass."""
+
+    def along(self) -> list[Any]:
+        """List the ordinary pass: the input of each stage, the result of each block, and the output last."""
+
+    def entered(self, stage: int, block: int) -> Tensor:
+        """Return the representation that entered a block in the ordinary pass."""
+
+    def whole(self, route: Any) -> Any:
+        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.evaluate.Outcome`."""
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A foreign model that satisfies the contract for one batch at a time, as ``iterconv.adapt`` makes it."""
+
+    @property
+    def stages(self) -> Any:
+        """The stages; each also tells by ``shared`` whether the beginnings of its paths may be computed once."""
+
+    @property
+    def task(self) -> Any:
+        """The meaning of the outputs; None if the targets are to tell."""
+
+    def bind(self, inputs: Any) -> Bound:
+        """Bind the model to one batch."""
+
+    def output_of(self, made: Any, inputs: Any) -> Tensor:
+        """Extract the rows that are measured from what the underlying model returns for a batch."""
+
+    def named(self, inputs: Any) -> Any:
+        """Key a batch by the names of the model's arguments if tokens or a mask are among them; else return it."""
 
 
 class Stage(nn.Module):
@@ -131,7 +192,7 @@ def coupling_groups(stages: Iterable[Any], first: int = 0) -> list[list[nn.Modul
 
 def is_staged(model: object) -> bool:
     """Return True if a model satisfies the contract, or can be bound to a batch and then does."""
-    return hasattr(model, "bind") or all(hasattr(model, name) for name in CONTRACT)
+    return isinstance(model, Staged | Bindable)
 
 
 def require_staged(model: object) -> None:
@@ -143,7 +204,7 @@ def require_staged(model: object) -> None:
     Raises:
         InputError: If ``stem``, ``stages``, ``transitions`` or ``head`` is missing or does not fit.
     """
-    if hasattr(model, "bind"):
+    if isinstance(model, Bindable):
         return
     missing = [name for name in CONTRACT if not hasattr(model, name)]
     if missing:
@@ -159,5 +220,5 @@ def require_staged(model: object) -> None:
     for number, stage in enumerate(stages):
         if not hasattr(stage, "step") or not len(getattr(stage, "blocks", ())):
             raise InputError(
-                f"stage {number} of {type(model).__name__} needs `blocks` and `step(index, z, stage_input)`"
+                f"stage {number + 1} of {type(model).__name__} needs `blocks` and `step(index, z, stage_input)`"
             )

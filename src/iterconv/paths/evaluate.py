@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, takewhile
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from iterconv.errors import InputError
-from iterconv.paths.contract import require_staged
+from iterconv.paths.contract import Bindable, Bound, Staged, require_staged
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import model_name, rejections_in_a_line, untouched
 
@@ -61,13 +61,14 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
     return evaluate_bound(_bind(model, inputs), routes, inputs)
 
 
-def _bind(model: Any, inputs: Any) -> Any:
+def _bind(model: Any, inputs: Any) -> Staged:
     """Bind a foreign model to a batch; other models satisfy the contract as they are."""
     with rejections_in_a_line(model):
-        return model.bind(inputs) if hasattr(model, "bind") else model
+        bound: Staged = model.bind(inputs) if isinstance(model, Bindable) else model
+        return bound
 
 
-def evaluate_bound(model: Any, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
+def evaluate_bound(model: Staged, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
     """Run routes as ``evaluate`` does, through a model that is bound to a batch already or need not be."""
     alone = dict.fromkeys(route for route in routes if runs_alone(model.stages, route))
     together = _walk(model, [route for route in routes if route not in alone], inputs)
@@ -84,22 +85,23 @@ def runs_alone(stages: Any, route: Route) -> bool:
     )
 
 
-def _whole_passes(model: Any, routes: Sequence[Route]) -> Iterator[tuple[Route, Outcome]]:
+def _whole_passes(model: Staged, routes: Sequence[Route]) -> Iterator[tuple[Route, Outcome]]:
     """Run each route by a pass of the whole model."""
     for route in routes:
         with rejections_in_a_line(model):
-            outcome = model.whole(route)
+            # Only stages of foreign models are run by passes of the whole model.
+            outcome = cast(Bound, model).whole(route)
         yield route, outcome
 
 
-def _walk(model: Any, routes: Sequence[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
+def _walk(model: Staged, routes: Sequence[Route], inputs: Any) -> Iterator[tuple[Route, Outcome]]:
     """Walk the prefix tree of the routes depth first; ``trunk[d]`` is the state after d shared steps."""
     if not routes:
         return
     stages = model.stages
     order = _order_walk([_steps(route, stages) for route in routes])
     ordinary, _ = _steps(full_route(stages), stages)
-    known = model.along() if hasattr(model, "along") else []  # a bound model has recorded the ordinary pass
+    known = model.along() if isinstance(model, Bound) else []  # a bound model has recorded the ordinary pass
     with rejections_in_a_line(model):
         trunk: list[_State] = [_State(model.stem(inputs), None, ())]
     for position, (steps, route) in enumerate(order):
@@ -130,11 +132,12 @@ def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, 
         stage, which in foreign models is bound to the batch.
     """
     bound = _bind(model, inputs)
-    along = iter(bound.along()) if hasattr(bound, "along") else None
-    state = _State(None if along else bound.stem(inputs), None, ())
+    recorded = bound if isinstance(bound, Bound) else None
+    along = iter(recorded.along() if recorded else ())
+    state = _State(None if recorded else bound.stem(inputs), None, ())
     for stage, block in _steps(full_route(bound.stages), bound.stages)[0][:-1]:
-        entering = bound.entered(stage, block) if along and block >= 0 else state.z
-        z = next(along) if along else _advance(bound, state, (stage, block))
+        entering = recorded.entered(stage, block) if recorded and block >= 0 else state.z
+        z = next(along) if recorded else _advance(bound, state, (stage, block))
         state = _next(state, (stage, block), len(bound.stages), z)
         if block >= 0:
             yield stage, block, entering, z, bound.stages[stage]
@@ -180,7 +183,7 @@ def _next(state: _State, step: _Step, stages: int, z: Any) -> _State:
     return _State(z, z if stage < stages else None, outputs)
 
 
-def _advance(model: Any, state: _State, step: _Step) -> Any:
+def _advance(model: Staged, state: _State, step: _Step) -> Any:
     """Execute a step, and return the representation that it makes."""
     stage, block = step
     if block >= 0:
@@ -190,7 +193,7 @@ def _advance(model: Any, state: _State, step: _Step) -> Any:
     return state.z if stage == 0 else model.transitions[stage - 1](state.z)
 
 
-def _apply(model: Any, step: _Step, state: _State) -> Any:
+def _apply(model: Staged, step: _Step, state: _State) -> Any:
     """Apply a block, and raise ``InputError`` if it changes its input, which other routes still need."""
     stage, block = step
     held = [tensor for tensor in (state.z, state.stage_input) if isinstance(tensor, Tensor)]
@@ -212,7 +215,10 @@ def _steps(route: Route, stages: Any) -> tuple[tuple[_Step, ...], Route]:
     for number, (path, stage) in enumerate(zip(route, stages, strict=True)):
         for block in path:
             if not 0 <= block < len(stage.blocks):
-                raise InputError(f"path {path} names block {block}; stage {number} has 0..{len(stage.blocks) - 1}")
+                raise InputError(
+                    f"path {path} names block {block}; paths number the blocks of stage {number + 1} from 0 "
+                    f"to {len(stage.blocks) - 1}"
+                )
         steps += [(number, -1), *((number, block) for block in path)]
     return (*steps, (len(stages), -1)), route
 
@@ -259,8 +265,8 @@ def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
         )
 
 
-def _remedy(model: Any) -> str:
-    if hasattr(model, "bind"):
+def _remedy(model: object) -> str:
+    if isinstance(model, Bindable):
         return "two passes of such a model have to be equal, so remove what makes them differ, such as a state it keeps"
     return "check stem, transitions and head"
 

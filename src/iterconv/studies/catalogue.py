@@ -2,14 +2,15 @@
 
 from iterconv.errors import InputError
 from iterconv.options import Residual
+from iterconv.registry import Registry
 from iterconv.studies import settings
 from iterconv.studies.study import CONDITIONS, Scale, Study, Variant
 
 COUPLED = CONDITIONS[2:]
 
-SCALES = {
-    scale.name: scale
-    for scale in (
+SCALES = Registry(
+    Scale,
+    (
         Scale(name="quick", summary="UCI digits, minutes on two cores"),
         Scale(name="small", summary="thousands of images of CIFAR-10 and Digitclutter, some hours on two cores"),
         Scale(
@@ -18,8 +19,8 @@ SCALES = {
             in_order=True,
         ),
         Scale(name="paper", summary="as in the paper: 16 blocks, four widths, six seeds, all epochs; GPUs"),
-    )
-}
+    ),
+)
 
 _CONSTRAINED = {
     "quick": (settings.QUICK_DIGITS,),
@@ -32,9 +33,9 @@ def _constrained(residual: Residual) -> tuple[Variant, ...]:
     return (Variant(changes={"residual": residual}), Variant())
 
 
-STUDIES = {
-    study.name: study
-    for study in (
+STUDIES = Registry(
+    Study,
+    (
         Study(
             name="fig1",
             title="A toy inverse problem: an iterative algorithm and trained networks",
@@ -110,8 +111,9 @@ STUDIES = {
                 "paper": settings.PAPER_SETS,
             },
         ),
-    )
-}
+    ),
+)
+"""All studies by name, the paper's first and in its order; ``STUDIES.register`` adds one of yours."""
 
 
 def find_studies(names: tuple[str, ...], scale: Scale | None = None) -> list[Study]:
@@ -128,9 +130,8 @@ def find_studies(names: tuple[str, ...], scale: Scale | None = None) -> list[Stu
         InputError: If a name is unknown, or the study of that name trains nothing at the scale.
     """
     for name in names:
-        if name not in STUDIES:
-            raise InputError(f"there is no study {name!r}; the studies are {', '.join(STUDIES)}")
-        if scale is not None and not STUDIES[name].trains_at(scale):
+        study = STUDIES.find(name)
+        if scale is not None and not study.trains_at(scale):
             trained = ", ".join(other for other, study in STUDIES.items() if study.trains_at(scale))
             raise InputError(f"{name} trains nothing at the scale {scale.name!r}; use {trained}")
     return [study for name, study in STUDIES.items() if not names or name in names]
@@ -148,6 +149,4 @@ def find_scale(name: str) -> Scale:
     Raises:
         InputError: If the name is unknown.
     """
-    if name not in SCALES:
-        raise InputError(f"there is no scale {name!r}; the scales are {', '.join(SCALES)}")
-    return SCALES[name]
+    return SCALES.find(name)

@@ -1,6 +1,5 @@
-"""Jobs, which executors bring to their end. The studies have two kinds, `TrainingRun` and `studies.toy.ToyRun`."""
+"""Jobs, which executors bring to their end. The studies have two kinds, `TrainingRun` and `studies.toy_runs.ToyRun`."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +8,6 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
-from iterconv.errors import InputError
-from iterconv.files import read
 from iterconv.indices import INDICES
 from iterconv.measuring.report import Report
 from iterconv.studies import cost
@@ -21,6 +18,10 @@ from iterconv.training.run import complete
 
 CONFIG = tuple(RunConfig().to_dict())
 """The fields of a configuration that are columns of tables."""
+
+
+OnStep = Callable[..., None]
+"""A function that a job calls after each step, with a few words on the step or without."""
 
 
 @runtime_checkable
@@ -38,12 +39,12 @@ class Job(Protocol):
     def finished(self, root: Path) -> bool:
         """True if nothing is left to do below a root folder."""
 
-    def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
+    def run(self, root: Path, on_progress: OnStep, stop: Stop) -> None:
         """Do what is left to do.
 
         Args:
             root: The folder of all jobs.
-            on_progress: Called whenever the job got on by a step.
+            on_progress: Called whenever the job got on by a step, with a few words on that step if there are any.
             stop: Asks the job to save its state and to stop; the job looks at it now and then.
 
         Raises:
@@ -113,9 +114,12 @@ class TrainingRun:
         """True if the run is trained and measured."""
         return self.folder(root).finished
 
-    def run(self, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
+    def run(self, root: Path, on_progress: OnStep, stop: Stop) -> None:
         """Train what is missing, and measure; calls ``on_progress`` after each epoch."""
-        complete(self.config, root / self.name, on_epoch=lambda row: on_progress(), stop=stop)
+        complete(self.config, root / self.name, on_epoch=lambda row: on_progress(self._describe(row)), stop=stop)
+
+    def _describe(self, row: dict[str, float]) -> str:
+        return f"epoch {row['epoch']} of {self.steps}, error {row['selection_error']:.2%}"
 
     def outcome(self, root: Path) -> str:
         """Say the test error."""
@@ -129,21 +133,12 @@ class TrainingRun:
         means = means.reindex(means.index.union(list(INDICES), sort=False))  # older reports may lack an index
         config = self.config.to_dict()
         label = {**{column: config[column] for column in CONFIG}, "name": self.name}
-        row = {**label, **folder.result(), **means.to_dict()}
+        result = {key: value for key, value in folder.result().items() if key != "history_sha256"}
+        row = {**label, **result, **means.to_dict()}
         return {
             # None would make a column of objects where others have numbers.
             "runs": pd.DataFrame([{key: float("nan") if value is None else value for key, value in row.items()}]),
             "indices": report.indices.assign(**label),
             "curves": report.curves.drop(columns=["path", "low", "high"]).assign(**label),
-            "history": _read_history(folder.path / "history.csv").assign(**label),
+            "history": folder.history().assign(**label),
         }
-
-
-def _read_history(path: Path) -> pd.DataFrame:
-    """Read the epochs of a finished run, one row each."""
-    again = "delete the run's folder and train it again"
-    contents = read(path, again)
-    try:
-        return pd.read_csv(io.BytesIO(contents or b""))
-    except ValueError:  # which pandas raises for an empty file too
-        raise InputError(f"{path} is missing or damaged; {again}") from None

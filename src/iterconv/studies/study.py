@@ -7,7 +7,7 @@ from typing import Any
 
 from iterconv.options import Init, Residual
 from iterconv.studies.jobs import StudyJob, TrainingRun
-from iterconv.studies.toy import ToyRun, toy_runs
+from iterconv.studies.toy_runs import ToyRun, toy_runs
 from iterconv.training.config import RunConfig
 
 Condition = tuple[Init, float]

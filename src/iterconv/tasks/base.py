@@ -2,19 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from iterconv.errors import InputError
+from iterconv.options import Metric
 from iterconv.tasks.nested import first_tensor
 
 Output = Callable[[Any, Any], Tensor]
 """A function of a model's output and its batch that returns logits (rows, classes)."""
 
-METRICS = ("error", "exact_error", "disagreement", "cross_entropy", "distance")
+METRICS: tuple[str, ...] = get_args(Metric)
 """``exact_error`` exists for several labels only; ``disagreement`` is the error against the unperturbed model's own
 predictions; ``distance`` is the one metric of representations, all others are metrics of outputs."""
 

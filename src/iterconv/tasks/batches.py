@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from iterconv.errors import InputError
+from iterconv.paths.contract import Bindable
 from iterconv.tasks.nested import tensors_in
 
 
@@ -44,7 +45,7 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 def inputs_by_name(inputs: Any, model: Any) -> Any:
     """Return the inputs by the names of the model's arguments, if the model can name them, else as they are."""
-    return model.named(inputs) if hasattr(model, "named") else inputs
+    return model.named(inputs) if isinstance(model, Bindable) else inputs
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:

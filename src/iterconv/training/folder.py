@@ -4,6 +4,7 @@ These are ``config.json``, ``history.csv``, ``checkpoint.pt`` (until the run is 
 ``report.parquet`` and ``result.json``. A folder that has the last three holds a finished run.
 """
 
+import hashlib
 import io
 import math
 import warnings
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from iterconv import files
@@ -21,6 +23,10 @@ from iterconv.training.config import RunConfig
 
 FINISHED = ("result.json", "report.parquet", "best.safetensors")
 _STARTED = ("config.json", "history.csv", "checkpoint.pt")
+
+
+class BusyError(InputError):
+    """Another process trains in the same folder."""
 
 
 class RunFolder:
@@ -63,11 +69,12 @@ class RunFolder:
             raise files.unreadable(self.path, problem) from None
 
     def check(self) -> None:
-        """Check the weights of a finished run against their checksum.
+        """Check the weights and the history of a finished run against their checksums.
 
         Raises:
-            InputError: If they are damaged.
+            InputError: If one of them is damaged.
         """
+        self.history()
         files.read_tensors(self.path / "best.safetensors", again=files.AGAIN)
 
     @contextmanager
@@ -86,7 +93,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise InputError(
+            raise BusyError(
                 f"another process is training in {self.path}; wait for it or choose another --out"
             ) from None
         except OSError as problem:
@@ -196,6 +203,34 @@ class RunFolder:
                 raise InputError(f"{path} is damaged ({name} is not a number); delete it and {files.AGAIN}")
         return contents
 
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write ``history.csv``, one row an epoch."""
+        self.write(HISTORY, pd.DataFrame(rows).to_csv(index=False).encode())
+
+    def history_digest(self) -> str:
+        """Compute the SHA-256 of ``history.csv``.
+
+        A CSV file that other programs read has no place for a seal, so ``result.json`` holds its digest.
+        """
+        return hashlib.sha256(files.read(self.path / HISTORY) or b"").hexdigest()
+
+    def history(self) -> pd.DataFrame:
+        """Read the epochs of the finished run, one row each.
+
+        Raises:
+            InputError: If the run is not finished, or the file is missing or not what was written.
+        """
+        path, again = self.path / HISTORY, "delete the run's folder and train it again"
+        expected = self.result().get("history_sha256")
+        if expected not in (None, self.history_digest()):  # runs of earlier versions have no digest
+            raise InputError(f"{path} is missing or damaged (its checksum does not match); {again}")
+        try:
+            return pd.read_csv(io.BytesIO(files.read(path, again) or b""))
+        except ValueError:  # which pandas raises for an empty file too
+            raise InputError(f"{path} is missing or damaged; {again}") from None
+
+
+HISTORY = "history.csv"
 
 _FIRST_LINE = f"{files.BLANK}\n".encode()
 """The first line of a checkpoint; the bytes that torch saved follow it."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
-import pandas as pd
 import torch
 
 from iterconv import data, models
@@ -138,7 +137,7 @@ def train(
         _check_loss(run, folder, progress)
         row = _epoch_row(run, network, dataset, progress)
         progress.finish_epoch(row, network)
-        folder.write("history.csv", pd.DataFrame(progress.history).to_csv(index=False).encode())
+        folder.write_history(progress.history)
         if on_epoch:
             on_epoch(row)
         # At the end in any case: whoever is interrupted while measuring need not train again.
@@ -154,11 +153,10 @@ def _prepare(run: RunConfig, dataset: data.Data) -> tuple[Any, StagedModel, torc
     require("safetensors", "training")  # which is not used before the end
     device = dataset.train.images.device
     devices = [device.index or 0] if device.type == "cuda" else 1
-    # Otherwise Fabric looks for SLURM's commands: it warns where they exist, and takes SLURM's tasks for its processes.
-    one_process = require("lightning_fabric.plugins.environments", "training").LightningEnvironment()
-    fabric = require("lightning_fabric", "training").Fabric(
-        accelerator=device.type, devices=devices, plugins=[one_process]
-    )
+    lightning = require("lightning_fabric", "training")
+    # A run is one process, whatever cluster it is started on; Fabric would look for that cluster's other processes.
+    alone = lightning.plugins.environments.LightningEnvironment()
+    fabric = lightning.Fabric(accelerator=device.type, devices=devices, plugins=[alone])
     network = make_network(run, dataset)
     # Channels last is the order in which CPUs and GPUs convolve fastest; the numbers' meaning is the same.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

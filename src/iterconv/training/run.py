@@ -109,6 +109,7 @@ def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float
         "device": str(next(network.parameters()).device),
         "threads": run.threads,
         "torch": torch.__version__,
+        "history_sha256": folder.history_digest(),
         "seconds_of_last_session": round(seconds, 1),
     }
 

@@ -59,6 +59,9 @@ KINDS: dict[str, Callable[[str, ModelOptions], Opened]] = {"timm": open_timm, "h
 
 _OWN = frozenset(KINDS)
 
+KNOWN = "the folder of a run, timm:NAME, hf:PATH or module:function"
+"""The models that can be named."""
+
 
 def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
     """Let the command line open models as ``KIND:NAME``.
@@ -73,6 +76,11 @@ def register(kind: str, opener: Callable[[str, ModelOptions], Opened]) -> None:
     if kind in _OWN:
         raise InputError(f"models of the kind {kind!r} are iterconv's own; choose another word")
     KINDS[kind] = opener
+
+
+def is_function(name: str) -> bool:
+    """Return True for ``module:function``, a model that a user's own code makes."""
+    return ":" in name and name.split(":", 1)[0] not in KINDS and not Path(name).exists()
 
 
 def open_model(name: str, options: ModelOptions) -> OpenedModel:
@@ -148,6 +156,8 @@ def _find_smaller(name: str, options: ModelOptions) -> Origin | None:
 
 def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> OpenedModel:
     """Open a run in its folder, or a smaller model that was made of one."""
+    if not path.is_dir() and not origin:
+        raise InputError(f"there is no run {path}; pass {KNOWN}")
     foreign = ("data", "weights", "stages", "precision", "examples")
     given = [field for field in foreign if getattr(options, field) != getattr(ModelOptions(), field)]
     if given:
@@ -171,14 +181,13 @@ def _open_function(name: str, options: ModelOptions) -> Opened:
     # The module is a file of the user's, and an installed command does not search the current folder by itself.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    known = "a folder of a run, timm:NAME, hf:PATH or module:function"
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as problem:
-        raise InputError(f"{name}: there is no module {problem.name!r}; pass {known}") from None
+        raise InputError(f"{name}: there is no module {problem.name!r}; pass {KNOWN}") from None
     except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
         raise InputError(
-            f"{name}: importing {module!r} raised {type(problem).__name__}: {line_of(problem)}; pass {known}"
+            f"{name}: importing {module!r} raised {type(problem).__name__}: {line_of(problem)}; pass {KNOWN}"
         ) from None
     made = getattr(imported, function, None)
     if not callable(made):

@@ -1,12 +1,24 @@
-"""Executors run jobs somewhere. Each kind of executor is a file beside this one."""
+"""Executors bring jobs to their end. What differs between machines is an engine; each engine is a file beside this one.
 
+The folder of all jobs is the only truth: a job is done if its files say so, whatever an engine reports, and everybody
+who sees the folder sees who works on what (`iterconv.studies.leases`). So a launcher that was killed is started again
+and finds everything, and several launchers share the jobs of one folder.
+"""
+
+import secrets
 import threading
+import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from iterconv.errors import InputError, line_of
-from iterconv.studies.jobs import Job
+from iterconv.studies import leases
+from iterconv.studies.jobs import Job, StudyJob
+from iterconv.training.folder import BusyError
 from iterconv.training.loop import Stop
 
 AnyJob = TypeVar("AnyJob", bound=Job)
@@ -14,18 +26,126 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 NEVER: Stop = threading.Event()
 """An event that never asks to stop."""
 
+MOST_DEATHS = 2
+"""A job whose process died so often is set aside."""
+
+LOG = "failure.log"
+"""The name of the file, beside a job's state, that holds the traceback of its failure."""
+
+LOOK = 1.0
+"""Seconds between two looks at jobs on which other launchers work, and at the news of one's own."""
+
+
+@dataclass(frozen=True)
+class Died:
+    """A process died while it worked on a job."""
+
+    reason: str
+    counts: bool = True
+    """False if the job can't be to blame, as when the whole machine was lost."""
+
+
+@runtime_checkable
+class Handle(Protocol):
+    """A job in the hands of an engine."""
+
+    def done(self) -> bool:
+        """True once the engine is through with the job, in whatever way."""
+
+    def problem(self) -> Exception | Died | None:
+        """Say why the job's process did not come to its own end; asked once ``done()`` is true."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Starts processes somewhere that call ``work``."""
+
+    @property
+    def parallel(self) -> int | None:
+        """The number of jobs that are handed over at a time; None if the engine has a queue of its own."""
+
+    def start(self, job: Job, root: Path, launcher: str) -> Handle:
+        """Have ``work(job, root, launcher)`` called in a process of its own.
+
+        Raises:
+            InputError: If no job can be run at all.
+        """
+
+    def ask_to_stop(self) -> None:
+        """Give up what waits in the engine's queue. Jobs at work see by themselves that they are to stop."""
+
+    def close(self) -> None:
+        """Free what the engine holds; nothing is at work any more, except for jobs that outlive the launcher."""
+
 
 def ignore(job: Job) -> None:
     """Do nothing; the default of what an executor calls."""
 
 
-@runtime_checkable
-class Executor(Protocol):
-    """Brings jobs to their end.
+def _stop_file(root: Path, launcher: str) -> Path:
+    return leases.folder_of(root) / f"stop-{launcher}"
 
-    A job needs nothing but itself (it can be pickled) and the folder, so an executor may also start it on another
-    machine that shares the folder, and watch ``job.finished(root)`` from here.
+
+@dataclass
+class _Asked:
+    """A `Stop`: the engine, the launcher or the loss of the lease asks the job to stop."""
+
+    stop: Stop
+    lease: leases.Lease
+    file: Path
+    looked: float = 0.0
+    found: bool = False
+
+    def is_set(self) -> bool:
+        """Tell whether to stop; the file is looked for now and then only, as this is asked at each training step."""
+        if not self.found and time.monotonic() > self.looked + 0.5:
+            self.looked, self.found = time.monotonic(), self.file.exists()
+        return self.found or self.lease.lost or self.stop.is_set()
+
+
+def work(job: Job, root: Path, launcher: str, stop: Stop = NEVER) -> None:
+    """Do what is left of one job, in the process that an engine has for it, unless another process is at it.
+
+    How it ends stands in the folder: in the job's own files if it is finished, else in its state.
+
+    Args:
+        job: The job.
+        root: The folder of all jobs.
+        launcher: The launcher, which may ask to stop.
+        stop: Asks the job to save its state and to stop; for engines that have signals of their own.
     """
+    with leases.hold(root, job.name) as lease:
+        if lease is None or job.finished(root):
+            return
+        reporter = leases.Reporter(root, job.name, job.steps if isinstance(job, StudyJob) else 0)
+        asked = _Asked(stop, lease, _stop_file(root, launcher))
+        try:
+            if asked.is_set():
+                raise KeyboardInterrupt
+            job.run(root, reporter.step, asked)
+            reporter.end("finished")
+        except (KeyboardInterrupt, BusyError):
+            reporter.end("stopped")
+        except Exception as problem:  # too little memory, say: other jobs may still succeed
+            (leases.folder_of(root, job.name) / LOG).write_text(traceback.format_exc())
+            reporter.end("failed", describe_failure(problem))
+
+
+def describe_failure(problem: Exception) -> str:
+    """Say why a job failed; what is not bad input is cut to one line."""
+    return str(problem) if isinstance(problem, InputError) else f"{type(problem).__name__}: {line_of(problem)}"
+
+
+@dataclass
+class Executor(Generic[AnyJob]):
+    """Brings jobs to their end on an engine, several at once."""
+
+    engine: Engine
+    fail_fast: bool = False
+    """True if one failure stops all other jobs."""
+    detach: bool = False
+    """True if jobs at work go on when the launcher is asked to stop, where the engine lets them."""
+    _launcher: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def run(
         self,
@@ -36,13 +156,13 @@ class Executor(Protocol):
         on_finished: Callable[[AnyJob], None] = ignore,
         stop: Stop = NEVER,
     ) -> dict[str, str]:
-        """Bring jobs to their end, several at once; what is finished is not repeated, what was begun goes on.
+        """Bring jobs to their end; what is finished is not repeated, what was begun goes on.
 
         Args:
             jobs: The jobs, in the order in which they are started.
             root: The folder of all jobs.
-            on_progress: Called with a job whenever it got on by a step, as far as the executor learns of it.
-            on_finished: Called with each job that came to its end.
+            on_progress: Called with a job whenever it got on by a step.
+            on_finished: Called with each job that came to its end, also by the work of another launcher.
             stop: Asks all jobs to save their state and to stop.
 
         Returns:
@@ -52,27 +172,117 @@ class Executor(Protocol):
             InputError: If no job can be run at all.
             KeyboardInterrupt: When asked to stop, once all state is saved.
         """
+        loop = _Loop(self, list(jobs), root, on_progress, on_finished)
+        file = _stop_file(root, self._launcher)
+        try:
+            while loop.turn():
+                if stop.is_set() or (self.fail_fast and loop.failed):
+                    raise KeyboardInterrupt
+            return loop.failed
+        except BaseException:  # also Ctrl-C, or a callback that failed: the jobs must not go on alone
+            if not self.detach:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+                self.engine.ask_to_stop()
+                loop.wait()
+            if self.fail_fast and loop.failed:
+                return loop.failed
+            raise
+        finally:
+            file.unlink(missing_ok=True)
+            self.engine.close()
 
 
-def complete_job(job: Job, root: Path, on_progress: Callable[[], None], stop: Stop) -> None:
-    """Do what is left of one job, in the process that an executor has for it.
+@dataclass
+class _Loop(Generic[AnyJob]):
+    """The jobs of one launcher: those that wait, those in the engine's hands, and those that others work on."""
 
-    Args:
-        job: The job.
-        root: The folder of all jobs.
-        on_progress: Called whenever the job got on by a step.
-        stop: Asks the job to save its state and to stop.
+    executor: Executor[AnyJob]
+    jobs: list[AnyJob]
+    root: Path
+    on_progress: Callable[[AnyJob], None]
+    on_finished: Callable[[AnyJob], None]
+    failed: dict[str, str] = field(default_factory=dict)
 
-    Raises:
-        InputError: If the job can't be done.
-        KeyboardInterrupt: When asked to stop, before or within the job.
-    """
-    if stop.is_set():
-        raise KeyboardInterrupt
-    if not job.finished(root):
-        job.run(root, on_progress, stop)
+    def __post_init__(self) -> None:
+        self._waiting = deque(self.jobs)
+        self._handed: dict[str, tuple[AnyJob, Handle]] = {}
+        self._elsewhere: list[AnyJob] = []
+        self._steps: dict[str, tuple[float, int]] = {}
+        self._looked = 0.0
+        self._pause = 0.01
 
+    def turn(self) -> bool:
+        """Hand over, settle and look once; returns False once nothing is left to do."""
+        self._hand_over()
+        done = [entry for entry in self._handed.values() if entry[1].done()]
+        for job, handle in done:
+            self._report(job)
+            del self._handed[job.name]
+            self._settle(job, handle.problem())
+        if time.monotonic() > self._looked + LOOK:
+            self._looked = time.monotonic()
+            for job, _ in self._handed.values():
+                self._report(job)
+            self._look_elsewhere()
+        if not (self._waiting or self._handed or self._elsewhere):
+            return False
+        # Tiny jobs are over at once, long ones need no attention.
+        self._pause = 0.005 if done else min(2 * self._pause, 0.2)
+        time.sleep(self._pause)
+        return True
 
-def describe_failure(problem: Exception) -> str:
-    """Say why a job failed; what is not bad input is cut to one line."""
-    return str(problem) if isinstance(problem, InputError) else f"{type(problem).__name__}: {line_of(problem)}"
+    def wait(self) -> None:
+        """Wait until the engine is through with all jobs."""
+        while any(not handle.done() for _, handle in self._handed.values()):
+            time.sleep(0.05)
+
+    def _hand_over(self) -> None:
+        engine = self.executor.engine
+        while self._waiting and (engine.parallel is None or len(self._handed) < engine.parallel):
+            job = self._waiting.popleft()
+            if job.finished(self.root):
+                self.on_finished(job)
+            elif (state := leases.read_state(self.root, job.name)).deaths >= MOST_DEATHS:
+                self.failed[job.name] = self._set_aside(job, state)
+            elif leases.is_held(self.root, job.name):
+                self._elsewhere.append(job)
+            else:
+                self._steps[job.name] = (state.started, state.step)  # of an earlier process
+                self._handed[job.name] = (job, engine.start(job, self.root, self.executor._launcher))
+
+    def _settle(self, job: AnyJob, problem: Exception | Died | None) -> None:
+        """Find out what came of a job that the engine is through with."""
+        state = leases.read_state(self.root, job.name)
+        if job.finished(self.root):
+            self.on_finished(job)
+        elif isinstance(problem, Exception):
+            self.failed[job.name] = describe_failure(problem)
+        elif problem is None and state.state == "failed":
+            self.failed[job.name] = state.reason
+        elif isinstance(problem, Died) and problem.counts:
+            state = replace(state, state="stopped", deaths=state.deaths + 1, reason=problem.reason)
+            leases.write_state(self.root, job.name, state)
+            self._waiting.appendleft(job)  # which sets it aside if that was once too often
+        else:  # stopped from outside, moved, or in the hands of another process; it is looked at again soon
+            self._elsewhere.append(job)
+
+    def _set_aside(self, job: AnyJob, state: leases.JobState) -> str:
+        leases.write_state(self.root, job.name, replace(state, state="set aside"))
+        path = leases.folder_of(self.root, job.name)
+        return f"set aside, as {state.deaths} processes died of it ({state.reason}); delete {path} to try it again"
+
+    def _report(self, job: AnyJob) -> None:
+        """Tell of the steps that a job has done since the last look."""
+        state = leases.read_state(self.root, job.name)
+        started, known = self._steps[job.name]
+        known = known if started == state.started else 0
+        for _ in range(state.step - known):
+            self.on_progress(job)
+        self._steps[job.name] = (state.started, state.step)
+
+    def _look_elsewhere(self) -> None:
+        """Take up the jobs that other launchers have finished or left."""
+        free = [job for job in self._elsewhere if job.finished(self.root) or not leases.is_held(self.root, job.name)]
+        self._elsewhere = [job for job in self._elsewhere if job not in free]
+        self._waiting.extend(free)

@@ -41,7 +41,7 @@ class BlockCoupling(Coupling):
                 if len(present) < len(gradients):
                     missing = next(i for i, g in enumerate(gradients) if g is None)
                     raise InputError(
-                        f"block {missing} of coupling group {number} has no gradient while others have; "
+                        f"block {missing + 1} of coupling group {number + 1} has no gradient while others have; "
                         "freeze all blocks of a group or none, and use every block in the loss"
                     )
                 for gradient in present:
