@@ -1,7 +1,6 @@
 """Servers of a Ray cluster and of a SLURM cluster on this machine, started and stopped by their process ids."""
 
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -99,9 +98,9 @@ class RayCluster:
             )
         wait_until(lambda: "Ray runtime started" in log.read_text(), 120, f"{name} has started; see {log}")
 
-    def workers(self, name: str) -> list[int]:
-        """List a node's processes that are at work on a task of ours."""
-        return [pid for pid in descendants(self._nodes[name].pid) if re.match(r"ray::(?!IDLE|Dashboard|RuntimeEnv)", _title(pid))]
+    def processes(self, name: str) -> list[int]:
+        """List the processes of a node."""
+        return descendants(self._nodes[name].pid)
 
     def kill_node(self, name: str) -> None:
         """Kill all processes of a node."""
@@ -113,13 +112,6 @@ class RayCluster:
         """End all nodes."""
         for name in list(self._nodes):
             self.kill_node(name)
-
-
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().strip("\0")
-    except OSError:
-        return ""
 
 
 @contextmanager

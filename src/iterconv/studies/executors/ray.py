@@ -1,11 +1,13 @@
 """A Ray cluster: each job is a task, for which Ray finds a node."""
 
 import socket
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from iterconv.errors import OptionError, line_of, require
+from iterconv.studies import leases
 from iterconv.studies.executors.base import Died, work
 from iterconv.studies.jobs import Job
 
@@ -47,14 +49,20 @@ class RayEngine:
         # A task that Ray itself repeats would not be counted, and a run that kills its worker would go on doing so.
         options = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory, "max_retries": 0}
         self._work = self._ray.remote(**options)(work)
+        self._handles: list[RayHandle] = []
 
     def start(self, job: Job, root: Path, launcher: str) -> "RayHandle":
         """Hand a job to the cluster."""
         task = self._work.options(name=job.name).remote(job, root.resolve(), launcher)
-        return RayHandle(self._ray.exceptions, task.future())
+        handle = RayHandle(self._ray.exceptions, task, task.future(), lambda: leases.is_held(root, job.name))
+        self._handles.append(handle)
+        return handle
 
     def ask_to_stop(self) -> None:
-        """Do nothing: jobs at work look at the launcher's stop file, and the others go with the connection."""
+        """Give up the tasks that wait for a node; Ray would interrupt those at work in the middle of a step."""
+        for handle in self._handles:
+            if not handle.done() and not handle.at_work():
+                self._ray.cancel(handle.task)
 
     def close(self) -> None:
         """Leave the cluster, which ends all that is still queued or at work for this process."""
@@ -73,11 +81,13 @@ class RayHandle:
 
     Args:
         exceptions: Ray's module of that name.
+        task: Ray's reference to the task.
         future: The outcome of the task.
+        at_work: A function that tells whether a process works on the job.
     """
 
-    def __init__(self, exceptions: Any, future: "Future[Any]") -> None:
-        self._exceptions, self._future = exceptions, future
+    def __init__(self, exceptions: Any, task: Any, future: "Future[Any]", at_work: Callable[[], bool]) -> None:
+        self._exceptions, self.task, self._future, self.at_work = exceptions, task, future, at_work
 
     def done(self) -> bool:
         """True once the task has ended, in whatever way."""
@@ -87,6 +97,8 @@ class RayHandle:
         """Say why a task ended without having done its job; a lost node is not the job's fault."""
         problem = self._future.exception()
         known = self._exceptions
+        if isinstance(problem, known.TaskCancelledError):
+            return None
         if isinstance(problem, (known.NodeDiedError, known.LocalRayletDiedError)):
             return Died("its node was lost", counts=False)
         if isinstance(problem, known.OutOfMemoryError):
@@ -95,3 +107,6 @@ class RayHandle:
             return Died("its worker died")
         assert problem is None or isinstance(problem, Exception)
         return problem
+
+
+open_engine = RayEngine

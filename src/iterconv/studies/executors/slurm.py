@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from iterconv.errors import InputError, OptionError, line_of, require
+from iterconv.studies import leases
 from iterconv.studies.executors.base import Died, work
 from iterconv.studies.executors.slurm_worker import work_in_slurm
 from iterconv.studies.jobs import Job
@@ -52,7 +53,7 @@ class SlurmEngine:
     parallel = None  # everything is queued at once, so that it needs no launcher
 
     def __init__(
-        self, *, cpus: int = 1, gpus: float = 0, memory: int | None = None, max_parallel: int | None = None
+        self, *, cpus: float = 1, gpus: float = 0, memory: int | None = None, max_parallel: int | None = None
     ) -> None:
         self._submitit = require("submitit", "--on slurm", "slurm")
         for name, value in (("cpus_per_run", cpus), ("gpus_per_run", gpus)):
@@ -147,6 +148,9 @@ class SlurmEngine:
         self._asked = time.monotonic()
 
 
+open_engine = SlurmEngine
+
+
 @dataclass(eq=False)
 class SlurmHandle:
     """A job in the hands of SLURM."""
@@ -161,7 +165,7 @@ class SlurmHandle:
     @property
     def folder(self) -> Path:
         """The folder of submitit's files and of the jobs' logs."""
-        return self.root / ".jobs" / "slurm"
+        return leases.folder_of(self.root, ".slurm")
 
     def done(self) -> bool:
         """True once the job has left the queue, in whatever way."""
