@@ -193,9 +193,7 @@ class Slurm:
     def _serve(self, *command: str) -> None:
         with (self._folder / "servers.log").open("ab") as output:
             self._servers.append(
-                subprocess.Popen(
-                    command, stdout=output, stderr=output, env=self.environment, start_new_session=True
-                )
+                subprocess.Popen(command, stdout=output, stderr=output, env=self.environment, start_new_session=True)
             )
 
     def ask(self, *command: str) -> str:

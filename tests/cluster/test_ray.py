@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from conftest import Launcher, assert_equal
 from iterconv.studies import leases
 from servers import ray_cluster, wait_until
+from sweeps import Launcher, assert_equal
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

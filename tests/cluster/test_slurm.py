@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from conftest import Launcher, assert_equal
 from servers import slurm_cluster, wait_until
+from sweeps import Launcher, assert_equal
 
 pytest.importorskip("submitit")
 pytestmark = [

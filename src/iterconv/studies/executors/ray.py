@@ -44,7 +44,7 @@ class RayEngine:
             raise OptionError(
                 "address",
                 address,
-                f"has no Ray cluster for us ({line_of(problem)}); start one, or set its token, as docs/clusters.md says",
+                f"has no Ray cluster for us ({line_of(problem)}); start it or set its token as docs/clusters.md says",
             ) from None
         # A task that Ray itself repeats would not be counted, and a run that kills its worker would go on doing so.
         options = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory, "max_retries": 0}

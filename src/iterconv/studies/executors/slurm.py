@@ -119,6 +119,7 @@ class SlurmEngine:
         """Queue jobs as one array, which waits for the one before it if only so many may run at once."""
         folder = handles[0].folder
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             executor = self._submitit.AutoExecutor(folder, cluster="slurm")
             wait = f"afterany:{before}" if before and self._limit else None
             executor.update_parameters(**self._options, slurm_dependency=wait)
