@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from iterconv.studies.sweep import read_sweep
-
 from iterconv.studies import leases
+from iterconv.studies.sweep import read_sweep
 from servers import kill_tree, wait_until
 
 FILES = ("config.json", "history.csv", "best.safetensors", "report.parquet")
