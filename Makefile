@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL = UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt
 THREADS := OMP_NUM_THREADS=1
 
-.PHONY: reproduce test test-fast test-extended test-all lint format clean
+.PHONY: reproduce test test-fast test-extended test-cluster test-all lint format clean
 
 reproduce: .venv/repro
 	$(BIN)/iterconv reproduce fig1 fig2 fig3 fig4 fig7 fig8 fig12 --scale quick  # fig13 needs MNIST
@@ -21,8 +21,16 @@ test-fast: .venv/dev  # the inner loop: no processes, no libraries of models
 test-extended: .venv/dev lint  # what `make test` leaves out, as it is rarely broken
 	$(PYTEST) -m extended
 
+# Real clusters on this machine: SLURM's daemons (apt-get install slurm-wlm munge slurmdbd mariadb-server) need root.
+test-cluster: .venv/cluster
+	$(THREADS) $(BIN)/pytest tests/cluster
+
 test-all: .venv/dev lint  # hours: every family of the libraries of models too
 	$(PYTEST)
+
+.venv/cluster: pyproject.toml .venv/dev
+	$(INSTALL) --editable '.[ray,slurm]'
+	@touch $@
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -67,17 +67,12 @@ class EngineOptions:
         """
         self.check()
         # Late, as each place needs a library of its own.
-        module = import_module(f"iterconv.studies.executors.{self.on}")
+        kind = getattr(import_module(f"iterconv.studies.executors.{self.on}"), f"{self.on.capitalize()}Engine")
         if self.on == "here":
-            return module.HereEngine(self.parallel)
+            return kind(self.parallel)
         own = {"address": self.address or "auto"} if self.on == "ray" else {}
-        return module.open_engine(
-            cpus=self.cpus_per_run,
-            gpus=self.gpus_per_run,
-            memory=_bytes_of(self.memory),
-            max_parallel=self.workers,
-            **own,
-        )
+        uses = {"cpus": self.cpus_per_run, "gpus": self.gpus_per_run, "memory": _bytes_of(self.memory)}
+        return kind(**own, **uses, max_parallel=self.workers)
 
 
 _CLUSTER = ("address", "cpus_per_run", "gpus_per_run", "memory", "detach")
