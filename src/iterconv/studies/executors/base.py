@@ -123,7 +123,10 @@ def work(job: Job, root: Path, launcher: str, stop: Stop = NEVER) -> None:
             if asked.is_set():
                 raise KeyboardInterrupt
             job.run(root, reporter.step, asked)
-            reporter.end("finished")
+            if job.finished(root):
+                reporter.end("finished")
+            else:  # a mistake in the job, which would be started again for ever
+                reporter.end("failed", "it ended without a result")
         except (KeyboardInterrupt, BusyError):
             reporter.end("stopped")
         except Exception as problem:  # too little memory, say: other jobs may still succeed
