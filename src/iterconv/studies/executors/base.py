@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -184,8 +185,9 @@ class Executor(Generic[AnyJob]):
             return loop.failed
         except BaseException:  # also Ctrl-C, or a callback that failed: the jobs must not go on alone
             if not self.detach:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.touch()
+                with suppress(OSError):  # a full disk; the jobs then go on to their end
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.touch()
                 self.engine.ask_to_stop()
                 loop.wait()
             if self.fail_fast and loop.failed:
