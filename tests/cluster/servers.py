@@ -202,7 +202,10 @@ class Slurm:
         return output.stdout.decode()
 
     def stop(self) -> None:
-        """Cancel what is left, and end the servers."""
+        """End what is left of jobs, whose processes are nobody's children, and then the servers."""
+        self.ask("scancel", "--me", "--state=PENDING")
+        self.ask("scancel", "--me", "--full", "--signal=KILL")
+        wait_until(lambda: "job" not in self.ask("squeue", "-h", "--me", "-o", "job %i"), 60, "no job is left")
         for server in reversed(self._servers):
             kill_tree(server.pid)
             server.wait()

@@ -21,8 +21,7 @@ def test_a_sweep_survives_cancelling_preemption_and_its_launcher(folder, sweep_f
         launcher.start()
 
         def jobs(state):
-            lines = slurm.ask("squeue", "-h", "-r", f"--state={state}", "--name=iterconv", "-o", "%A %i").splitlines()
-            return [line.split()[0] for line in lines]
+            return slurm.ask("squeue", "-h", "-r", f"--state={state}", "--name=iterconv", "-o", "%i").split()
 
         launcher.wait_for_finished(1)
         launcher.kill()
@@ -32,7 +31,7 @@ def test_a_sweep_survives_cancelling_preemption_and_its_launcher(folder, sweep_f
         launcher.start()
 
         wait_until(lambda: len(launcher.running()) == 2, 120, "two jobs are at work")
-        slurm.ask("scancel", jobs("RUNNING")[0])
+        assert slurm.ask("scancel", jobs("RUNNING")[0]) == ""
         assert len(jobs("PENDING")) <= queued, "nothing was queued twice"
 
         launcher.wait_for_finished(5)
