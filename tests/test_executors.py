@@ -121,6 +121,21 @@ def test_a_stale_lease_is_taken_over_by_exactly_one_of_many(tmp_path, hurried):
     assert sum(lease is not None for lease in taken) == 1 and dead.lost
 
 
+def test_a_process_that_wakes_after_others_have_begun_and_ended_sees_that_its_lease_is_lost(tmp_path, hurried):
+    suspended = leases._take(tmp_path, "a")
+    path = tmp_path / ".jobs" / "a" / "1.lease"
+    path.unlink()  # another process made number 2, removed this one, and ended
+    third = leases._take(tmp_path, "a")  # so that a third one got the same number
+    thread = threading.Thread(target=suspended.beat, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert suspended.lost and third and not third.lost
+    suspended.end()
+    assert path.exists() and leases.is_held(tmp_path, "a"), "it is the other one's"
+    third.end()
+    assert not path.exists()
+
+
 def test_a_dead_process_of_this_machine_is_stale_at_once(tmp_path):
     program = "import sys, os\nfrom pathlib import Path\nfrom iterconv.studies import leases\n"
     program += "held = leases.hold(Path(sys.argv[1]), 'a')\nheld.__enter__()\nos._exit(0)"
@@ -195,6 +210,25 @@ class Losing(InThreads):
 def test_a_lost_machine_is_not_the_jobs_fault(tmp_path, hurried):
     jobs = [Line("a"), Line("b")]
     assert Executor(Losing()).run(jobs, tmp_path) == {} and all(job.finished(tmp_path) for job in jobs)
+
+
+@dataclass(frozen=True)
+class Empty(Line):
+    """A job that comes to its end without a result."""
+
+    def run(self, root, on_progress, stop):
+        with (root / f"{self.name}.done").open("a") as file:
+            file.write("again\n")
+
+
+@pytest.mark.parametrize("left", ["", "failed", "finished"])
+def test_a_job_without_a_result_is_a_failure_and_not_repeated(tmp_path, hurried, left):
+    if left:
+        (tmp_path / ".jobs" / "empty").mkdir(parents=True)
+        leases.write_state(tmp_path, "empty", leases.JobState(left, reason="of an earlier time"))
+    failed = Executor(InThreads()).run([Empty("empty"), Line("a")], tmp_path)
+    assert failed == {"empty": "it ended without a result"} and times_done(tmp_path, "empty") == 1
+    assert leases.read_state(tmp_path, "empty").state == "failed"
 
 
 def test_one_failure_stops_the_others_if_that_is_wanted(tmp_path, hurried):

@@ -99,27 +99,40 @@ class Lease:
 
     def __init__(self, root: Path, name: str, number: int) -> None:
         self._root, self._name, self._number = root, name, number
+        self.token = secrets.token_hex(8)
+        """The mark of this lease in its file, as a later lease may have the same number."""
         self._over = threading.Event()
         self.lost = False
         """True once another process has taken this one for dead."""
 
     def beat(self) -> None:
         """Touch the lease until it ends or is lost."""
-        path = _path(self._root, self._name, self._number)
         while not self._over.wait(BEAT):
-            try:
-                os.utime(path)
-            except OSError:  # removed by whoever took over, or a network folder that is away for a moment
-                pass
-            if _last_number(self._root, self._name) > self._number:
+            if not self._is_own() or _last_number(self._root, self._name) > self._number:
                 self.lost = True
                 return
+            with suppress(OSError):  # a network folder that is away for a moment
+                os.utime(self._path)
 
     def end(self) -> None:
         """Give the job to others."""
         self._over.set()
         with suppress(OSError):
-            _path(self._root, self._name, self._number).unlink()
+            if self._is_own():
+                self._path.unlink()
+
+    @property
+    def _path(self) -> Path:
+        return _path(self._root, self._name, self._number)
+
+    def _is_own(self) -> bool:
+        """True unless the file is gone or holds another lease of the same number; whoever took over may have ended."""
+        try:
+            return bool(json.loads(self._path.read_text())["token"] == self.token)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, KeyError, TypeError):  # a network folder that is away for a moment
+            return True
 
 
 @contextmanager
@@ -156,15 +169,16 @@ def _take(root: Path, name: str) -> Lease | None:
     last = _last_number(root, name)
     if last and not _is_stale(_path(root, name, last)):
         return None
+    lease = Lease(root, name, last + 1)
     try:
         with _path(root, name, last + 1).open("x") as file:
-            json.dump({"machine": _machine(), "pid": os.getpid()}, file)
+            json.dump({"machine": _machine(), "pid": os.getpid(), "token": lease.token}, file)
     except FileExistsError:
         return None
     for number in _numbers(root, name):
         if number <= last:
             _path(root, name, number).unlink(missing_ok=True)
-    return Lease(root, name, last + 1)
+    return lease
 
 
 def _path(root: Path, name: str, number: int) -> Path:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -123,7 +124,10 @@ def work(job: Job, root: Path, launcher: str, stop: Stop = NEVER) -> None:
             if asked.is_set():
                 raise KeyboardInterrupt
             job.run(root, reporter.step, asked)
-            reporter.end("finished")
+            if job.finished(root):
+                reporter.end("finished")
+            else:  # a mistake in the job, which would be started again for ever
+                reporter.end("failed", "it ended without a result")
         except (KeyboardInterrupt, BusyError):
             reporter.end("stopped")
         except Exception as problem:  # too little memory, say: other jobs may still succeed
@@ -181,8 +185,9 @@ class Executor(Generic[AnyJob]):
             return loop.failed
         except BaseException:  # also Ctrl-C, or a callback that failed: the jobs must not go on alone
             if not self.detach:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.touch()
+                with suppress(OSError):  # a full disk; the jobs then go on to their end
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.touch()
                 self.engine.ask_to_stop()
                 loop.wait()
             if self.fail_fast and loop.failed:
