@@ -321,7 +321,7 @@ def test_a_family_of_the_models_module_is_known_to_the_command_line(registries, 
 
 def test_families_that_can_not_be_registered(registries):
     for wrong, says in (
-        (halves, "is not a Family; pass an instance of iterconv.paths.families.Family"),
+        (halves, "is not an instance of iterconv.paths.families.Family; pass one"),
         (paths.Family(name="swap", make=halves, title="", axis=""), "the Family 'swap' is iterconv's own"),
     ):
         with pytest.raises(ic.InputError, match=says) as error:

@@ -29,6 +29,7 @@ from iterconv.studies import catalogue
 from iterconv.studies.catalogue import COUPLED, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words
 from iterconv.studies.executors.base import Executor
+from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.runs import find_unfinished, gather
@@ -399,17 +400,17 @@ def test_toy_tables_are_the_networks_perturb():
 
 
 def test_listing_and_dry_run_train_nothing(tmp_path, tiny, capsys):
-    assert list_studies(tmp_path, 2) == 0
+    assert list_studies(tmp_path, EngineOptions(workers=2)) == 0
     listed = capsys.readouterr().out
     assert all(f"  {name} " in listed for name in catalogue.STUDIES) and "paper:" in listed
-    assert dry_run(("fig1", "fig2"), "tiny", tmp_path, 2) == 0
+    assert dry_run(("fig1", "fig2"), "tiny", tmp_path, EngineOptions(workers=2)) == 0
     planned = capsys.readouterr().out
     assert planned.count("to do") == 4 + 2 + 1 and "on a GPU" in planned and "assumed, not measured" in planned
     assert not list(tmp_path.iterdir())
 
 
 def test_reproduce_end_to_end(tmp_path, tiny, capsys):
-    assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
+    assert reproduce(("fig2", "fig7"), "tiny", tmp_path, EngineOptions(workers=2), threading.Event()) == 0
     page = (tmp_path / "report-tiny" / "index.html").read_text()
     assert page.count("<svg") == 5 and "iterconv reproduce fig7 --scale tiny" in page
     fetched = ('src="', 'href="http', "@import", "url(http")
@@ -425,7 +426,7 @@ def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert len(tables.history) == 20
     assert len(tables.curves) == 10 * 2 * (2 + 2 + 17) * 4
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("best.safetensors")}
-    assert reproduce(("fig2", "fig7"), "tiny", tmp_path, 2, threading.Event()) == 0
+    assert reproduce(("fig2", "fig7"), "tiny", tmp_path, EngineOptions(workers=2), threading.Event()) == 0
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("best.safetensors")}
     capsys.readouterr()
 
@@ -531,7 +532,7 @@ def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
 
 
 @pytest.mark.extended
-def test_the_examples_of_a_study_and_an_executor_run(tmp_path, monkeypatch):
+def test_the_examples_of_a_study_and_an_engine_run(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
     text = text[text.index("## A study") :]
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
