@@ -1,5 +1,6 @@
 """Leases, and launchers that share a folder: every job is done once, and nothing that dies takes others along."""
 
+import io
 import json
 import os
 import signal
@@ -10,15 +11,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from iterconv.cli import jobs
 from iterconv.cli.main import main
 from iterconv.errors import InputError
 from iterconv.studies import leases
 from iterconv.studies.executors import base
 from iterconv.studies.executors.base import Died, Executor, work
+from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.status import job_states
 from iterconv.studies.sweep import read_sweep, varied_fields
@@ -55,6 +60,17 @@ class Deadly(Line):
         with (root / f"{self.name}.done").open("a") as file:
             file.write(f"{os.getpid()}\n")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Priced(Line):
+    """A line with what a study's job has besides."""
+
+    steps = 1
+    gpu_seconds = 1.0
+
+    def outcome(self, root):
+        return "came"
 
 
 class InThreads:
@@ -172,8 +188,8 @@ def test_what_a_job_says_of_its_steps_and_of_its_end_can_be_read(tmp_path):
     state = leases.read_state(tmp_path, "a")
     assert (state.state, state.step, state.note, state.pid) == ("finished", 1, "half of it", os.getpid())
     assert leases.read_state(tmp_path, "nothing") == leases.JobState()
-    timed = leases.JobState(started=100.0, updated=110.0, step=2, steps=6)
-    assert timed.seconds_left == 20.0 and leases.JobState(step=2).seconds_left is None
+    timed = leases.JobState("running", started=100.0, updated=110.0, step=2, steps=6)
+    assert timed.seconds_left == 20.0 and leases.JobState("running", step=2).seconds_left is None
 
 
 @pytest.mark.medium
@@ -251,6 +267,56 @@ def test_a_launcher_that_is_asked_to_stop_stops_all_and_leaves_nothing_behind(tm
         Executor(InThreads()).run(jobs, tmp_path, stop=stop)
     assert not list(tmp_path.glob(".jobs/stop-*")) and not list(tmp_path.glob(".jobs/*/*.lease"))
     assert [leases.read_state(tmp_path, job.name).state for job in jobs[:2]] == ["stopped", "stopped"]
+
+
+def test_jobs_may_outlive_their_launcher_where_the_engine_lets_them(tmp_path, hurried):
+    stop, asked = threading.Event(), []
+    engine = InThreads()
+    threading.Timer(0.3, stop.set).start()
+
+    def outlive():
+        asked.append(len(executor.states))
+        return True
+
+    executor = Executor(engine, outlive=outlive)
+    with pytest.raises(KeyboardInterrupt):
+        executor.run([Line("job", 1), Line("other", 1)], tmp_path, stop=stop)
+    assert asked == [2] and executor.states == {}, "asked once, while both were at work"
+    assert (tmp_path / "job").exists() and (tmp_path / "other").exists()
+    assert leases.read_state(tmp_path, "job").state == "finished"
+
+
+def test_whoever_interrupts_is_asked_only_where_jobs_can_go_on(monkeypatch):
+    hidden, answers = [], []
+    monkeypatch.setattr(jobs.Confirm, "ask", lambda *_, **__: answers.append(1) or True)
+    assert not jobs._ask_to_detach(lambda: hidden.append(1)) and not hidden, "no terminal, nobody to answer"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(jobs, "console", SimpleNamespace(is_terminal=True))
+    assert jobs._ask_to_detach(lambda: hidden.append(1)) and hidden == [1] == answers
+
+
+def test_a_failure_is_told_when_it_happens_with_its_log(tmp_path, hurried, capsys):
+    bad = Priced("bad.done/x")  # a file in a folder that isn't there
+    good = Priced("good", 0.3)
+    options = EngineOptions(workers=2)
+    assert not jobs.run_jobs([bad, good], tmp_path, options, threading.Event())
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert (
+        first.startswith("1/2 bad.done/x: failed: FileNotFoundError") and f"(see {tmp_path}/.jobs/bad.done/x" in first
+    )
+    assert second.startswith("2/2 good: came, ") and last == "1 of 2 runs failed, for the reasons above"
+
+
+def test_the_live_table_shows_what_is_at_work():
+    executor = Executor(InThreads())
+    executor.states["busy"] = leases.JobState("running", "far", started=10, updated=30, step=1, steps=3, note="one")
+    executor.states["queued"] = leases.JobState()
+    console = Console(width=200, file=io.StringIO())
+    console.print(jobs._draw_running(executor))
+    assert [line.split() for line in console.file.getvalue().splitlines()] == [
+        "job state node last step left why".split(),
+        "busy running far one 40 s".split(),
+    ]
 
 
 def states_of(root):

@@ -341,7 +341,7 @@ def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutte
         if isinstance(job, ToyRun):
             perturb_quickly(job, tmp_path)
         else:
-            job.run(tmp_path, lambda: None, threading.Event())
+            job.run(tmp_path, lambda note: None, threading.Event())
     assert write_report((), "tiny", tmp_path) == 0
     folder = tmp_path / "report-tiny"
     drawn = {path.stem for path in folder.glob("*.png")}

@@ -1,6 +1,6 @@
 """The parts that commands share: the console, progress bars, tables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import isnan
 from typing import Any
@@ -10,7 +10,7 @@ import pandas as pd
 from iterconv.errors import require
 
 require("rich", "the command line")
-from rich.console import Console  # noqa: E402
+from rich.console import Console, RenderableType  # noqa: E402
 from rich.progress import (  # noqa: E402
     BarColumn,
     MofNCompleteColumn,
@@ -50,30 +50,49 @@ def _format_index(row: Any) -> str:
     return f"{row.value:.3f}" if isnan(row.low) else f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 
-@contextmanager
-def bar(what: str, total: float | None) -> Iterator[Any]:
-    """Show a progress bar with the time left inside the context.
+class Bar(Progress):
+    """A progress bar with the time left. It is called with the count so far, and with the total where that changes.
 
     Args:
         what: The plural noun of the things that are counted.
-        total: The total; pass None if it is unknown, and then give it with each call of the yielded function.
-
-    Yields:
-        A function of the count so far, and optionally of the total.
+        total: The total; None if it is unknown yet.
+        above: What to show above the bar on a terminal, asked for anew twice a second.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+
+    def __init__(self, what: str, total: float | None, above: Callable[[], RenderableType] | None = None) -> None:
+        self._above: Callable[[], RenderableType] | None = None  # not yet: the parent asks for it while it is made
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        # Lines on standard output stand above the bar only if both are of one console. Where the output goes to a
+        # file, the bar goes to the terminal of standard error, if there is one.
+        place = console if console.is_terminal else Console(stderr=True)
+        super().__init__(*columns, TextColumn("left"), TimeRemainingColumn(), console=place, refresh_per_second=2)
+        self._above = above
+        self._task = self.add_task(what, total=total)
+
+    def __call__(self, done: float, of: float | None = None) -> None:
+        """Show a count; the total stays as it was unless it is given."""
+        self.update(self._task, completed=done, total=of)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is shown, from top to bottom."""
+        if self._above and self.console.is_terminal and not self.finished:
+            yield self._above()
+        yield from super().get_renderables()
+
+    def hide(self) -> None:
+        """Take the bar away, so that a message or a question stands alone."""
+        self.live.transient = True
+        self._above = None
+        self.update(self._task, visible=False)
+        self.stop()
+
+
+@contextmanager
+def bar(what: str, total: float | None, above: Callable[[], RenderableType] | None = None) -> Iterator[Bar]:
+    """Show a `Bar` inside the context; an exception takes it away."""
+    with Bar(what, total, above) as shown:
         try:
-            yield lambda done, of=None: progress.update(task, completed=done, total=total if of is None else of)
-        except BaseException:  # the bar goes, so that the message about the exception stands alone
-            progress.live.transient = True
-            progress.update(task, visible=False)
+            yield shown
+        except BaseException:
+            shown.hide()
             raise

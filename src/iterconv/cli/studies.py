@@ -1,18 +1,14 @@
 """The commands ``reproduce``, ``report`` and ``claims``."""
 
 import threading
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from iterconv.claims.verdicts import describe, judge_all, scale_of
-from iterconv.cli.console import bar, console
-from iterconv.errors import InputError
-from iterconv.files import require_folder
+from iterconv.cli.console import console
+from iterconv.cli.jobs import check_place, list_jobs, run_jobs
 from iterconv.report import render
 from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
-from iterconv.studies.cost import in_words, machine_factor
-from iterconv.studies.executors.base import Executor
+from iterconv.studies.cost import in_words
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import StudyJob
 from iterconv.studies.runs import find_unfinished, gather
@@ -39,7 +35,6 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
     """
     engine.check()
     studies, scale = _find(names, scale_name, root)
-    require_folder(root)
     missing = find_unfinished(studies, scale, root)
     if missing:
         console.print(
@@ -48,57 +43,15 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
         )
     # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
     order = missing if scale.in_order else sorted(missing, key=lambda job: job.seconds, reverse=True)
-    failed = run_jobs(order, root, engine, stop) if missing else {}
-    for name, reason in failed.items():
-        console.print(f"failed: {name}: {reason}")
+    whole = run_jobs(order, root, engine, stop)
     write_report(names, scale_name, root)
-    return 1 if failed else 0
+    return 0 if whole else 1
 
 
 def _find(names: tuple[str, ...], scale_name: str, root: Path) -> tuple[list[Study], Scale]:
-    _check_place(root)
+    check_place(root)
     scale = find_scale(scale_name)
     return find_studies(names, scale), scale
-
-
-def _check_place(root: Path) -> None:
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--out {root} is not a folder; name one for the runs")
-
-
-def run_jobs(jobs: Sequence[StudyJob], root: Path, options: EngineOptions, stop: threading.Event) -> dict[str, str]:
-    """Run jobs with a progress bar and a line for each finished one.
-
-    Args:
-        jobs: The jobs, in the order in which they are started.
-        root: The folder of all jobs.
-        options: The place where they are run.
-        stop: An event that is set when the user interrupts.
-
-    Returns:
-        The reasons why some failed, by their names.
-
-    Raises:
-        InputError: If an option does not fit, or no cluster answers.
-        KeyboardInterrupt: If the user interrupts, once all state is saved.
-    """
-    executor: Executor[StudyJob] = Executor(options.open(), fail_fast=options.fail_fast, detach=options.detach)
-    # Epochs of big nets take longer, so the bar counts estimated seconds; then the time left is about right.
-    seconds = {job.name: job.seconds for job in jobs}
-    done, finished, started = 0.0, 0, time.monotonic()
-    with bar("estimated seconds", round(sum(seconds.values()))) as advance:
-
-        def on_progress(job: StudyJob) -> None:
-            nonlocal done
-            done += seconds[job.name] / job.steps
-            advance(round(done))
-
-        def on_finished(job: StudyJob) -> None:
-            nonlocal finished
-            finished += 1
-            console.print(f"{finished}/{len(jobs)} {job.name}: {job.outcome(root)}, {time.monotonic() - started:.0f} s")
-
-        return executor.run(jobs, root, on_progress=on_progress, on_finished=on_finished, stop=stop)
 
 
 def _duration(jobs: list[StudyJob], workers: int) -> str:
@@ -141,7 +94,7 @@ def list_studies(root: Path, engine: EngineOptions) -> int:
         InputError: If there are no workers, or if --out is a file.
     """
     engine.check()
-    _check_place(root)
+    check_place(root)
     for scale in SCALES.values():
         everything = list(STUDIES.values())
         runs, left = unique_jobs(everything, scale), find_unfinished(everything, scale, root)
@@ -177,20 +130,7 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineO
     """
     engine.check()
     studies, scale = _find(names, scale_name, root)
-    factor = machine_factor()
-    jobs, left = unique_jobs(studies, scale), find_unfinished(studies, scale, root)
-    names_left = {job.name for job in left}
-    for job in jobs:
-        state = "to do" if job.name in names_left else "finished"
-        here, gpu = in_words(job.seconds * factor), in_words(job.gpu_seconds)
-        console.print(f"{state:8}  about {here} here, {gpu} on a GPU  {job.name}")
-    here = in_words(sum(job.seconds for job in left) * factor / engine.parallel)
-    gpu = in_words(sum(job.gpu_seconds for job in left))
-    console.print(
-        f"{len(left)} of {len(jobs)} runs to do; about {here} here with {engine.parallel} worker(s) "
-        f"(a core of this machine takes {factor:.1f} times the reference machine's time), "
-        f"about {gpu} on one GPU, run after run (assumed, not measured: see studies/cost.py)"
-    )
+    list_jobs(unique_jobs(studies, scale), root, engine)
     return 0
 
 

@@ -6,13 +6,11 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from rich.table import Table
 
 from iterconv.cli.console import console
-from iterconv.cli.studies import run_jobs
+from iterconv.cli.jobs import check_place, draw_states, list_jobs, run_jobs
 from iterconv.errors import InputError
-from iterconv.files import require_folder, write_atomically, writing
-from iterconv.studies.cost import in_words, machine_factor
+from iterconv.files import write_atomically, writing
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.status import job_states
@@ -43,20 +41,11 @@ def sweep(file: Path, root: Path, engine: EngineOptions, dry_run: bool, stop: th
     engine.check()
     runs = read_sweep(file)
     jobs = [TrainingRun(run) for run in runs]
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--out {root} is not a folder; name one for the runs")
-    missing = [job for job in jobs if not job.finished(root)]
+    check_place(root)
     if dry_run:
-        factor = machine_factor()
-        for job in jobs:
-            state = "finished" if job.finished(root) else "to do"
-            console.print(f"{state:8}  about {in_words(job.seconds * factor)} here  {job.name}")
-        console.print(f"{len(missing)} of {len(jobs)} runs to do")
+        list_jobs(jobs, root, engine)
         return 0
-    require_folder(root)
-    failed = run_jobs(missing, root, engine, stop) if missing else {}
-    for name, reason in failed.items():
-        console.print(f"failed: {name}: {reason}")
+    whole = run_jobs([job for job in jobs if not job.finished(root)], root, engine, stop)
     finished = [job for job in jobs if job.finished(root)]
     if not finished:
         raise InputError(f"no run of {file} succeeded; see the reasons above")
@@ -67,7 +56,7 @@ def sweep(file: Path, root: Path, engine: EngineOptions, dry_run: bool, stop: th
     shown = [*varied_fields(runs), "test_error", "convergence", "recurrence", "divergence"]
     console.print(table[shown].to_string(index=False, float_format="{:.3f}".format))
     console.print(f"{len(finished)} of {len(jobs)} runs in {path}")
-    return 1 if failed else 0
+    return 0 if whole else 1
 
 
 def status(root: Path, as_json: bool, watch: bool) -> int:
@@ -95,17 +84,7 @@ def status(root: Path, as_json: bool, watch: bool) -> int:
                 console.clear()
             console.print(", ".join(f"{count} {state}" for state, count in table.state.value_counts().items()))
             if (table.state != "finished").any():
-                console.print(_draw(table[table.state != "finished"]))
+                console.print(draw_states(table[table.state != "finished"]))
         if not watch or not (table.state == "running").any():
             return 0
         time.sleep(WATCH)
-
-
-def _draw(table: pd.DataFrame) -> Table:
-    drawn = Table(box=None, pad_edge=False)
-    for name in ("job", "state", "node", "last step", "left", "why"):
-        drawn.add_column(name, no_wrap=name != "why")
-    for row in table.itertuples():
-        left = in_words(row.seconds_left) if row.seconds_left == row.seconds_left else ""
-        drawn.add_row(row.name, row.state, row.node, row.note, left, row.reason)
-    return drawn

@@ -30,7 +30,8 @@ STALE = 30.0
 STATE = "state.json"
 """The name of the file that holds a job's state."""
 
-State = Literal["running", "finished", "failed", "stopped", "set aside"]
+State = Literal["running", "lost", "failed", "set aside", "stopped", "finished"]
+"""What can be said of a job. Lost is one whose process is gone without a word; only those who watch say so."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class JobState:
 
     @property
     def seconds_left(self) -> float | None:
-        """The time that the job still takes if it goes on as it has; None if nothing is known yet."""
-        if not self.step or not self.steps:
+        """The time that a job at work still takes if it goes on as it has; None if nothing is known yet."""
+        if self.state != "running" or not self.step or not self.steps:
             return None
         return (self.updated - self.started) / self.step * max(self.steps - self.step, 0)
 

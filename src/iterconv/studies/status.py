@@ -1,6 +1,9 @@
 """The state of all jobs below a folder, for whoever watches: also from another machine, and without a launcher."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
@@ -18,10 +21,7 @@ def job_states(root: Path) -> pd.DataFrame:
         root: The folder of all jobs.
 
     Returns:
-        One row a job, the ones at work first: ``name``; ``state``, which is running, finished, failed, stopped, set
-        aside, or lost if the process is gone and no launcher has taken the job up yet; ``node``, the machine;
-        ``note``, what the job said of its last step; ``seconds_left``, NaN if it is unknown; ``deaths``, how many
-        processes died of it; and ``reason``, why it failed.
+        The table of ``tabulate``; a job whose process is gone, and that no launcher has taken up yet, is lost.
 
     Raises:
         InputError: If there is no such folder, or no job was begun there.
@@ -29,14 +29,30 @@ def job_states(root: Path) -> pd.DataFrame:
     folder = leases.folder_of(root)
     if not folder.is_dir():
         raise InputError(f"nothing was begun in {root}; name the folder that --out of reproduce or sweep names")
-    rows = []
+    states = {}
     for path in sorted(folder.glob(f"*/{leases.STATE}")):
         name = path.parent.name
         state = leases.read_state(root, name)
         lost = state.state == "running" and not leases.is_held(root, name)
-        left = state.seconds_left if state.state == "running" and not lost else None
-        shown = "lost" if lost else state.state
-        rows.append((name, shown, state.node, state.note, left, state.deaths, state.reason))
+        states[name] = replace(state, state="lost") if lost else state
+    return tabulate(states)
+
+
+def tabulate(states: Mapping[str, leases.JobState]) -> pd.DataFrame:
+    """Make a table of the states of jobs.
+
+    Args:
+        states: The states, by the names of the jobs.
+
+    Returns:
+        One row a job, the ones at work first: ``name``; ``state``; ``node``, the machine; ``note``, what the job said
+        of its last step; ``seconds_left``, NaN if it is unknown; ``deaths``, how many processes died of it; and
+        ``reason``, why it failed.
+    """
+    rows = [
+        (name, state.state, state.node, state.note, state.seconds_left, state.deaths, state.reason)
+        for name, state in states.items()
+    ]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seconds_left": float})
-    order = ["running", "lost", "failed", "set aside", "stopped", "finished"]
+    order = get_args(leases.State)
     return table.sort_values("state", key=lambda column: column.map(order.index), kind="stable", ignore_index=True)

@@ -79,8 +79,13 @@ class Engine(Protocol):
         """Free what the engine holds; nothing is at work any more, except for jobs that outlive the launcher."""
 
 
-def ignore(job: Job) -> None:
+def ignore(*news: object) -> None:
     """Do nothing; the default of what an executor calls."""
+
+
+def stop_jobs() -> bool:
+    """Have jobs stop together with their launcher; the default answer to whether they go on without it."""
+    return False
 
 
 def _stop_file(root: Path, launcher: str) -> Path:
@@ -147,8 +152,10 @@ class Executor(Generic[AnyJob]):
     engine: Engine
     fail_fast: bool = False
     """True if one failure stops all other jobs."""
-    detach: bool = False
-    """True if jobs at work go on when the launcher is asked to stop, where the engine lets them."""
+    outlive: Callable[[], bool] = stop_jobs
+    """Asked once the launcher is to stop: whether the jobs go on without it, where the engine lets them."""
+    states: dict[str, leases.JobState] = field(default_factory=dict)
+    """The last known states of the jobs in the engine's hands, by name; empty before and after ``run``."""
     _launcher: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def run(
@@ -158,6 +165,7 @@ class Executor(Generic[AnyJob]):
         *,
         on_progress: Callable[[AnyJob], None] = ignore,
         on_finished: Callable[[AnyJob], None] = ignore,
+        on_failed: Callable[[AnyJob, str], None] = ignore,
         stop: Stop = NEVER,
     ) -> dict[str, str]:
         """Bring jobs to their end; what is finished is not repeated, what was begun goes on.
@@ -167,6 +175,7 @@ class Executor(Generic[AnyJob]):
             root: The folder of all jobs.
             on_progress: Called with a job whenever it got on by a step.
             on_finished: Called with each job that came to its end, also by the work of another launcher.
+            on_failed: Called with each job that failed, and the reason.
             stop: Asks all jobs to save their state and to stop.
 
         Returns:
@@ -176,7 +185,7 @@ class Executor(Generic[AnyJob]):
             InputError: If no job can be run at all.
             KeyboardInterrupt: When asked to stop, once all state is saved.
         """
-        loop = _Loop(self, list(jobs), root, on_progress, on_finished)
+        loop = _Loop(self, list(jobs), root, on_progress, on_finished, on_failed)
         file = _stop_file(root, self._launcher)
         try:
             while loop.turn():
@@ -184,7 +193,7 @@ class Executor(Generic[AnyJob]):
                     raise KeyboardInterrupt
             return loop.failed
         except BaseException:  # also Ctrl-C, or a callback that failed: the jobs must not go on alone
-            if not self.detach:
+            if not self.outlive():
                 with suppress(OSError):  # a full disk; the jobs then go on to their end
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.touch()
@@ -195,6 +204,7 @@ class Executor(Generic[AnyJob]):
             raise
         finally:
             file.unlink(missing_ok=True)
+            self.states.clear()
             self.engine.close()
 
 
@@ -207,6 +217,7 @@ class _Loop(Generic[AnyJob]):
     root: Path
     on_progress: Callable[[AnyJob], None]
     on_finished: Callable[[AnyJob], None]
+    on_failed: Callable[[AnyJob, str], None]
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -223,7 +234,7 @@ class _Loop(Generic[AnyJob]):
         done = [entry for entry in self._handed.values() if entry[1].done()]
         for job, handle in done:
             self._report(job)
-            del self._handed[job.name]
+            del self._handed[job.name], self.executor.states[job.name]
             self._settle(job, handle.problem())
         if time.monotonic() > self._looked + LOOK:
             self._looked = time.monotonic()
@@ -249,7 +260,7 @@ class _Loop(Generic[AnyJob]):
             if job.finished(self.root):
                 self.on_finished(job)
             elif (state := leases.read_state(self.root, job.name)).deaths >= MOST_DEATHS:
-                self.failed[job.name] = self._set_aside(job, state)
+                self._fail(job, self._set_aside(job, state))
             elif leases.is_held(self.root, job.name):
                 self._elsewhere.append(job)
             else:
@@ -262,15 +273,19 @@ class _Loop(Generic[AnyJob]):
         if job.finished(self.root):
             self.on_finished(job)
         elif isinstance(problem, Exception):
-            self.failed[job.name] = describe_failure(problem)
+            self._fail(job, describe_failure(problem))
         elif problem is None and state.state == "failed":
-            self.failed[job.name] = state.reason
+            self._fail(job, state.reason)
         elif isinstance(problem, Died) and problem.counts:
             state = replace(state, state="stopped", deaths=state.deaths + 1, reason=problem.reason)
             leases.write_state(self.root, job.name, state)
             self._waiting.appendleft(job)  # which sets it aside if that was once too often
         else:  # stopped from outside, moved, or in the hands of another process; it is looked at again soon
             self._elsewhere.append(job)
+
+    def _fail(self, job: AnyJob, reason: str) -> None:
+        self.failed[job.name] = reason
+        self.on_failed(job, reason)
 
     def _set_aside(self, job: AnyJob, state: leases.JobState) -> str:
         leases.write_state(self.root, job.name, replace(state, state="set aside"))
@@ -279,7 +294,7 @@ class _Loop(Generic[AnyJob]):
 
     def _report(self, job: AnyJob) -> None:
         """Tell of the steps that a job has done since the last look."""
-        state = leases.read_state(self.root, job.name)
+        state = self.executor.states[job.name] = leases.read_state(self.root, job.name)
         started, known = self._steps[job.name]
         known = known if started == state.started else 0
         for _ in range(state.step - known):
