@@ -1,4 +1,7 @@
 import copy
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -324,3 +327,18 @@ def test_wrong_models_are_refused():
     flat = ic.StagedModel(nn.Identity(), [ic.Stage([nn.ReLU()])], [], nn.Identity())
     with pytest.raises(ic.InputError, match=r"output is \(4, 1, 8, 8\); measuring needs"):
         ic.measure(flat, [GOOD])
+
+
+@pytest.mark.medium
+def test_memory_does_not_grow_with_the_number_of_batches():
+    program = """
+        import resource, sys, torch, iterconv
+        torch.manual_seed(0)
+        net = iterconv.models.resnet(16, 8, 1, 1, 10).to(memory_format=torch.channels_last)
+        batch = torch.randn(256, 1, 28, 28), torch.zeros(256, dtype=torch.long)
+        iterconv.measure(net, [batch] * int(sys.argv[1]), resamples=0)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    few, many = (int(subprocess.run([*command, str(n)], check=True, capture_output=True).stdout) for n in (1, 3))
+    assert many - few < 300_000, "kilobytes; with small arrays between activations it was 590,000"
