@@ -329,7 +329,7 @@ def test_wrong_models_are_refused():
         ic.measure(flat, [GOOD])
 
 
-@pytest.mark.medium
+@pytest.mark.extended
 def test_memory_does_not_grow_with_the_number_of_batches():
     program = """
         import resource, sys, torch, iterconv
@@ -340,5 +340,5 @@ def test_memory_does_not_grow_with_the_number_of_batches():
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    few, many = (int(subprocess.run([*command, str(n)], check=True, capture_output=True).stdout) for n in (1, 3))
-    assert many - few < 300_000, "kilobytes; with small arrays between activations it was 590,000"
+    few, many = (int(subprocess.run([*command, str(n)], check=True, capture_output=True).stdout) for n in (1, 6))
+    assert many - few < 600_000, "kilobytes; with small arrays between activations it was 1,200,000 to 1,400,000"
