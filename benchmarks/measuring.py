@@ -1,0 +1,146 @@
+"""Measuring: all perturbed paths through the prefix tree, against one pass of the whole network for each path."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from foreign import by_hand, models, ours
+from ratios import Row, compare, wall
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+import iterconv as ic
+from iterconv import paths
+
+EXTRA = 16
+"""Extra evaluations of the last block, as ``iterconv.measure`` has it by default."""
+
+
+def make_net(width: int = 8) -> ic.StagedModel:
+    """Three stages of 16 blocks."""
+    torch.manual_seed(0)
+    return ic.models.resnet(width, blocks=16, stages=3, in_channels=3, init="recurrent").eval()
+
+
+def all_routes(net: ic.StagedModel) -> list[paths.Route]:
+    """All paths that the three indices need."""
+    full = paths.full_route(net.stages)
+    routes = [full]
+    for stage, path in enumerate(full):
+        count = len(path)
+        for family in (paths.early_readouts(count), paths.dropouts(count), paths.extra_evaluations(count, EXTRA)):
+            routes += [(*full[:stage], p.path, *full[stage + 1 :]) for p in family]
+    return list(dict.fromkeys(routes))
+
+
+def whole_pass(net: ic.StagedModel, route: paths.Route, z: Tensor) -> Tensor:
+    """One forward pass along a route, written out."""
+    z = net.stem(z)
+    for number, (stage, path) in enumerate(zip(net.stages, route, strict=True)):
+        z = net.transitions[number - 1](z) if number else z
+        entering = z
+        for block in path:
+            z = stage.step(block, z, entering)
+    return net.head(z)
+
+
+def indices(quick: bool) -> Iterator[Row]:
+    """Evaluate all paths of the three indices."""
+    net = make_net()
+    inputs, routes = torch.randn(16, 3, 16, 16), all_routes(net)
+
+    def together() -> dict[paths.Route, Tensor]:
+        return {route: outcome.output for route, outcome in paths.evaluate(net, routes, inputs)}
+
+    def apart() -> dict[paths.Route, Tensor]:
+        return {route: whole_pass(net, route, inputs) for route in routes}
+
+    with torch.no_grad():
+        found, expected = together(), apart()
+        if not all(torch.equal(found[route], expected[route]) for route in routes):
+            raise SystemExit("the prefix tree comes to other bits than whole passes")
+        passes = sum(len(path) for route in routes for path in route)
+        allowed = passes / paths.block_applications(routes)
+        note = f"{len(routes)} paths of 3 x 16 blocks, same bits; the count of block applications allows {allowed:.2f}"
+        rounds = 3 if quick else 9
+        yield compare("indices", "at least 2.4", wall(together), wall(apart), note, rounds=rounds)
+
+
+class Peak(TorchDispatchMode):
+    """The largest number of bytes of tensors that are alive at a time, of those that are made inside the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive: Any = WeakIdKeyDictionary()
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._alive[storage] = storage.nbytes()
+        self.peak = max(self.peak, sum(self._alive.values()))
+        return made
+
+
+def memory(quick: bool) -> Iterator[Row]:
+    """Compare the peak memory of all paths with that of one forward pass."""
+    net = make_net()
+    inputs, routes = torch.randn(16, 3, 32, 32), all_routes(net)
+    with torch.no_grad():
+        with Peak() as one:
+            net(inputs)
+        with Peak() as all_of_them:
+            for _ in paths.evaluate(net, routes, inputs):
+                pass
+        activation = net.stem(inputs).nbytes
+    levels = max(len(path) for route in routes for path in route) + len(net.stages)
+    held = (all_of_them.peak - one.peak) / activation
+    yield Row(
+        "indices-memory",
+        held / levels,
+        "at most 1",
+        all_of_them.peak,
+        one.peak,
+        (held / levels, held / levels),
+        1,
+        f"bytes, not seconds; {held:.1f} largest activations more than one forward pass, {levels} levels of the tree",
+    )
+
+
+def foreign(quick: bool) -> Iterator[Row]:
+    """Measure models of other libraries, against hooks and whole passes."""
+    for name, make in models().items():
+        torch.manual_seed(0)
+        model, inputs = make()
+        adapted = ic.adapt(model.eval(), inputs)
+        stages = [list(stage.blocks) for stage in adapted.found]
+        with torch.no_grad():
+            expected, found = by_hand(model, stages, inputs), ours(adapted, inputs)
+            if max(abs(a - b) for a, b in zip(expected, found, strict=True)) > 1e-6:
+                raise SystemExit(f"{name}: the two ways come to different errors")
+            allowed = allowed_ratio([len(blocks) for blocks in stages])
+            yield compare(
+                f"indices-foreign {name}",
+                "at least 0.9",
+                wall(lambda: ours(adapted, inputs)),  # noqa: B023
+                wall(lambda: by_hand(model, stages, inputs)),  # noqa: B023
+                f"{len(found)} paths, equal errors; the ratio is the share of {allowed:.2f}, which the count of block "
+                "applications allows",
+                rounds=1 if quick else 3,
+                scale=1 / allowed,
+            )
+
+
+def allowed_ratio(blocks: list[int]) -> float:
+    """The ratio of block applications of whole passes for each path, and of the prefix tree."""
+    full = tuple(tuple(range(count)) for count in blocks)
+    routes = [full]
+    for stage, count in enumerate(blocks):
+        for family in (paths.early_readouts(count), paths.dropouts(count), paths.extra_evaluations(count, EXTRA)):
+            routes += [(*full[:stage], p.path, *full[stage + 1 :]) for p in family]
+    routes = list(dict.fromkeys(routes))
+    return sum(len(path) for route in routes for path in route) / paths.block_applications(routes)

@@ -1,0 +1,102 @@
+"""Rows of the benchmark: two ways to do the same work, timed alternately in one run, and the ratio of their medians."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Timed = Callable[[], float]
+"""A function that does the work once and returns its time in seconds."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    ratio: float
+    """What the target speaks of."""
+    target: str
+    """The target in words, as "at least 2.4"."""
+    ours_s: float
+    """The median time of our way in seconds, or what the note says."""
+    theirs_s: float
+    """The median time of the other way in seconds, or what the note says."""
+    spread: tuple[float, float]
+    """The smallest and the largest ratio of two neighbouring repetitions."""
+    n: int
+    """The number of repetitions."""
+    note: str
+    """What was compared with what."""
+
+    @property
+    def holds(self) -> bool:
+        """True if the ratio reaches the target."""
+        return holds(self.ratio, self.target)
+
+
+def holds(ratio: float, target: str) -> bool:
+    """Compare a ratio with a target in words: "at least X" or "at most X"."""
+    kind, limit = target.rsplit(" ", 1)
+    return ratio >= float(limit) if kind == "at least" else ratio <= float(limit)
+
+
+def wall(work: Callable[[], object]) -> Timed:
+    """Make a timed function that measures the time of the clock."""
+
+    def timed() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    return timed
+
+
+def alternate(first: Timed, second: Timed, rounds: int, warm_up: bool = True) -> tuple[list[float], list[float]]:
+    """Time two ways A, B, A, B, ...; the first round is left out if it only warms up."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds + warm_up):
+        for own, timed in zip(times, (first, second), strict=True):
+            own.append(timed())
+    return times[0][warm_up:], times[1][warm_up:]
+
+
+def compare(
+    name: str,
+    target: str,
+    ours: Timed,
+    theirs: Timed,
+    note: str,
+    *,
+    rounds: int,
+    warm_up: bool = True,
+    scale: float = 1.0,
+    slower: bool = False,
+) -> Row:
+    """Time two ways alternately and make the row.
+
+    Args:
+        name: The row's name.
+        target: Its target.
+        ours: Our way.
+        theirs: The other way.
+        note: What was compared with what.
+        rounds: The number of repetitions.
+        warm_up: True to leave out one repetition before the others.
+        scale: A factor of the ratio, where the target speaks of a share of what is possible.
+        slower: False for the ratio theirs / ours, how much faster we are; True for ours / theirs, what something costs.
+    """
+    a, b = alternate(ours, theirs, rounds, warm_up)
+    above, below = (a, b) if slower else (b, a)
+    ratios = [scale * x / y for x, y in zip(above, below, strict=True)]
+    ratio = scale * statistics.median(above) / statistics.median(below)
+    medians = statistics.median(a), statistics.median(b)
+    return Row(name, ratio, target, *medians, (min(ratios), max(ratios)), rounds, note)
+
+
+def seconds_of(program: str, *words: str) -> float:
+    """Run a Python program in a process of its own, and return the number of seconds that it prints."""
+    command = [sys.executable, "-c", program, *words]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -1,0 +1,55 @@
+"""A training step with coupling or constraint, against the same step without."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from ratios import Row, compare, wall
+from torch.nn import functional as F
+
+import iterconv as ic
+
+WIDTH, BATCH, SIZE = 16, 128, 32
+
+
+def stepper(residual: str = "ordinary", strength: float | None = None) -> Callable[[], None]:
+    """Make a function that does one training step."""
+    torch.manual_seed(0)
+    net = ic.models.resnet(WIDTH, blocks=16, stages=1, in_channels=3, residual=residual, init="recurrent")
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    if strength is not None:
+        ic.couple(optimizer, net.coupling_groups(), strength)
+    inputs, targets = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(10, (BATCH,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(net(inputs), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def coupling(quick: bool) -> Iterator[Row]:
+    """A step of SGD with coupled gradients."""
+    yield compare(
+        "coupling",
+        "at most 1.02",
+        wall(stepper(strength=0.5)),
+        wall(stepper()),
+        f"one stage of 16 blocks, width {WIDTH}, batch {BATCH}, {SIZE} x {SIZE} pixels; the price of the coupling",
+        rounds=3 if quick else 15,
+        slower=True,
+    )
+
+
+def constraint(quick: bool) -> Iterator[Row]:
+    """A step of a network with the Lipschitz constraint."""
+    yield compare(
+        "constraint",
+        "at most 1.25",
+        wall(stepper("improper")),
+        wall(stepper()),
+        f"improperly convergent, one stage of 16 blocks, width {WIDTH}, batch {BATCH}; the price of the constraint",
+        rounds=3 if quick else 15,
+        slower=True,
+    )
