@@ -37,12 +37,15 @@ class Train:
     """The run's folder; runs/<name of the run> by default."""
     device: str | None = None
     """The device: cpu, cuda, ...; by default the accelerator, if there is one."""
+    devices: int = 1
+    """The number of devices of this kind to train on. Each batch is divided among them, and numbers differ from those
+    of one device by rounding only. An interrupted run may go on with another number."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Train and measure the run in its folder."""
         from iterconv.cli.runs import train
 
-        return train(self.run, self.out or DEFAULT_ROOT / self.run.name, self.device, stop)
+        return train(self.run, self.out or DEFAULT_ROOT / self.run.name, self.device, self.devices, stop)
 
 
 @dataclass(frozen=True, kw_only=True)

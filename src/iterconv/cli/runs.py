@@ -3,6 +3,7 @@
 import shlex
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,13 +19,14 @@ from iterconv.training.folder import RunFolder
 from iterconv.training.run import complete
 
 
-def train(config: RunConfig, path: Path, device: str | None, stop: threading.Event) -> int:
+def train(config: RunConfig, path: Path, device: str | None, devices: int, stop: threading.Event) -> int:
     """Train and measure one run with a progress bar, and print the error and the indices.
 
     Args:
         config: The configuration of the run.
         path: The run's folder.
         device: A torch device; None for the default.
+        devices: The number of devices.
         stop: An event that is set when the user interrupts.
 
     Returns:
@@ -37,12 +39,13 @@ def train(config: RunConfig, path: Path, device: str | None, stop: threading.Eve
     network = f"{run.stages} stage(s) of {run.blocks} blocks, width {run.width}"
     console.print(f"{network}, on {run.data} for {run.epochs} epochs, in {path}")
 
+    options: dict[str, Any] = {"device": device, "devices": devices, "stop": stop}
     if RunFolder(path, config).finished:
-        result = complete(config, path, device=device, stop=stop)
+        result = complete(config, path, **options)
         console.print("it was finished before: nothing was left to do")
     else:
         with bar("epochs", run.epochs) as advance:
-            result = complete(config, path, device=device, on_epoch=lambda row: advance(int(row["epoch"])), stop=stop)
+            result = complete(config, path, **options, on_epoch=lambda row: advance(int(row["epoch"])))
     report = Report.load(path / "report.parquet")
     show_indices(report.indices)
     console.print(f"test error {result['test_error']:.2%} (n = {result['test_examples']}), everything in {path}")

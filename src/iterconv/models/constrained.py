@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iterconv.models.blocks import Maps, ResidualBlock, ResidualStage
+from iterconv.models.shared_norm import SharedBatchNorm2d
 from iterconv.spectral.convolutions import ConvolutionNorms, Convolutions
 from iterconv.spectral.fingerprint import fingerprint
 from iterconv.spectral.iteration import converged_norms
@@ -131,6 +132,9 @@ class ConstrainedStage(ResidualStage):
 
 def _batch_norm(norm: nn.BatchNorm2d, x: Maps) -> tuple[Maps, Float[Tensor, " channels"]]:
     """Batch norm in training, and its diagonal with the batch's variance, which the norm computes anyway."""
+    if isinstance(norm, SharedBatchNorm2d):
+        normalised, inverse_std = norm.normalise(x)
+        return normalised, norm.weight * inverse_std
     assert norm.num_batches_tracked is not None and norm.momentum is not None
     norm.num_batches_tracked.add_(1)
     statistics = (norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from iterconv import data, models
 from iterconv.coupling import Coupling, couple
@@ -17,6 +18,7 @@ from iterconv.paths.untouched import untouched
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder, damaged_checkpoint
 from iterconv.training.progress import Progress
+from iterconv.training.team import ALONE, Team
 
 SAVE_EVERY = 30.0
 """Seconds between checkpoints; a run that is killed loses no more than this."""
@@ -84,7 +86,12 @@ def check_network(config: RunConfig, dataset: data.Data) -> None:
 
 
 def train(
-    config: RunConfig, folder: RunFolder, dataset: data.Data, on_epoch: OnEpoch | None = None, stop: Stop | None = None
+    config: RunConfig,
+    folder: RunFolder,
+    dataset: data.Data,
+    on_epoch: OnEpoch | None = None,
+    stop: Stop | None = None,
+    team: Team = ALONE,
 ) -> StagedModel:
     """Train one network, or go on where an interrupted run stopped.
 
@@ -100,7 +107,8 @@ def train(
         folder: The folder for its files, claimed by this process.
         dataset: Its data, on the device to train on.
         on_epoch: Receives each new row of the history.
-        stop: Asked after each step.
+        stop: Asked after each step; the processes of a team have to get the same answers.
+        team: The processes that train together.
 
     Returns:
         The network with the best epoch's weights.
@@ -112,8 +120,9 @@ def train(
     """
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None
-    fabric, network, optimizer, coupling = _prepare(run, dataset)
-    wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
+    network, optimizer, coupling = _prepare(run, dataset)
+    fabric, shared = team.fabric(dataset.train.images.device), team.share(network)
+    wrapped, wrapped_optimizer = fabric.setup(shared, optimizer)
     progress = Progress()
     checkpoint = _Checkpoint(folder, network=network, optimizer=optimizer, coupling=coupling, progress=progress)
     checkpoint.restore(run.epochs)
@@ -135,7 +144,7 @@ def train(
             if stopping:
                 raise KeyboardInterrupt
         _check_loss(run, folder, progress)
-        row = _epoch_row(run, network, dataset, progress)
+        row = _epoch_row(run, shared, dataset, progress)
         progress.finish_epoch(row, network)
         folder.write_history(progress.history)
         if on_epoch:
@@ -149,20 +158,14 @@ def train(
     return network
 
 
-def _prepare(run: RunConfig, dataset: data.Data) -> tuple[Any, StagedModel, torch.optim.SGD, Coupling]:
+def _prepare(run: RunConfig, dataset: data.Data) -> tuple[StagedModel, torch.optim.SGD, Coupling]:
     require("safetensors", "training")  # which is not used before the end
-    device = dataset.train.images.device
-    devices = [device.index or 0] if device.type == "cuda" else 1
-    lightning = require("lightning_fabric", "training")
-    # A run is one process, whatever cluster it is started on; Fabric would look for that cluster's other processes.
-    alone = lightning.plugins.environments.LightningEnvironment()
-    fabric = lightning.Fabric(accelerator=device.type, devices=devices, plugins=[alone])
     network = make_network(run, dataset)
     # Channels last is the order in which CPUs and GPUs convolve fastest; the numbers' meaning is the same.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=run.momentum, weight_decay=run.weight_decay)
     groups = network.coupling_groups(run.first_coupled) if run.coupling else []
-    return fabric, network, optimizer, couple(optimizer, groups, run.coupling, run.kernel)
+    return network, optimizer, couple(optimizer, groups, run.coupling, run.kernel)
 
 
 class _Checkpoint:
@@ -210,7 +213,7 @@ def _check_loss(run: RunConfig, folder: RunFolder, progress: Progress) -> None:
         )
 
 
-def _epoch_row(run: RunConfig, network: StagedModel, dataset: data.Data, progress: Progress) -> dict[str, float]:
+def _epoch_row(run: RunConfig, network: nn.Module, dataset: data.Data, progress: Progress) -> dict[str, float]:
     selection_loss, selection_error = evaluate(network, dataset, selection_split(run, dataset))
     return {
         "epoch": progress.epoch + 1,
@@ -241,7 +244,7 @@ def selection_split(config: RunConfig, dataset: data.Data) -> data.Split:
     return split
 
 
-def evaluate(network: StagedModel, dataset: data.Data, split: data.Split) -> tuple[float, float]:
+def evaluate(network: nn.Module, dataset: data.Data, split: data.Split) -> tuple[float, float]:
     """Compute mean loss and error on a split, in evaluation mode.
 
     Args:

@@ -26,6 +26,8 @@ from iterconv.training.loop import (
     selection_split,
     train,
 )
+from iterconv.training.ranks import check_devices, train_on
+from iterconv.training.team import default_device
 
 
 def complete(
@@ -33,6 +35,7 @@ def complete(
     path: Path,
     *,
     device: str | None = None,
+    devices: int = 1,
     on_epoch: OnEpoch | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
@@ -41,7 +44,9 @@ def complete(
     Args:
         config: The run.
         path: Its folder.
-        device: A torch device; the accelerator that is there by default.
+        device: A torch device; the accelerator that is there by default. For several devices, their kind.
+        devices: The number of devices to train on, with a process for each. It changes numbers by rounding only, and
+            may differ from that of an earlier session.
         on_epoch: Receives each new row of the history.
         stop: Asked after each training step and each measured batch.
 
@@ -49,7 +54,7 @@ def complete(
         The contents of ``result.json``; a finished run is only read, and looked at for damage.
 
     Raises:
-        InputError: If the options don't fit the data, or a file can't be read or written.
+        InputError: If the options don't fit the data or the machine, or a file can't be read or written.
         KeyboardInterrupt: If it was asked to stop; the state is saved by then.
     """
     folder = RunFolder(path, config)
@@ -58,13 +63,17 @@ def complete(
             folder.check()
             Report.load(path / "report.parquet")
             return folder.result()
+        check_devices(devices, device, config)
         dataset = load_data(config, device)
         check_network(config, dataset)
         selection_split(config, dataset)
         folder.write_json("config.json", config.to_dict())  # now that the options are known to fit the data
         started = time.monotonic()
         try:
-            network = train(config, folder, dataset, on_epoch, stop)
+            if devices > 1:
+                network = train_on(devices, config, folder, dataset, on_epoch, stop)
+            else:
+                network = train(config, folder, dataset, on_epoch, stop)
         except Exception:
             folder.give_up()
             raise
@@ -75,7 +84,7 @@ def complete(
 
         report = measure(network, dataset.batches(dataset.test), progress=progress)
         report.save(path / "report.parquet")
-        folder.write_json("result.json", _result(folder, network, report, time.monotonic() - started))
+        folder.write_json("result.json", _result(folder, network, devices, report, started))
         folder.drop_checkpoint()
         return folder.result()
 
@@ -91,7 +100,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float) -> dict[str, Any]:
+def _result(folder: RunFolder, network: StagedModel, devices: int, report: Any, started: float) -> dict[str, Any]:
     run = folder.config
     groups = network.coupling_groups(run.first_coupled) if run.tieable else []
     count = effective_parameter_count(network, groups)
@@ -107,10 +116,11 @@ def _result(folder: RunFolder, network: StagedModel, report: Any, seconds: float
         "chance": report.options["chance"],
         **count._asdict(),
         "device": str(next(network.parameters()).device),
+        "devices": devices,
         "threads": run.threads,
         "torch": torch.__version__,
         "history_sha256": folder.history_digest(),
-        "seconds_of_last_session": round(seconds, 1),
+        "seconds_of_last_session": round(time.monotonic() - started, 1),
     }
 
 
@@ -131,7 +141,7 @@ def load_data(config: RunConfig, device: str | None = None) -> data.Data:
         config.data,
         config.samples,
         config.evaluation_samples,
-        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device or default_device(),
     )
 
 
