@@ -62,9 +62,14 @@ class OptionError(InputError):
         return f"--{name.replace('_', '-')} {value!s:.40} {problem}"
 
 
-def line_of(problem: BaseException) -> str:
-    """Return the message of an exception in one short line."""
-    return " ".join(str(problem).split())[:160] or type(problem).__name__
+def line_of(problem: BaseException, most: int = 160) -> str:
+    """Return the message of an exception in one line of at most so many characters."""
+    return " ".join(str(problem).split())[:most] or type(problem).__name__
+
+
+def describe_error(problem: BaseException, most: int = 160) -> str:
+    """Return the class and the message of an exception in one line."""
+    return f"{type(problem).__name__}: {line_of(problem, most)}"
 
 
 def require(module: str, purpose: str, extra: str = "repro") -> Any:

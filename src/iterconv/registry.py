@@ -4,12 +4,11 @@ Nothing here imports torch, so that the command line can name members at once.
 """
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 from iterconv.errors import InputError, shown, suggest
 
 
-@runtime_checkable
 class Named(Protocol):
     """Anything with a name."""
 

@@ -21,7 +21,7 @@ from iterconv.adapters.named import find_named_stages
 from iterconv.adapters.prove import find_difference, joint_routes, probing_routes, recheck_sharing
 from iterconv.adapters.recording import Recording, find_outside
 from iterconv.adapters.streams import BlockCall
-from iterconv.errors import InputError, line_of
+from iterconv.errors import InputError, describe_error
 from iterconv.paths.contract import coupling_groups
 from iterconv.paths.evaluate import verify
 from iterconv.paths.untouched import rejections_in_a_line, untouched
@@ -274,8 +274,7 @@ class AdaptedModel(nn.Module):
             except InputError as problem:
                 self._refuse(stage.found, problem, lenient)
             except Exception as problem:  # noqa: BLE001 - whatever a foreign model raises without one of its blocks
-                what = f"{type(problem).__name__}: {line_of(problem)}"
-                reason = f"the model fails when its blocks are dropped or repeated ({what})"
+                reason = f"the model fails when its blocks are dropped or repeated ({describe_error(problem)})"
                 refusal = InputError(f"stage {stage.name!r} can't be measured: {reason}; name other runs")
                 self._refuse(stage.found, refusal, lenient)
             else:

@@ -1,6 +1,6 @@
 """Configurations of Hugging Face models, which are brought in line when the model's layers have changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -16,14 +16,18 @@ SIDES = {
 
 def find_configurations(model: nn.Module) -> list[Any]:
     """Collect the configurations of a model and its modules, and those nested in them, each once."""
-    found: dict[int, Any] = {}
-    waiting = [getattr(module, "config", None) for module in model.modules()]
-    while waiting:
-        config = waiting.pop()
-        if config is not None and id(config) not in found and hasattr(config, "to_dict"):
-            found[id(config)] = config
-            waiting += [part for part in vars(config).values() if hasattr(part, "to_dict")]
-    return list(found.values())
+    found = _configurations_of(model.modules())
+    for config in found:  # the list grows on the way
+        for part in vars(config).values():
+            if hasattr(part, "to_dict") and not any(part is other for other in found):
+                found.append(part)
+    return found
+
+
+def _configurations_of(modules: Iterable[nn.Module]) -> list[Any]:
+    """Collect the configurations of modules, each once."""
+    configs = [getattr(module, "config", None) for module in modules]
+    return list({id(config): config for config in configs if hasattr(config, "to_dict")}.values())
 
 
 def tell_configurations(model: nn.Module, container: str, before: int, order: Sequence[int]) -> None:
@@ -58,10 +62,4 @@ def _has(config: Any, side: str) -> bool:
 def _find_governing(model: nn.Module, container: str) -> list[Any]:
     """Find the configurations of a container and of the modules around it."""
     names = container.split(".")
-    around = [model, *(model.get_submodule(".".join(names[: end + 1])) for end in range(len(names)))]
-    found: dict[int, Any] = {}
-    for module in around:
-        config = getattr(module, "config", None)
-        if config is not None and hasattr(config, "to_dict"):
-            found[id(config)] = config
-    return list(found.values())
+    return _configurations_of(model.get_submodule(".".join(names[:end])) for end in range(len(names) + 1))

@@ -15,10 +15,6 @@ from iterconv.adapters.streams import BlockCall, Streams, identity_share
 from iterconv.errors import InputError
 from iterconv.paths.untouched import rejections_in_a_line, untouched
 
-StageNames = Sequence[Any]
-"""``"blocks"`` (all children of a module), ``"layer1.1:"`` (the children from number 1 on), ``"block*5"`` (one module
-that is executed five times), or a list of modules."""
-
 LEAST_IDENTITY_SHARE = 0.25
 """The smallest identity share of residual blocks. Runs of other modules are taken only if a user names them.
 

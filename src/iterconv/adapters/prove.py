@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterconv.adapters.leaks import PAST_THE_END
 from iterconv.adapters.recording import Recording
 from iterconv.errors import line_of
 from iterconv.paths.evaluate import Outcome, evaluate_bound, full_route
@@ -58,7 +59,7 @@ def find_difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
         for route, outcome in evaluate_bound(sharing, list(expected)):
             whole = expected[route]
             if not _same(outcome.output, whole.output):
-                return "more than the one tensor that is handed on depends on its blocks"
+                return PAST_THE_END
             if not all(map(_same, outcome.stage_outputs, whole.stage_outputs)):
                 return "other stages depend on more than the one tensor that it hands on"
     except Exception as problem:  # noqa: BLE001 - whatever a model raises when it is run in pieces

@@ -22,8 +22,7 @@ from iterconv.adapters.calls import (
     can_be_answered,
     switch_off_caches,
 )
-from iterconv.adapters.drive import Driven, StagePass
-from iterconv.errors import InputError
+from iterconv.adapters.drive import Driven, StagePass, check_count
 from iterconv.paths.evaluate import Outcome
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import Snapshot
@@ -153,7 +152,7 @@ class Recording:
 
         made = self._run({**dict.fromkeys(self._outside, outside), **_handlers(self._passes)})
         for one in self._passes:
-            one.check()
+            check_count(one.stage.found, len(one.calls), one.stage.found.blocks[-1])
         return made
 
     def _run(self, answering: Mapping[nn.Module, Handler]) -> Any:
@@ -209,15 +208,6 @@ class _RecordedPass(StagePass):
     def with_end(self, z: Any) -> Any:
         """Return the result of the last block with another representation in it."""
         return self.stage.streams.fill_result(self.results[-1], {self.stage.streams.representation: z})
-
-    def check(self) -> None:
-        """Raise ``InputError`` unless each block was executed as often as there are places for it."""
-        places, name = len(self.stage.found.blocks), self.stage.found.name
-        if len(self.calls) < places:
-            raise InputError(f"block {len(self.calls) + 1} of stage {name!r} is not executed; name other runs")
-        if len(self.calls) > places:
-            kind = type(self.stage.found.blocks[-1]).__name__
-            raise InputError(f"a {kind} runs again after all blocks of stage {name!r}; name other runs")
 
 
 class _BoundStage:

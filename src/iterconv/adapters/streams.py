@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iterconv.adapters.calls import Arguments, call_itself
 from iterconv.paths.untouched import untouched
-from iterconv.tasks.nested import Place, first_tensor, leaves_in, tensors_in, with_tensors
+from iterconv.tasks.nested import Place, clone, first_tensor, leaves_in, tensors_in, with_tensors
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class BlockCall:
 
 Values = dict[Place, Tensor]
 """The tensors that are handed on, by their place in a block's result."""
-
-
-def copy_values(values: Values) -> Values:
-    """Copy tensors that are handed on, so that in-place operations on the copies leave the originals alone."""
-    return {place: tensor.clone() for place, tensor in values.items()}
 
 
 @dataclass(frozen=True)
@@ -244,7 +239,7 @@ def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, ge
     def made(changed: Tensor) -> Tensor:
         values = {**entering, streams.representation: changed}
         with untouched(module):  # so that both calls draw the same random numbers
-            copies = streams.fill_arguments(arguments, copy_values(values))
+            copies = streams.fill_arguments(arguments, clone(values))
             return streams.leaving(call_itself(module, copies))[streams.representation].float()
 
     return float((d * (made(moved) - made(z))).sum() / d.square().sum())

@@ -1,6 +1,6 @@
 """A data set as tensors on a device: three splits, standardisation, batches, augmentation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -148,7 +148,7 @@ def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
     return padded.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(images)
 
 
-class Batches:
+class Batches(Sequence[tuple[Inputs, Targets]]):
     """A split in order, one standardised batch at a time; made by ``Data.batches``."""
 
     def __init__(self, data: Data, split: Split, batch_size: int) -> None:
@@ -157,10 +157,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self._split) // self._size)
 
-    def __getitem__(self, index: int) -> tuple[Inputs, Targets]:
+    def __getitem__(self, index: int) -> tuple[Inputs, Targets]:  # type: ignore[override]
         index = range(len(self))[index]  # counts from the end if negative
         batch = self._split[slice(index * self._size, (index + 1) * self._size)]
         return self._data.normalise(batch.images), batch.targets
-
-    def __iter__(self) -> Iterator[tuple[Inputs, Targets]]:
-        return (self[index] for index in range(len(self)))

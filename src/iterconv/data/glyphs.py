@@ -53,9 +53,9 @@ def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
         if not all(ord(str(digit)) in face.get_charmap() for digit in range(10)):
             raise InputError(f"font {font} has no digits; choose another one")
         outlines = [TextPath((0, 0), str(digit), size=1000, prop=properties) for digit in range(10)]
+    except InputError:
+        raise
     except (OSError, RuntimeError, ValueError) as problem:
-        if isinstance(problem, InputError):
-            raise
         raise InputError(f"can't read font {font} ({line_of(problem)}); pass a TrueType or OpenType file") from None
     face.set_size(1000, 72)
     advance = face.load_char(ord("0"), flags=LoadFlags.NO_HINTING).linearHoriAdvance / 65536

@@ -8,7 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from iterconv.figures.style import dots, new_figure, paper_style, percent, stage_colour, wide_enough
+from iterconv.figures.style import (
+    dots,
+    new_figure,
+    paper_style,
+    percent,
+    stage_colour,
+    wide_enough,
+)
 from iterconv.indices import INDICES, families
 from iterconv.paths.families import family_of
 

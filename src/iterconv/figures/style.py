@@ -76,11 +76,22 @@ def save(figure: Figure, stem: Path) -> str:
     return text[text.index("<svg") :]
 
 
-def condition_label(init: str, coupling: float) -> str:
-    """Name a condition on an axis by its coupling strength, and for 0 by how the net started."""
+def condition_label(init: str, coupling: float, separator: str = " ") -> str:
+    """Name a condition by its coupling strength, and for 0 by how the net started."""
     if coupling > 0:
         return f"{coupling:g}"
-    return "0\nrec." if init == "recurrent" else "0\nnon-rec."
+    return f"0{separator}rec." if init == "recurrent" else f"0{separator}non-rec."
+
+
+def condition_colour(number: int) -> str:
+    """Return the colour of the condition, or variant, of a number from 0."""
+    return CONDITION_COLOURS[number % len(CONDITION_COLOURS)]
+
+
+def label_conditions(axes: Axes, conditions: Sequence[tuple[str, float]]) -> None:
+    """Make the x axis one of conditions, with a tick for each."""
+    axes.set_xticks(range(len(conditions)), [condition_label(*condition, "\n") for condition in conditions])
+    axes.set_xlabel("coupling strength")
 
 
 def conditions_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
@@ -102,9 +113,9 @@ def stage_colour(stage: object) -> str:
     return STAGE_COLOURS[int(str(stage)) % len(STAGE_COLOURS)]
 
 
-def width_colour(width: int) -> str:
+def width_colour(width: object) -> str:
     """Return the colour that a width has in every figure."""
-    return WIDTH_COLOURS.get(width, "#777777")
+    return WIDTH_COLOURS.get(int(str(width)), "#777777")
 
 
 def dots(axes: Axes, x: float, values: Sequence[float] | pd.Series, colour: str) -> None:

@@ -16,6 +16,7 @@ from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.lipschitz.constraint import constant_of
 from iterconv.models.constrained import ConstrainedStage
 from iterconv.paths.untouched import untouched
+from iterconv.spectral.iteration import unit
 from iterconv.spectral.linear_maps import converged, estimated
 from iterconv.tasks.batches import check_inputs, match_model
 
@@ -145,9 +146,9 @@ def largest_local_constant(function: Any, z: Tensor, iterations: int) -> float:
     with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no forward derivative
         output, pull_back = torch.func.vjp(function, z)  # type: ignore[misc]
         for step in range(10 * iterations):
-            v = v / _norms(v)
-            u = _push_forward(function, pull_back, z, v, output)
-            (v,) = pull_back(u / _norms(u))
+            v, _ = unit(v)
+            u, _ = unit(_push_forward(function, pull_back, z, v, output))
+            (v,) = pull_back(u)
             norms = v.flatten(1).norm(dim=1)
             if step % 10 == 9 or step == iterations - 1:
                 before, found = found, float(norms.max())
@@ -163,8 +164,3 @@ def _push_forward(function: Any, pull_back: Any, z: Tensor, v: Tensor, output: T
     except NotImplementedError:  # no forward derivative, as of mixtures of experts: the transpose of the transpose
         _, pull = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(output))  # type: ignore[misc]
         return pull(v)[0]
-
-
-def _norms(maps: Tensor) -> Tensor:
-    norms = maps.flatten(1).norm(dim=1).clamp(min=torch.finfo(maps.dtype).tiny)
-    return norms.view(-1, *[1] * (maps.ndim - 1))

@@ -122,12 +122,11 @@ class Constraint(nn.Module):
     _divide.divides_branch = True  # type: ignore[attr-defined]  # the rules accept this hook on a layer
 
     def export(self) -> None:
-        """Fold 1/c into the last layer's weights and remove the hook."""
+        """Fold 1/c into the last layer's weights; the hook has to be removed then."""
         with torch.no_grad():
             constant = self.constant()
             for parameter in self.last.parameters():
                 parameter.div_(constant.to(parameter.dtype))
-        self._hook.remove()
 
 
 class Constrained:
@@ -152,8 +151,7 @@ class Constrained:
         for _, _, module in self._places:
             with untouched(module):
                 getattr(module, CONSTRAINT_ATTRIBUTE).export()
-            delattr(module, CONSTRAINT_ATTRIBUTE)
-        self._places = []
+        self.remove()
 
     def remove(self) -> None:
         """Lift the constraint; the weights stay as they are."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, describe_error
 
 
 class Snapshot:
@@ -83,7 +83,7 @@ def _copy(value: Any) -> Any:
 
 def _refill(value: Any, kept: Any) -> None:
     """Give a tensor or container the contents that it had, unless it still has them."""
-    if isinstance(value, Tensor) and kept is not None and not _same(value, kept):
+    if isinstance(value, Tensor) and kept is not None and not torch.equal(value, kept):
         value.data = kept.clone()  # also if it has another shape now, which copy_ would refuse
     elif isinstance(value, dict) and not _are_alike([*value, *value.values()], [*kept, *kept.values()]):
         value.clear()
@@ -137,17 +137,13 @@ def rejections_in_a_line(model: Any) -> Iterator[None]:
     except InputError:
         raise
     except Exception as problem:
-        text = " ".join(str(problem).split())[:200]
-        if isinstance(problem, MemoryError) or "memory" in text:  # the batch fits the model, but not the machine
+        told = describe_error(problem, 200)
+        if isinstance(problem, MemoryError) or "memory" in told:  # the batch fits the model, but not the machine
             raise
         raise InputError(
-            f"{model_name(model)} rejects the batch ({type(problem).__name__}: {text}); check that model(batch) runs "
-            "by itself, and pass what it takes: a tensor, a tuple of arguments or a dictionary"
+            f"{model_name(model)} rejects the batch ({told}); check that model(batch) runs by itself, and pass what it "
+            "takes: a tensor, a tuple of arguments or a dictionary"
         ) from problem
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(a, b))
 
 
 def model_name(model: Any) -> str:

@@ -226,6 +226,12 @@ def distance(perturbed: Tensor, intact: Tensor) -> Float[Tensor, " n"]:
     return (perturbed.to(wide) - intact.to(wide)).flatten(1).norm(dim=1)
 
 
+def mask_of(inputs: Any) -> Tensor | None:
+    """Return the ``attention_mask`` of a batch, of shape (n, length), which is 0 at padding; None if there is none."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
 def unpadded(inputs: Any, shape: torch.Size) -> Tensor | None:
     """Tell which positions of a representation are not padding.
 
@@ -236,10 +242,8 @@ def unpadded(inputs: Any, shape: torch.Size) -> Tensor | None:
     Returns:
         A Boolean tensor of shape (n, length), or None if the batch does not tell.
     """
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    if not isinstance(mask, Tensor) or mask.ndim != 2 or tuple(shape[:2]) != tuple(mask.shape) or len(shape) < 3:
-        return None
-    return mask.bool()
+    mask = mask_of(inputs)
+    return None if mask is None or shape[:2] != mask.shape or len(shape) < 3 else mask.bool()
 
 
 def without_padding(z: Tensor, inputs: Any) -> Tensor:

@@ -13,8 +13,9 @@ from iterconv.errors import InputError, line_of
 from iterconv.paths.untouched import untouched
 from iterconv.tasks.batches import inputs_of
 from iterconv.tasks.embeddings import Embeddings, embedding
-from iterconv.zoo import inputs as feeding
+from iterconv.tasks.tokens import is_causal
 from iterconv.zoo.common import Opened, choose_reference, load_images, to_device
+from iterconv.zoo.inputs import texts, tokens
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 
@@ -62,14 +63,14 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **NO_CODE)
     except Exception as problem:  # noqa: BLE001
         raise InputError(f"hf:{path} has no tokenizer ({line_of(problem)}); save one beside the model") from None
-    found, labels = feeding.texts(options.data, options.examples)
+    found, labels = texts(options.data, options.examples)
     classified = kind.endswith("ForSequenceClassification")
     if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < config.num_labels:
         labels = None  # they are of other classes, or -1 as in GLUE's test splits
     length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
-    batches = feeding.tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
+    batches = tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
     note = f"{kind} on {len(found)} texts of {options.data}"
-    if kind.endswith(("ForCausalLM", "LMHeadModel")):
+    if is_causal(model):
         return Opened(model, batches, "labels", f"{note}, next-token error")
     if classified:
         return Opened(model, batches, "predictions" if labels is None else "labels", note)
