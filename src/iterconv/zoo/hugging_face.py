@@ -50,13 +50,18 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
             model = _load_model(transformers, path, options.weights == "none")
     except Exception as problem:  # noqa: BLE001 - whatever transformers raises, the remedy is the same
         raise InputError(f"can't load hf:{path} ({line_of(problem)}); pass what save_pretrained made") from None
-    config = model.config
+    if getattr(model, "main_input_name", "") != "pixel_values":
+        return _bring_texts(transformers, path, model, options)
     kind = type(model).__name__
-    if getattr(model, "main_input_name", "") == "pixel_values":
-        batches, classes = _load_test_images(transformers, path, config, options)
-        if not kind.endswith("ForImageClassification"):
-            return _compare_embeddings(model, list(batches), f"{kind} on {options.data}", options)
-        return choose_reference(model, batches, classes, config.num_labels, options)
+    batches, classes = _load_test_images(transformers, path, model.config, options)
+    if not kind.endswith("ForImageClassification"):
+        return _compare_embeddings(model, list(batches), f"{kind} on {options.data}", options)
+    return choose_reference(model, batches, classes, model.config.num_labels, options)
+
+
+def _bring_texts(transformers: Any, path: str, model: Any, options: ModelOptions) -> Opened:
+    """Bring a language model and the user's texts together."""
+    config, kind = model.config, type(model).__name__
     if options.data is None:
         raise InputError(f"hf:{path} ({kind}) needs texts; pass --data FILE, as a .txt with one text a line")
     try:

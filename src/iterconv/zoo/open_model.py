@@ -91,29 +91,32 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     """
     for field in ("examples", "batch_size"):
         check_count(field, getattr(options, field), why="is too few")
-    called, origin = name, read_origin(Path(name))
+    origin, stem = read_origin(Path(name)), _slug(name)
     # A file must not decide which code is run, so the user has to name the function.
     if origin and origin.code:
         remedy = f"pass {shlex.join([origin.code, '--weights', name])}"
         raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
     if origin and isinstance(origin.model, str):
-        name, options = origin.model, replace(options, weights=name)
-    elif origin is None and name.endswith(".safetensors"):
+        return _open_foreign(origin.model, replace(options, weights=name), stem)
+    if origin is None and name.endswith(".safetensors"):
         raise InputError(f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself")
-    elif origin or ":" not in name or Path(name).exists():
+    if origin or ":" not in name or Path(name).exists():
         return _open_run(Path(name), origin, options)
+    return _open_foreign(name, options, stem)
+
+
+def _open_foreign(name: str, options: ModelOptions, stem: str) -> OpenedModel:
+    """Open ``KIND:NAME`` or ``module:function``, and adapt the model to its batches."""
     kind, rest = name.split(":", 1)
-    if kind in KINDS:
-        found = KINDS[kind](rest, options)
-    else:
-        origin = _find_smaller(name, options)
-        found = _open_function(name, options)
+    own = kind not in KINDS  # a model that the user's own code makes
+    smaller = _find_smaller(name, options) if own else None
+    found = _open_function(name, options) if own else KINDS[kind](rest, options)
     model, note = to_device(found.model, options), found.note
     first = next(iter(found.batches), None)
     if first is None:
         raise InputError(f"{name} comes with no batches; pass --data, or return some")
-    if origin and origin.code:
-        model = to_device(shrink(model, inputs_of(first, model), origin, Path(options.weights)), options)
+    if smaller:
+        model = to_device(shrink(model, inputs_of(first, model), smaller, Path(options.weights)), options)
     if is_staged(model):
         if options.stages:
             raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
@@ -121,20 +124,16 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     else:
         staged = adapt_on_few(model, inputs_of(first, model), stages=list(options.stages) or None, task=found.task)
         note = f"{note}\n{staged!r}"
-    own = kind not in KINDS and options.data is None
-    size = None if own else options.batch_size
-    origin = read_origin(Path(options.weights)) or Origin(model=name)
-    count = len(found.batches.split) if isinstance(found.batches, ImageBatches) else None
     return OpenedModel(
         staged,
         found.batches,
         found.against,
         note,
         place=Path(),
-        file_stem=_slug(called),
-        examples=count,
-        origin=origin,
-        batch_size=size,
+        file_stem=stem,
+        examples=len(found.batches.split) if isinstance(found.batches, ImageBatches) else None,
+        origin=read_origin(Path(options.weights)) or Origin(model=name),
+        batch_size=None if own and options.data is None else options.batch_size,
     )
 
 
@@ -187,23 +186,7 @@ def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> Opene
 
 def _open_function(name: str, options: ModelOptions) -> Opened:
     """Call a user's function for a model and, unless ``--data`` is given, for its batches."""
-    module, function = name.rsplit(":", 1)
-    # The module is a file of the user's, and an installed command does not search the current folder by itself.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as problem:
-        raise InputError(f"{name}: there is no module {problem.name!r}; pass {KNOWN}") from None
-    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
-        raise InputError(f"{name}: importing {module!r} raised {describe_error(problem)}; pass {KNOWN}") from None
-    made = getattr(imported, function, None)
-    if not callable(made):
-        raise InputError(f"{name}: the module {module!r} has no function {function!r}")
-    try:
-        made = made()
-    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code
-        raise InputError(f"{name}() raised {describe_error(problem)}") from None
+    made = _call_function(name)
     model, batches = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -220,3 +203,24 @@ def _open_function(name: str, options: ModelOptions) -> Opened:
     loaded = data.load(options.data, evaluation_samples=options.examples)
     found = loaded.batches(loaded.test, options.batch_size)
     return choose_reference(model, found, loaded.classes, None, options)
+
+
+def _call_function(name: str) -> Any:
+    """Import the module of ``module:function``, and call the function; whatever goes wrong becomes one line."""
+    module, function = name.rsplit(":", 1)
+    # The module is a file of the user's, and an installed command does not search the current folder by itself.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        raise InputError(f"{name}: there is no module {problem.name!r}; pass {KNOWN}") from None
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
+        raise InputError(f"{name}: importing {module!r} raised {describe_error(problem)}; pass {KNOWN}") from None
+    made = getattr(imported, function, None)
+    if not callable(made):
+        raise InputError(f"{name}: the module {module!r} has no function {function!r}")
+    try:
+        return made()
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code
+        raise InputError(f"{name}() raised {describe_error(problem)}") from None
