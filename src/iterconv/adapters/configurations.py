@@ -43,6 +43,7 @@ def tell_configurations(model: nn.Module, container: str, before: int, order: Se
     others = [name for other, names in SIDES.items() if other != side for name in names]
     counts = [*COUNTS, *(SIDES[side] if side else [])]
     for config in _find_governing(model, container):
+        # Old configurations keep their own names and map the usual ones to them.
         attributes = getattr(config, "attribute_map", {})
         if any(attributes.get(name) in others for name in COUNTS):  # here, the usual name means the other side
             counts = [name for name in counts if name not in attributes]
@@ -51,6 +52,7 @@ def tell_configurations(model: nn.Module, container: str, before: int, order: Se
             if name in counts and value == before and not of_the_other_side:
                 setattr(config, name, len(order))
             # Lists of one entry a layer tell the kind of each layer, such as its window of attention.
+            # `architectures` is a list of classes, and as long as the layers by chance only.
             elif isinstance(value, (list, tuple)) and len(value) == before and name != "architectures":
                 setattr(config, name, type(value)(value[place] for place in order))
 

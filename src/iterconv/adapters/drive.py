@@ -112,9 +112,11 @@ class StagePass:
         place = len(self.calls)
         self._check(module, place)
         own = Arguments(args, kwargs).without_cache()
+        # Kept for blocks that the path executes later: a block gets the arguments of its own place.
         self.calls.append(own)
         # Calls behind the last place come from a loop over one module whose length depends on the data.
         blocks = self._todo.get(place, []) if place < len(found.blocks) else [place] * self._goes_on
+        # A library's own hooks expect one entry for each place, whatever is executed there.
         with hold_own_hooks(found.blocks) as held:
             result = self._execute(module, place, blocks)
         return held.fire(module, args, kwargs, result)
@@ -142,6 +144,8 @@ class StagePass:
         form, in_place = self.stage.forms[place], self.stage.in_place[place]
         if form is ASK:  # the result holds more: position biases, attention weights, losses
             asked = self.stage.streams.fill_arguments(own, clone(z))
+            # Not a call of the module: hooks are to see executed blocks only, and the call would come back to this
+            # handler.
             form = module.forward(*asked.args, **asked.kwargs)
         return self.stage.streams.fill_result(
             form, {out: tensor if out in in_place else tensor.clone() for out, tensor in z.items()}

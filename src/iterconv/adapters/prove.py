@@ -26,6 +26,8 @@ def probing_routes(stages: Sequence[Any], number: int) -> list[Route]:
     """
     full = full_route(stages)
     path = full[number]
+    # Together they leave out, repeat and reorder blocks at both ends of the stage, which is where stages touch the
+    # rest.
     others = (path[1:], path[:-1], (), (0, *path), (*path[:-2], path[-1], path[-2]))
     return [(*full[:number], other, *full[number + 1 :]) for other in others]
 
@@ -96,4 +98,5 @@ def recheck_sharing(sharing: Recording, numbers: Sequence[int]) -> dict[int, str
 def _same(a: Any, b: Any) -> bool:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.shape != b.shape:
         return False
+    # NaN differs from itself, but two passes that both make it agree.
     return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -46,6 +46,7 @@ def rebuild(model: Any, route: Route) -> nn.Module:
     for stage, path in zip(model.stages, route, strict=True):
         name, places = _find_container(original, list(stage.blocks))
         containers.setdefault(name, _Container(name)).stages.append((places, path))
+    # The original stays as it is. Blocks that are left out are copied too, which takes memory for a moment only.
     made = copy.deepcopy(original)
     for container in containers.values():
         before, order = container.refill(made.get_submodule(container.name))
@@ -75,6 +76,7 @@ class _Container:
         (places, path), *_ = self.stages
         if len(set(places)) < len(places):  # a loop over one module; the configuration tells its length
             return len(places), list(path)
+        # `children()` would leave out a module that is there twice, and with it a place.
         children = list(module._modules.values())
         taken = {place: (places, path) for places, path in self.stages for place in places}
         order: list[int] = []
@@ -160,6 +162,7 @@ def _lengthen(model: nn.Module, inputs: Any) -> list[Any]:
 def _check_that_it_loads(made: Any) -> None:
     """Check that a model that is made from the copy's configuration has weights of the copy's names and shapes."""
     try:
+        # A model without memory or random weights is enough to compare names and shapes.
         with torch.device("meta"):
             again = type(made)(made.config)
     except Exception as problem:  # noqa: BLE001 - transformers refuses configurations in many ways

@@ -55,10 +55,12 @@ class Recording:
         inputs: Any,
     ) -> None:
         self.model, self.driven, self.output, self.inputs = model, driven, output, inputs
+        # Every pass starts from here, since a model may keep a state, such as a count of its calls.
         self._start = Snapshot(model)
         self._order: list[tuple[int, int]] = []
         """The stage and the place of each call of a block, in the order of the calls."""
         self._passes = [_RecordedPass(stage, number, self._order) for number, stage in enumerate(driven)]
+        # Only shared stages are continued from their end; for others nothing outside the blocks is needed.
         self._outside = outside if any(shared) else ()
         self._results: dict[tuple[nn.Module, int], Any] = {}
         """The result of each call of a module outside the blocks, by the module and the number of the call."""
@@ -196,6 +198,7 @@ class _RecordedPass(StagePass):
         """Execute the block as in any pass, and record its input and its result."""
         self._order.append((self.number, len(self.calls)))
         streams = self.stage.streams
+        # Copies, since blocks may change their inputs in place.
         self.entered.append(streams.entering(Arguments(args, kwargs))[streams.representation].clone())
         result = super().__call__(module, args, kwargs)
         self.results.append(clone(result))

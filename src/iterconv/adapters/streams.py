@@ -92,6 +92,7 @@ class Streams:
         """Return the tensors that enter a block, for each stream that does."""
         tensors = arguments.tensors()
         found = {out: next((tensors[place] for place in into if place in tensors), None) for out, into in self.places}
+        # A stream may begin within the stage, as a sum of skips that its first block opens.
         return {out: tensor for out, tensor in found.items() if tensor is not None}
 
     def leaving(self, result: Any) -> Values:
@@ -151,6 +152,7 @@ def is_same_tensor(a: Any, b: Any) -> bool:
         return True
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.is_nested or b.is_nested or a.shape != b.shape:
         return False
+    # A view of a whole tensor is another object in the same place.
     return a.numel() > 0 and a.stride() == b.stride() and a.data_ptr() == b.data_ptr()
 
 
@@ -231,6 +233,7 @@ def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, ge
     z = entering[streams.representation].detach().clone()
     if not z.is_floating_point():
         return float("nan")
+    # The change has to exceed the rounding of z, and to be small enough for the block to be nearly linear.
     size = z.float().square().mean().sqrt().clamp(min=1e-6) * (0.01 if torch.finfo(z.dtype).eps < 1e-4 else 0.1)
     d = torch.randn(z.shape, generator=generator).to(z.device) * size
     moved = (z + d).to(z.dtype)

@@ -116,6 +116,7 @@ class Data:
             InputError: If the batch size is below 2, at the first batch.
         """
         batch_size = check_count("batch_size", batch_size, 2, why="is too small to train with")
+        # On the CPU, so that the order does not depend on the device.
         order = torch.randperm(len(self.train), generator=generator)
         for rows in order.split(batch_size):
             if len(rows) < 2:
@@ -144,6 +145,7 @@ def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
     columns = torch.where(flips, torch.arange(width - 1, -1, -1), torch.arange(width)) + places[1]
     rows = torch.arange(height) + places[0]
     padded = F.pad(images, (PADDING,) * 4)
+    # One index for rows and columns together, so that a single gather crops and flips all images.
     index = (rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]).to(images.device)
     return padded.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(images)
 

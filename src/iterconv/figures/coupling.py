@@ -112,6 +112,7 @@ def _error_against(axes: Axes, runs: pd.DataFrame, name: str) -> None:
         means = of_width.groupby(["coupling", "init"])[[name, "test_error"]].mean()
         axes.plot(means[name], means["test_error"], "-", color=colour, linewidth=1)
         there = means.dropna()
+        # Only the ends of the line are named, to leave room.
         for (coupling, init), row in there.iloc[[0, -1] if len(there) > 1 else []].iterrows():
             place = (row[name], row["test_error"])
             label = condition_label(init, coupling)

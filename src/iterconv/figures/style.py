@@ -66,6 +66,7 @@ def save(figure: Figure, stem: Path) -> str:
     """
     files: dict[str, bytes] = {}
     with paper_style():
+        # Without the date and the version of matplotlib, equal data give equal files.
         for suffix, metadata in (("png", None), ("svg", dict.fromkeys(("Creator", "Date", "Format", "Type")))):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, metadata=metadata)
@@ -121,6 +122,7 @@ def width_colour(width: object) -> str:
 def dots(axes: Axes, x: float, values: Sequence[float] | pd.Series, colour: str) -> None:
     """Draw every seed as a translucent dot, side by side."""
     shown = np.asarray(values, dtype=float)
+    # Side by side, so that equal values do not hide each other.
     offsets: NDArray[Any] = np.linspace(-0.08, 0.08, len(shown)) if len(shown) > 1 else np.zeros(len(shown))
     axes.plot(x + offsets, shown, "o", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
 

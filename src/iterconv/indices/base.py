@@ -58,6 +58,7 @@ class Index:
             InputError: If ``compute`` fails or returns another shape.
         """
         if len(curve) < 2:
+            # The only position of such a curve is the reference itself, with which there is nothing to compare.
             return np.full(curve.shape[1:], np.nan)
         what = f"the {self.name} index of a curve of shape {curve.shape}"
         try:

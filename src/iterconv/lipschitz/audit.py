@@ -79,6 +79,7 @@ def audit(
 def _row(stage: Any, block: int, z: Tensor, iterations: int) -> dict[str, Any]:
     module = stage.blocks[block]
     try:
+        # One example is enough, since a bound depends on shapes and weights only.
         branch = find_branch(module, z[:1])
     except InputError as problem:
         whole = {"estimate": math.nan, "bound": math.nan}
@@ -102,6 +103,7 @@ def _difference(stage: Any, block: int) -> Callable[[Tensor], Tensor]:
     """Return what a block adds to the shortcut, as a function of its input."""
     if isinstance(stage, ConstrainedStage):
         return lambda x: stage.branch(block, x)
+    # Blocks of foreign models do not see the input of their stage.
     return lambda x: stage.step(block, x, None) - x
 
 
@@ -141,6 +143,7 @@ def largest_local_constant(function: Any, z: Tensor, iterations: int) -> float:
         The maximum over the examples.
     """
     generator = torch.Generator().manual_seed(0)
+    # The same start each time, so that an audit gives the same numbers again.
     v = torch.randn(z.shape, generator=generator).to(z)
     norms, found = torch.zeros(len(z)), 0.0
     with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no forward derivative

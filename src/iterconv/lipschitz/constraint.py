@@ -111,6 +111,7 @@ class Constraint(nn.Module):
         name = f"vector{self.parts.index(part)}"
         start = self.memo.starts[1][name]
         with torch.autocast(start.device.type, enabled=False):
+            # In half precision, one step would be lost in rounding.
             linear = LinearMap(part, start.dtype)
             y, x, _ = power_iteration(linear, start)
             getattr(self, name).copy_(x)
@@ -192,6 +193,8 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
         raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
     found: dict[tuple[int, int], Branch] = {}
     inputs = match_model(inputs, model)
+    # Stages that are constrained by construction have been refused above, so every other model is adapted, the paper's
+    # networks too.
     adapted = model if isinstance(model, AdaptedModel) else adapt(model, inputs, stages=stages)
     if adapted is model and stages is not None:
         raise InputError("the model is adapted already, with stages of its own; pass adapted.model to name others")
@@ -200,6 +203,7 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
             found[number, block] = _check_branch(
                 adapted.found[number].blocks[block], z, f"block {block + 1} of stage {number + 1}"
             )
+    # Everything is checked before the first block is changed.
     _check_sharing(model, {adapted.found[number].blocks[block]: branch for (number, block), branch in found.items()})
     places = []
     for (number, block), branch in found.items():

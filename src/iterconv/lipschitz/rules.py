@@ -89,6 +89,7 @@ _UNWEIGHTED = (
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _TIMM_NORM = "timm.layers.norm_act.BatchNormAct2d"
 
+# The slopes of smooth rectifiers exceed 1, since they start below 0 and have to catch up with the identity.
 _SILU, _GELU = Slope(1.0999), Slope(1.1291)
 ACTIVATIONS: dict[type[nn.Module] | str, Slope] = {
     **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.Tanhshrink, nn.Softshrink), Slope(1.0)),
@@ -169,6 +170,7 @@ def rule_of(module: nn.Module) -> Rule | None:
 
 def scales_with_its_weights(layer: nn.Module) -> bool:
     """Tell whether dividing a layer's parameters divides its output."""
+    # The very class is asked for, as a subclass may use its weights in another way.
     known = type(layer) in (*WEIGHTED, *BATCH_NORMS) or _qualified_name(type(layer)) == _TIMM_NORM
     return known and any(True for _ in layer.parameters())
 

@@ -222,6 +222,7 @@ def plan(
             f"{len(kept)} batch(es) can't be halved, to search on one half and report on the other; use a smaller "
             "batch size"
         )
+    # Every other batch: the halves of data that come in an order, such as by class, would be of different kinds.
     search, held_out = kept[0::2], kept[1::2]
     full = paths.full_route(staged.stages)
     least = least_blocks(budget, sum(map(len, full)))
@@ -259,6 +260,7 @@ def _search(
     for step in range(steps):
         # Two routes of the beam can lose different blocks and become the same route.
         candidates = [route for route in dict.fromkeys(_shorten(front, mode)) if route not in tried]
+        # Sharing ends before the budget if all blocks of each stage are one.
         if not candidates:
             break
         tried |= set(candidates)

@@ -110,6 +110,7 @@ class Report:
 
     def _to_parquet(self) -> bytes:
         curves = self.curves.assign(path=self.curves["path"].map(list))
+        # A Parquet file holds one table, so everything else goes into its metadata.
         return to_parquet(curves, _PARQUET, **{_KEY: json.dumps(self._head())})
 
     def _head(self) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def _bind(model: Any, inputs: Any) -> Staged:
 
 def evaluate_bound(model: Staged, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
     """Run routes as ``evaluate`` does, through a model that is bound to a batch already or need not be."""
+    # A dictionary is a set that keeps the order.
     alone = dict.fromkeys(route for route in routes if runs_alone(model.stages, route))
     together = _walk(model, [route for route in routes if route not in alone], inputs)
     apart = _whole_passes(model, list(alone))
@@ -132,6 +133,8 @@ def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, 
         stage, which in foreign models is bound to the batch.
     """
     bound = _bind(model, inputs)
+    # In a foreign model, something may happen between two blocks. So what enters a block and what leaves it are both
+    # taken from the record, not one from the other.
     recorded = bound if isinstance(bound, Bound) else None
     along = iter(recorded.along() if recorded else ())
     state = _State(None if recorded else bound.stem(inputs), None, ())
@@ -227,6 +230,8 @@ def _steps(route: Route, stages: Any) -> tuple[_Step, ...]:
 def _order_walk(routes: dict[tuple[_Step, ...], Route]) -> list[tuple[tuple[_Step, ...], Route]]:
     """Order routes depth first through the prefix tree, with the branch of the first route foremost."""
     first = next(iter(routes))
+    # In sorted order, routes with a common beginning stand next to each other, so one branch is finished before the
+    # next.
     return sorted(routes.items(), key=lambda item: (-_count_common(item[0], first), item[0]))
 
 
@@ -253,6 +258,7 @@ def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
         raise InputError(f"{model_name(reference)} makes NaN of this batch; look for NaN in the batch and the weights")
     with untouched(model):
         [(_, outcome)] = evaluate(model, [full_route(model.stages)], inputs)
+    # A tolerance would have to be chosen anew for each model and precision. The same steps give the same bits.
     if not torch.equal(outcome.output, expected):
         raise InputError(
             f"run block by block, {model_name(model)} does not reproduce {model_name(reference)}: "

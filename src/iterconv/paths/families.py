@@ -64,6 +64,7 @@ class Family:
             The perturbations, in the order of the maker.
         """
         return [
+            # Makers of users may give NumPy's integers, which JSON does not take.
             Perturbation(family=self.name, position=int(position), path=tuple(map(int, path)))
             for position, path in self.make(num_blocks, *args, **options)
         ]
@@ -121,6 +122,7 @@ def reversals(num_blocks: int) -> Iterable[tuple[int, Path]]:
 @_family("shuffle", title="Shuffle", axis="number of the shuffle")
 def shuffles(num_blocks: int, count: int = 16, seed: int = 0) -> Iterable[tuple[int, Path]]:
     """Execute all blocks in a random order, ``count`` times; the orders follow from the seed and may repeat."""
+    # Python's generator gives the same orders everywhere, and this module does without torch and NumPy.
     generator = random.Random(seed)
     return ((k, tuple(generator.sample(range(num_blocks), num_blocks))) for k in range(1, count + 1))
 

@@ -26,6 +26,8 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        # Parameters are left out: without gradients nothing changes them, and copies would double the memory of a
+        # model.
         owners = [owner for module in model.modules() for owner in (module._buffers, module.__dict__)]
         # Scripted modules keep their attributes within torch, and have no plain dictionaries to restore.
         self._owners = [(owner, len(owner), *_sort_contents(owner)) for owner in owners if isinstance(owner, dict)]
@@ -45,8 +47,11 @@ class Snapshot:
                     _refill(value, kept)
                     owner[name] = value
                 for name, value in plain:
+                    # The snapshot itself stands for a missing attribute, as no module holds it.
                     if owner.get(name, self) is not value:
                         owner[name] = value
+                # Attributes that have been added are removed. Their number tells whether there are any, without a set
+                # for each module.
                 if len(owner) != count:
                     known = {name for name, *_ in (*plain, *changeable)} | _MACHINERY
                     for name in set(owner) - known:
@@ -60,6 +65,7 @@ class Snapshot:
 
 HANDLER = "_iterconv_handler"
 """The attribute that holds a module's handler, while one answers the module's calls."""
+# An empty module tells the attributes of the present version of torch.
 _MACHINERY = (set(nn.Module().__dict__) - {"training"}) | {HANDLER}
 """The attributes that torch's modules have for torch's own purposes."""
 

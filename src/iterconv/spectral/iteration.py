@@ -21,6 +21,7 @@ def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def random_start(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Draw unit vectors of shape (maps, ...), the same every time and without touching torch's global random state."""
+    # Drawn on the CPU, since the generators of other devices give other numbers.
     generator = torch.Generator().manual_seed(0)
     return unit(torch.randn(shape, generator=generator).to(like))[0]
 
@@ -60,6 +61,8 @@ def converged_norms(maps: Any, start: Tensor, *, tolerance: float) -> Float[Tens
     Returns:
         The norms, from below; NaN for maps that are not finite.
     """
+    # Vectors are not made orthogonal to all earlier ones. What that loses are copies of large singular values, which
+    # leave the largest one as it is.
     v, u = start, torch.zeros(())
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
@@ -70,6 +73,7 @@ def converged_norms(maps: Any, start: Tensor, *, tolerance: float) -> Float[Tens
         v, beta = unit(maps.adjoint(u) - v * _each(alpha, v))
         alphas.append(alpha)
         betas.append(beta)
+        # The norm of the small matrix takes longer than a step of small maps, so it is not computed at each one.
         if step % 5 == 0:
             bidiagonal = torch.diag_embed(torch.stack(alphas, 1))
             bidiagonal[:, :-1, 1:] += torch.diag_embed(torch.stack(betas[:-1], 1))

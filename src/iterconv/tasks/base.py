@@ -222,6 +222,7 @@ def distance(perturbed: Tensor, intact: Tensor) -> Float[Tensor, " n"]:
 
     Source: Lippl et al., App. B.
     """
+    # Squares of activations soon exceed the largest number of half precision.
     wide = torch.promote_types(perturbed.dtype, torch.float32)
     return (perturbed.to(wide) - intact.to(wide)).flatten(1).norm(dim=1)
 
@@ -248,5 +249,6 @@ def unpadded(inputs: Any, shape: torch.Size) -> Tensor | None:
 
 def without_padding(z: Tensor, inputs: Any) -> Tensor:
     """Set a representation to 0 at positions that are padding, if the batch's ``attention_mask`` tells them."""
+    # Padding is set to 0 and not left out, so that there is still one row for each example.
     kept = unpadded(inputs, z.shape)
     return z if kept is None else torch.where(kept.to(z.device).view(*kept.shape, *[1] * (z.ndim - 2)), z, 0)

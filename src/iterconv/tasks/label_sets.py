@@ -31,6 +31,7 @@ class LabelSets(Task):
 
     def predict(self, outputs: Float[Tensor, "n classes"], targets: Any) -> Shaped[Tensor, "n classes"]:
         """The set of as many highest outputs as there are labels, as a 0/1 row."""
+        # Sorting twice gives ranks. `topk` can't take a number of its own for each row.
         ranks = outputs.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (ranks < targets.sum(1, keepdim=True)).to(targets.dtype)
 

@@ -57,6 +57,7 @@ class Sequences(Classes):
         mask = mask_of(inputs)
         if mask is not None and int(mask.sum()) == count:
             return mask.nonzero()[:, 0]
+        # Without a mask, all sequences are equally long.
         sequences = len(first_tensor(inputs))
         return torch.arange(sequences).repeat_interleave(count // sequences)
 

@@ -95,6 +95,7 @@ def choose_reference(
     note = f"{type(model).__name__} on {options.data}, test split"
     if outputs == classes:
         return Opened(model, batches, "labels", note)
+    # Labels of other classes than the model's say nothing about its errors.
     note += f"; its {outputs} outputs are not the {classes} classes, so its own predictions are the reference"
     return Opened(model, batches, "predictions", note)
 

@@ -41,6 +41,7 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
         InputError: If the model or its data can't be loaded.
     """
     transformers = library("transformers")
+    # Its warnings, such as of unused weights, are about training, and would hide our own lines.
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if options.weights not in ("pretrained", "none"):
@@ -72,6 +73,7 @@ def _bring_texts(transformers: Any, path: str, model: Any, options: ModelOptions
     classified = kind.endswith("ForSequenceClassification")
     if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < config.num_labels:
         labels = None  # they are of other classes, or -1 as in GLUE's test splits
+    # Longer texts than positions would fail in the model.
     length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
     batches = tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
     note = f"{kind} on {len(found)} texts of {options.data}"
@@ -84,6 +86,7 @@ def _bring_texts(transformers: Any, path: str, model: Any, options: ModelOptions
 
 def _load_model(transformers: Any, path: str, random: bool) -> Any:
     config = transformers.AutoConfig.from_pretrained(path, **NO_CODE)
+    # The class that was saved has the right head; AutoModel would load the body alone.
     kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModel)
     if not random:
         return kind.from_pretrained(path, **NO_CODE)

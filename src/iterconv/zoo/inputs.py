@@ -43,6 +43,7 @@ class ImageBatches(Sequence[Any]):
         if images.shape[1] != self.channels:  # colours become grey, and grey fills all channels
             images = images.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
         if tuple(images.shape[2:]) != self.size:
+            # Bicubic interpolation overshoots at edges.
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         inputs = (images - mean) / std
