@@ -2,7 +2,8 @@
 
 ``find.py`` searches the stages in the calls of modules (``calls.py``) and in the tensors that these hand on
 (``streams.py``); ``named.py`` takes them from the user. ``drive.py`` executes a path in a pass of the whole model.
-``recording.py`` is the faster way, whose beginnings paths share; ``leaks.py`` and ``prove.py`` decide where it is right.
+``recording.py`` is the faster way, in which paths share beginnings, and ``leaks.py`` and ``prove.py`` tell where it is
+right.
 ``adapt.py`` joins all of it, ``staged.py`` applies it to the first of the user's batches, and ``rebuild.py`` makes
 smaller models, whose configurations ``configurations.py`` brings in line.
 """

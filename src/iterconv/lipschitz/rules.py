@@ -22,12 +22,21 @@ None if the layer is not covered as it is set up."""
 
 
 def identity(layer: Any, x: Traced, shape: tuple[int, ...]) -> Traced:
-    """Rule for layers that do nothing in evaluation."""
+    """Rule for layers that do nothing in evaluation: ``x``, whatever the ``layer`` and the ``shape`` are."""
     return x
 
 
 def affine(layer: nn.Module, x: Traced, shape: tuple[int, ...]) -> Traced:
-    """Rule for layers that are affine in their input; the norm is computed from the layer's own forward."""
+    """Rule for layers that are affine in their input; the norm is computed from the layer's own forward.
+
+    Args:
+        layer: The layer.
+        x: What is known of the tensor that it gets.
+        shape: The shape of one example of that tensor.
+
+    Returns:
+        What is known of the layer's output.
+    """
     if x.part is not None and x.part.layer is None:  # a batch norm came before, and becomes a part of the same map
         return replace(x, part=replace(x.part, layer=layer, shape=shape), last=layer)
     return x.then(x.total, LinearPart(layer, shape), layer)

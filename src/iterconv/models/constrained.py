@@ -93,7 +93,7 @@ class ConstrainedStage(ResidualStage):
 
     @torch.no_grad()
     def estimates(self, size: tuple[int, int]) -> Float[Tensor, " blocks"]:
-        """L^(f) of each block as training sees it: after one power iteration more than so far."""
+        """L^(f) of each block as training sees it for maps of this size: after one power iteration more than so far."""
         inner, outer = self._convolutions()
         return self.inner_norms.estimate(inner, size) * self.outer_norms.estimate(outer, size)
 

@@ -53,7 +53,7 @@ class Bound(Staged, Protocol):
         """Return the representation that entered a block in the ordinary pass."""
 
     def whole(self, route: Any) -> Any:
-        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.evaluate.Outcome`."""
+        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.Outcome`."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ _Step = tuple[int, int]
 
 
 def full_route(stages: Iterable[Any]) -> Route:
-    """Return the route of the ordinary pass through the whole network."""
+    """Return the route of the ordinary pass through all stages."""
     return tuple(tuple(range(len(stage.blocks))) for stage in stages)
 
 

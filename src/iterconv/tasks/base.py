@@ -120,7 +120,7 @@ class Task(ABC):
 
     @abstractmethod
     def check_targets(self, targets: Tensor, classes: int) -> None:
-        """Raise ``InputError`` unless the targets are of this task's kind and fit the number of outputs."""
+        """Raise ``InputError`` unless the targets are of this task's kind and fit the number of ``classes``."""
 
     @abstractmethod
     def predict(self, outputs: Float[Tensor, "n classes"], targets: Any) -> Shaped[Tensor, "n *classes"]:
@@ -136,20 +136,27 @@ class Task(ABC):
 
     @abstractmethod
     def wrong(self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]) -> Float[Tensor, " n"]:
-        """How wrong the prediction of each finite row is, in [0, 1]."""
+        """How wrong the prediction of each finite row of ``outputs`` is for its row of ``targets``, in [0, 1]."""
 
     @abstractmethod
     def chance(self, targets: Shaped[Tensor, "n *classes"], classes: int) -> float:
-        """The error of guessing, in [0, 1].
+        """The error of guessing.
 
         Source: Lippl et al., Sec. 3.3 (90% for ten classes). Choice: classes are taken as balanced.
+
+        Args:
+            targets: One target a row.
+            classes: The number of outputs of the model.
+
+        Returns:
+            The error in [0, 1].
         """
 
     @abstractmethod
     def cross_entropy(
         self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]
     ) -> Float[Tensor, " n"]:
-        """The cross-entropy of each row in nats."""
+        """The cross-entropy of each row of ``outputs`` against its row of ``targets``, in nats."""
 
     def error(
         self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"], chance: float
@@ -169,7 +176,7 @@ class Task(ABC):
         return torch.where(torch.isfinite(outputs).all(1), self.wrong(outputs, targets).float(), chance)
 
     def loss(self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]) -> Float[Tensor, ""]:
-        """The training loss: the mean cross-entropy. Source: Lippl et al., Sec. A.4."""
+        """The training loss: the mean cross-entropy of ``outputs`` and ``targets``. Source: Lippl et al., Sec. A.4."""
         return self.cross_entropy(outputs, targets).mean()
 
     def metrics(
