@@ -21,6 +21,7 @@ class InputError(ValueError):
 
 def shown(value: Any) -> str:
     """Format a value for a message: on one line, and cut off if it is long."""
+    # NumPy's numbers are shown as plain ones; their repr would be `np.float64(0.5)`.
     return " ".join((str(value) if isinstance(value, Real) else repr(value)).split())[:40]
 
 
@@ -49,6 +50,7 @@ class OptionError(InputError):
     """
 
     def __init__(self, name: str, value: Any, problem: str) -> None:
+        # The parts are kept as arguments, so that the error can be pickled on its way from another process.
         super().__init__(name, value, problem)
 
     def __str__(self) -> str:
@@ -62,9 +64,14 @@ class OptionError(InputError):
         return f"--{name.replace('_', '-')} {value!s:.40} {problem}"
 
 
-def line_of(problem: BaseException) -> str:
-    """Return the message of an exception in one short line."""
-    return " ".join(str(problem).split())[:160] or type(problem).__name__
+def line_of(problem: BaseException, most: int = 160) -> str:
+    """Return the message of an exception in one line of at most so many characters."""
+    return " ".join(str(problem).split())[:most] or type(problem).__name__
+
+
+def describe_error(problem: BaseException, most: int = 160) -> str:
+    """Return the class and the message of an exception in one line."""
+    return f"{type(problem).__name__}: {line_of(problem, most)}"
 
 
 def require(module: str, purpose: str, extra: str = "repro") -> Any:
@@ -103,6 +110,7 @@ def check_number(name: str, value: Any, *, whole: bool = False) -> Any:
     Returns:
         The value as a plain number of Python.
     """
+    # Truth values are integers to Python, but `blocks=True` is a mistake.
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise OptionError(name, value, f"is not a {'whole ' * whole}number")
     return int(value) if isinstance(value, Integral) else float(value)
@@ -189,6 +197,7 @@ def free_memory() -> float:
         lines = Path("/proc/meminfo").read_text().splitlines()
         limits.append(next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
     with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
+        # In a container, the file above tells the memory of the whole machine.
         limits.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
     with suppress(ImportError):  # Windows has no such module
         from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit

@@ -49,17 +49,20 @@ def write_atomically(path: Path, contents: bytes) -> None:
         OSError: If it can't be written; names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A file is only replaced at once by one of the same file system, so the temporary file is in the same folder.
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         with open(temporary, "xb") as file:
             file.write(contents)
             file.flush()
+            # Without it, the new name may reach the disk before the bytes do, and a crash leaves an empty file.
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as problem:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(problem, OSError):
+            # The user knows the file by its own name, not by the temporary one.
             raise OSError(problem.errno, problem.strerror, str(path)) from None
         raise
 
@@ -113,6 +116,7 @@ def _intact(contents: bytes) -> bool:
     found = _SEAL.match(contents, start)
     if not found:
         return False
+    # Views instead of slices: tables and weights can be large, and a slice would copy them.
     view = memoryview(contents)
     digest = hashlib.sha256(view[: found.start(1)])
     digest.update(_ZEROS)
@@ -163,6 +167,7 @@ def to_safetensors(tensors: "Mapping[str, Tensor]", **metadata: str) -> bytes:
         The bytes.
     """
     save = require("safetensors.torch", "writing tensors").save
+    # safetensors refuses transposed and expanded tensors.
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return seal(save(contiguous, metadata={**metadata, SEAL: BLANK}))
 
@@ -228,6 +233,7 @@ def require_file(path: Path, option: str = "--out") -> None:
 def _probe(folder: Path, prefix: str, path: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # A full disk, or a quota, shows only when something is written.
         with tempfile.NamedTemporaryFile(dir=folder, prefix=prefix) as file:  # permissions alone don't tell
             file.write(b" " * 4096)
             file.flush()

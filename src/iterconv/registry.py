@@ -4,12 +4,11 @@ Nothing here imports torch, so that the command line can name members at once.
 """
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 from iterconv.errors import InputError, shown, suggest
 
 
-@runtime_checkable
 class Named(Protocol):
     """Anything with a name."""
 
@@ -51,6 +50,7 @@ class Registry(dict[str, Member]):
             raise InputError(f"{shown(member)} is not an instance of {self._kind.__module__}.{kind}; pass one")
         if not isinstance(getattr(member, "name", None), str) or not member.name:
             raise InputError(f"{shown(member)} has no name; give it one, by which it is found")
+        # Stored configurations and tables refer to these by name, so their meaning must not change.
         if member.name in self._own:
             raise InputError(f"the {kind} {member.name!r} is iterconv's own; choose another name")
         self[member.name] = member

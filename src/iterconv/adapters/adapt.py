@@ -21,7 +21,7 @@ from iterconv.adapters.named import find_named_stages
 from iterconv.adapters.prove import find_difference, joint_routes, probing_routes, recheck_sharing
 from iterconv.adapters.recording import Recording, find_outside
 from iterconv.adapters.streams import BlockCall
-from iterconv.errors import InputError, line_of
+from iterconv.errors import InputError, describe_error
 from iterconv.paths.contract import coupling_groups
 from iterconv.paths.evaluate import verify
 from iterconv.paths.untouched import rejections_in_a_line, untouched
@@ -141,6 +141,7 @@ class AdaptedModel(nn.Module):
         with untouched(model), rejections_in_a_line(model):
             # Kept out of the module tree: the model's own modules are there once already.
             self.__dict__["stages"] = self._prepare_stages(found, lenient)
+        # All proofs compare bits, so the first one is that two ordinary passes are equal.
         verify(self, self, probe)
         with untouched(model), rejections_in_a_line(model):
             self._prove(lenient)
@@ -152,6 +153,7 @@ class AdaptedModel(nn.Module):
 
     def output_of(self, made: Any, inputs: Any) -> Tensor:
         """Extract the logits that are measured from the output of the model, or of a smaller one made from it."""
+        # Tasks look into a batch by names, whereas a function of the user's gets the batch as the user knows it.
         found = self.output(made, inputs if self.task is None else self.named(inputs))
         if not isinstance(found, Tensor):
             raise InputError(f"output= returned {type(found).__name__}, not a tensor of logits (n, classes)")
@@ -174,6 +176,7 @@ class AdaptedModel(nn.Module):
         """
         shared = [number for number, stage in enumerate(self.stages) if stage.shared]
         bound = self._bound(inputs, [stage.shared for stage in self.stages])
+        # A model may take another way on another batch, as one that depends on its length or its values does.
         reasons = recheck_sharing(bound, shared)
         for number, reason in reasons.items():
             self.stages[number].whole = f"{reason} (on a later batch)"
@@ -247,6 +250,7 @@ class AdaptedModel(nn.Module):
         order: list[nn.Module] = []
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            # Noted before the call, since a block may hold the blocks of another stage.
             order.append(module)
             arguments = Arguments(args, kwargs).without_cache()
             result = call_itself(module, arguments)
@@ -266,16 +270,17 @@ class AdaptedModel(nn.Module):
         """
         sharing = self._bound(self.probe, [True] * len(self.stages))
         apart = "" if sharing.is_sequential else "its blocks take turns with those of another stage"
+        # Leaks are followed in the ordinary pass, since equal bits on some paths would not exclude them.
         leaks = find_leaks(self.model, [stage.driven for stage in self.stages], self.output_of, self.probe)
         kept = []
         for number, (stage, leak) in enumerate(zip(self.stages, leaks, strict=True)):
             try:
+                # Without one of its blocks a model may fail in any way, which means only that this run is no stage.
                 expected = {route: sharing.whole(route) for route in probing_routes(self.stages, number)}
             except InputError as problem:
                 self._refuse(stage.found, problem, lenient)
             except Exception as problem:  # noqa: BLE001 - whatever a foreign model raises without one of its blocks
-                what = f"{type(problem).__name__}: {line_of(problem)}"
-                reason = f"the model fails when its blocks are dropped or repeated ({what})"
+                reason = f"the model fails when its blocks are dropped or repeated ({describe_error(problem)})"
                 refusal = InputError(f"stage {stage.name!r} can't be measured: {reason}; name other runs")
                 self._refuse(stage.found, refusal, lenient)
             else:

@@ -55,6 +55,7 @@ def answer_calls(handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
     Args:
         handlers: The handler of each module.
     """
+    # Hooks would not do: only a module's own `__call__` can leave the module out, and only the class can exchange it.
     with ExitStack() as stack:
         for module, handler in handlers.items():
             stack.callback(_give_back, module, type(module))
@@ -93,6 +94,8 @@ class HeldHooks:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.hooks: dict[nn.Module, dict[int, Any]] = {}
         for module in modules:
+            # The hooks of a library's models come from the same library as the models. A script's own classes and hooks
+            # say nothing about that, as all are in `__main__`.
             library = type(module).__module__.partition(".")[0]
             own = {
                 key: hook
@@ -130,6 +133,7 @@ def hold_own_hooks(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
         yield held
     finally:
         for module, hooks in before.items():
+            # All are put back together, since hooks fire in the order of this dictionary.
             module._forward_hooks.clear()
             module._forward_hooks.update(hooks)
 
@@ -158,6 +162,7 @@ def name_arguments(model: nn.Module, inputs: Any) -> Any:
         return inputs
     args = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
     try:
+        # The user's positional arguments go to the parameters of the same places.
         return inspect.signature(model.forward).bind(*args).arguments
     except (TypeError, ValueError):
         return inputs
@@ -166,6 +171,7 @@ def name_arguments(model: nn.Module, inputs: Any) -> Any:
 @contextmanager
 def switch_off_caches(model: nn.Module) -> Iterator[None]:
     """Switch off ``use_cache`` in the configurations of Hugging Face models inside the context."""
+    # By identity, as modules share configurations and some configurations can't be hashed.
     configs: dict[int, Any] = {
         id(config): config
         for config in (getattr(module, "config", None) for module in model.modules())

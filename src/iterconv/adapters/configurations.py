@@ -1,6 +1,6 @@
 """Configurations of Hugging Face models, which are brought in line when the model's layers have changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -16,14 +16,18 @@ SIDES = {
 
 def find_configurations(model: nn.Module) -> list[Any]:
     """Collect the configurations of a model and its modules, and those nested in them, each once."""
-    found: dict[int, Any] = {}
-    waiting = [getattr(module, "config", None) for module in model.modules()]
-    while waiting:
-        config = waiting.pop()
-        if config is not None and id(config) not in found and hasattr(config, "to_dict"):
-            found[id(config)] = config
-            waiting += [part for part in vars(config).values() if hasattr(part, "to_dict")]
-    return list(found.values())
+    found = _configurations_of(model.modules())
+    for config in found:  # the list grows on the way
+        for part in vars(config).values():
+            if hasattr(part, "to_dict") and not any(part is other for other in found):
+                found.append(part)
+    return found
+
+
+def _configurations_of(modules: Iterable[nn.Module]) -> list[Any]:
+    """Collect the configurations of modules, each once."""
+    configs = [getattr(module, "config", None) for module in modules]
+    return list({id(config): config for config in configs if hasattr(config, "to_dict")}.values())
 
 
 def tell_configurations(model: nn.Module, container: str, before: int, order: Sequence[int]) -> None:
@@ -39,6 +43,7 @@ def tell_configurations(model: nn.Module, container: str, before: int, order: Se
     others = [name for other, names in SIDES.items() if other != side for name in names]
     counts = [*COUNTS, *(SIDES[side] if side else [])]
     for config in _find_governing(model, container):
+        # Old configurations keep their own names and map the usual ones to them.
         attributes = getattr(config, "attribute_map", {})
         if any(attributes.get(name) in others for name in COUNTS):  # here, the usual name means the other side
             counts = [name for name in counts if name not in attributes]
@@ -47,6 +52,7 @@ def tell_configurations(model: nn.Module, container: str, before: int, order: Se
             if name in counts and value == before and not of_the_other_side:
                 setattr(config, name, len(order))
             # Lists of one entry a layer tell the kind of each layer, such as its window of attention.
+            # `architectures` is a list of classes, and as long as the layers by chance only.
             elif isinstance(value, (list, tuple)) and len(value) == before and name != "architectures":
                 setattr(config, name, type(value)(value[place] for place in order))
 
@@ -58,10 +64,4 @@ def _has(config: Any, side: str) -> bool:
 def _find_governing(model: nn.Module, container: str) -> list[Any]:
     """Find the configurations of a container and of the modules around it."""
     names = container.split(".")
-    around = [model, *(model.get_submodule(".".join(names[: end + 1])) for end in range(len(names)))]
-    found: dict[int, Any] = {}
-    for module in around:
-        config = getattr(module, "config", None)
-        if config is not None and hasattr(config, "to_dict"):
-            found[id(config)] = config
-    return list(found.values())
+    return _configurations_of(model.get_submodule(".".join(names[:end])) for end in range(len(names) + 1))

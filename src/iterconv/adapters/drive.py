@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from iterconv.adapters.calls import Arguments, call_itself, hold_own_hooks
 from iterconv.adapters.find import FoundStage
-from iterconv.adapters.streams import BlockCall, Streams, Values, copy_values, describe_misfit
+from iterconv.adapters.streams import BlockCall, Streams, Values, describe_misfit
 from iterconv.errors import InputError
 from iterconv.paths.families import Path
-from iterconv.tasks.nested import Place
+from iterconv.tasks.nested import Place, clone
 
 MOST_CALLS = 1000
 """The most extra calls, beyond an ordinary pass, that a loop over a block may make before the pass is given up."""
@@ -65,16 +65,21 @@ class Driven:
 
 def _check_turns(stage: FoundStage, made: Sequence[BlockCall]) -> None:
     """Raise ``InputError`` unless each block was called once, in its turn."""
-    for place, block in enumerate(stage.blocks):
-        if place >= len(made):
-            raise InputError(f"block {place + 1} of stage {stage.name!r} is not executed; name other runs")
-        if made[place].module is not block:
+    for place, (block, called) in enumerate(zip(stage.blocks, made, strict=False)):
+        if called.module is not block:
             raise InputError(
                 f"block {place + 1} of stage {stage.name!r} is not executed in its turn; "
                 "name the runs in the order of execution"
             )
-    if len(made) > len(stage.blocks):
-        kind = type(made[-1].module).__name__
+    check_count(stage, len(made), made[-1].module if made else None)
+
+
+def check_count(stage: FoundStage, calls: int, last: nn.Module | None) -> None:
+    """Raise ``InputError`` unless a stage was called as often as it has places; ``last`` is the last called block."""
+    if calls < len(stage.blocks):
+        raise InputError(f"block {calls + 1} of stage {stage.name!r} is not executed; name other runs")
+    if calls > len(stage.blocks):
+        kind = type(last).__name__
         raise InputError(f"a {kind} runs again after all blocks of stage {stage.name!r}; name other runs")
 
 
@@ -107,9 +112,11 @@ class StagePass:
         place = len(self.calls)
         self._check(module, place)
         own = Arguments(args, kwargs).without_cache()
+        # Kept for blocks that the path executes later: a block gets the arguments of its own place.
         self.calls.append(own)
         # Calls behind the last place come from a loop over one module whose length depends on the data.
         blocks = self._todo.get(place, []) if place < len(found.blocks) else [place] * self._goes_on
+        # A library's own hooks expect one entry for each place, whatever is executed there.
         with hold_own_hooks(found.blocks) as held:
             result = self._execute(module, place, blocks)
         return held.fire(module, args, kwargs, result)
@@ -136,7 +143,9 @@ class StagePass:
         place = min(place, len(self.stage.forms) - 1)
         form, in_place = self.stage.forms[place], self.stage.in_place[place]
         if form is ASK:  # the result holds more: position biases, attention weights, losses
-            asked = self.stage.streams.fill_arguments(own, copy_values(z))
+            asked = self.stage.streams.fill_arguments(own, clone(z))
+            # Not a call of the module: hooks are to see executed blocks only, and the call would come back to this
+            # handler.
             form = module.forward(*asked.args, **asked.kwargs)
         return self.stage.streams.fill_result(
             form, {out: tensor if out in in_place else tensor.clone() for out, tensor in z.items()}

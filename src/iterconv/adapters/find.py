@@ -15,10 +15,6 @@ from iterconv.adapters.streams import BlockCall, Streams, identity_share
 from iterconv.errors import InputError
 from iterconv.paths.untouched import rejections_in_a_line, untouched
 
-StageNames = Sequence[Any]
-"""``"blocks"`` (all children of a module), ``"layer1.1:"`` (the children from number 1 on), ``"block*5"`` (one module
-that is executed five times), or a list of modules."""
-
 LEAST_IDENTITY_SHARE = 0.25
 """The smallest identity share of residual blocks. Runs of other modules are taken only if a user names them.
 
@@ -96,6 +92,8 @@ def _record(model: nn.Module, inputs: Any) -> dict[nn.Module, list[BlockCall]]:
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = Arguments(args, kwargs)
         result = call_itself(module, arguments)
+        # Calls are kept until the search ends: a tensor is recognised by its place in memory, which must not be used
+        # again.
         calls.setdefault(module, []).append(BlockCall(module, arguments, result))
         return result
 
@@ -145,6 +143,7 @@ class _Run:
 def _find_candidates(name: str, module: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> Iterator[_Run]:
     """Find the runs among a module's children, and those below the children that are in no run."""
     members: list[tuple[str, nn.Module]] = []
+    # Only neighbours can be a run; a child in between ends it.
     for child_name, child in [*module.named_children(), ("", None)]:  # None closes the last row
         if members and child is not None and _follows(members[-1][1], child, calls):
             members.append((child_name, child))
@@ -170,6 +169,7 @@ def _close_row(name: str, parent: nn.Module, members: list[tuple[str, nn.Module]
 
 def _follows(block: nn.Module, other: nn.Module, calls: dict[nn.Module, list[BlockCall]]) -> bool:
     own, others = calls.get(block, []), calls.get(other, [])
+    # A block that is called several times is a loop by itself, see `_close_row`.
     return type(other) is type(block) and len(own) == len(others) == 1 and _hand_on([own[0], others[0]])
 
 
@@ -202,8 +202,10 @@ def measure_identity_shares(
     Returns:
         The median over the calls of each stage's blocks; NaN if it can't be measured.
     """
+    # Reversed, so that of two runs with the same block the first one keeps it.
     owners = {block: stage for stage in reversed(streams) for block in stage.blocks}
     shares: dict[FoundStage, list[float]] = {stage: [] for stage in streams}
+    # A fixed seed, so that the same model always has the same stages.
     generator = torch.Generator().manual_seed(0)
     measuring = False
 

@@ -57,6 +57,7 @@ class _Marks(TorchFunctionMode):
         self.ended: set[int] = set()
         self.inside = False
         """True while a block is executed, which may use its own input freely."""
+        # Weak, so that following a pass keeps none of its activations.
         self._marks: Any = WeakTensorKeyDictionary()
 
     def of(self, value: Any) -> set[int]:

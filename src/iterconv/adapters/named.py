@@ -1,4 +1,8 @@
-"""Stages that a user names: ``"layer1.1:"``, ``"blocks"``, ``"block*5"``, or lists of modules."""
+"""Stages that a user names.
+
+``"blocks"`` means all children of a module, ``"layer1.1:"`` the children from number 1 on, and ``"block*5"`` one module
+that is executed five times. A list of modules needs no name.
+"""
 
 import re
 from collections.abc import Iterable, Sequence

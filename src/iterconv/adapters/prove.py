@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterconv.adapters.leaks import PAST_THE_END
 from iterconv.adapters.recording import Recording
 from iterconv.errors import line_of
 from iterconv.paths.evaluate import Outcome, evaluate_bound, full_route
@@ -25,6 +26,8 @@ def probing_routes(stages: Sequence[Any], number: int) -> list[Route]:
     """
     full = full_route(stages)
     path = full[number]
+    # Together they leave out, repeat and reorder blocks at both ends of the stage, which is where stages touch the
+    # rest.
     others = (path[1:], path[:-1], (), (0, *path), (*path[:-2], path[-1], path[-2]))
     return [(*full[:number], other, *full[number + 1 :]) for other in others]
 
@@ -58,7 +61,7 @@ def find_difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
         for route, outcome in evaluate_bound(sharing, list(expected)):
             whole = expected[route]
             if not _same(outcome.output, whole.output):
-                return "more than the one tensor that is handed on depends on its blocks"
+                return PAST_THE_END
             if not all(map(_same, outcome.stage_outputs, whole.stage_outputs)):
                 return "other stages depend on more than the one tensor that it hands on"
     except Exception as problem:  # noqa: BLE001 - whatever a model raises when it is run in pieces
@@ -95,4 +98,5 @@ def recheck_sharing(sharing: Recording, numbers: Sequence[int]) -> dict[int, str
 def _same(a: Any, b: Any) -> bool:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.shape != b.shape:
         return False
+    # NaN differs from itself, but two passes that both make it agree.
     return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iterconv.adapters.adapt import AdaptedModel
 from iterconv.adapters.calls import call, switch_off_caches
 from iterconv.adapters.configurations import find_configurations, tell_configurations
-from iterconv.errors import InputError
+from iterconv.errors import InputError, describe_error
 from iterconv.paths.evaluate import evaluate
 from iterconv.paths.families import Path, Route
 from iterconv.paths.untouched import untouched
@@ -46,6 +46,7 @@ def rebuild(model: Any, route: Route) -> nn.Module:
     for stage, path in zip(model.stages, route, strict=True):
         name, places = _find_container(original, list(stage.blocks))
         containers.setdefault(name, _Container(name)).stages.append((places, path))
+    # The original stays as it is. Blocks that are left out are copied too, which takes memory for a moment only.
     made = copy.deepcopy(original)
     for container in containers.values():
         before, order = container.refill(made.get_submodule(container.name))
@@ -75,6 +76,7 @@ class _Container:
         (places, path), *_ = self.stages
         if len(set(places)) < len(places):  # a loop over one module; the configuration tells its length
             return len(places), list(path)
+        # `children()` would leave out a module that is there twice, and with it a place.
         children = list(module._modules.values())
         taken = {place: (places, path) for places, path in self.stages for place in places}
         order: list[int] = []
@@ -131,7 +133,7 @@ def _check(model: AdaptedModel, made: nn.Module, route: Route) -> None:
                     found = model.output_of(call(made, inputs), inputs)
             except Exception:  # noqa: BLE001 - a foreign forward that needs a block that is gone
                 found = outcome.output[:0]
-        if found.shape != outcome.output.shape or not torch.equal(found, outcome.output):
+        if not torch.equal(found, outcome.output):
             raise InputError(
                 f"without some of its blocks, {type(made).__name__} does not compute the route; run it with "
                 "iterconv.paths.evaluate"
@@ -160,10 +162,11 @@ def _lengthen(model: nn.Module, inputs: Any) -> list[Any]:
 def _check_that_it_loads(made: Any) -> None:
     """Check that a model that is made from the copy's configuration has weights of the copy's names and shapes."""
     try:
+        # A model without memory or random weights is enough to compare names and shapes.
         with torch.device("meta"):
             again = type(made)(made.config)
     except Exception as problem:  # noqa: BLE001 - transformers refuses configurations in many ways
-        reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:120]}"
+        reason = describe_error(problem, 120)
     else:
         shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (made, again)]
         if shapes[0] == shapes[1]:

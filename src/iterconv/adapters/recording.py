@@ -22,8 +22,7 @@ from iterconv.adapters.calls import (
     can_be_answered,
     switch_off_caches,
 )
-from iterconv.adapters.drive import Driven, StagePass
-from iterconv.errors import InputError
+from iterconv.adapters.drive import Driven, StagePass, check_count
 from iterconv.paths.evaluate import Outcome
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import Snapshot
@@ -56,10 +55,12 @@ class Recording:
         inputs: Any,
     ) -> None:
         self.model, self.driven, self.output, self.inputs = model, driven, output, inputs
+        # Every pass starts from here, since a model may keep a state, such as a count of its calls.
         self._start = Snapshot(model)
         self._order: list[tuple[int, int]] = []
         """The stage and the place of each call of a block, in the order of the calls."""
         self._passes = [_RecordedPass(stage, number, self._order) for number, stage in enumerate(driven)]
+        # Only shared stages are continued from their end; for others nothing outside the blocks is needed.
         self._outside = outside if any(shared) else ()
         self._results: dict[tuple[nn.Module, int], Any] = {}
         """The result of each call of a module outside the blocks, by the module and the number of the call."""
@@ -153,7 +154,7 @@ class Recording:
 
         made = self._run({**dict.fromkeys(self._outside, outside), **_handlers(self._passes)})
         for one in self._passes:
-            one.check()
+            check_count(one.stage.found, len(one.calls), one.stage.found.blocks[-1])
         return made
 
     def _run(self, answering: Mapping[nn.Module, Handler]) -> Any:
@@ -197,6 +198,7 @@ class _RecordedPass(StagePass):
         """Execute the block as in any pass, and record its input and its result."""
         self._order.append((self.number, len(self.calls)))
         streams = self.stage.streams
+        # Copies, since blocks may change their inputs in place.
         self.entered.append(streams.entering(Arguments(args, kwargs))[streams.representation].clone())
         result = super().__call__(module, args, kwargs)
         self.results.append(clone(result))
@@ -209,15 +211,6 @@ class _RecordedPass(StagePass):
     def with_end(self, z: Any) -> Any:
         """Return the result of the last block with another representation in it."""
         return self.stage.streams.fill_result(self.results[-1], {self.stage.streams.representation: z})
-
-    def check(self) -> None:
-        """Raise ``InputError`` unless each block was executed as often as there are places for it."""
-        places, name = len(self.stage.found.blocks), self.stage.found.name
-        if len(self.calls) < places:
-            raise InputError(f"block {len(self.calls) + 1} of stage {name!r} is not executed; name other runs")
-        if len(self.calls) > places:
-            kind = type(self.stage.found.blocks[-1]).__name__
-            raise InputError(f"a {kind} runs again after all blocks of stage {name!r}; name other runs")
 
 
 class _BoundStage:

@@ -38,6 +38,7 @@ def as_staged(model: nn.Module, batches: Iterable[Any], task: Task | None = None
     first = next(iterator, None)
     if first is None:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    # Batches may come from a generator, so the first one is put back in front.
     return _adapt_to_batch(model, first, task), chain([first], iterator)
 
 
@@ -68,5 +69,6 @@ def _adapt_to_batch(model: Any, first: Any, task: Task | None) -> Any:
     except InputError as problem:
         if not isinstance(first, (tuple, list)) or len(first) != 2 or " rejects the batch" not in str(problem):
             raise
+        # The commonest mistake: two arguments of the model look like inputs and targets.
         told = "; a batch of two is (inputs, targets): pass ((a, b), None) for inputs of two arguments"
         raise InputError(str(problem) + told) from problem

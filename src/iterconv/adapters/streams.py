@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iterconv.adapters.calls import Arguments, call_itself
 from iterconv.paths.untouched import untouched
-from iterconv.tasks.nested import Place, first_tensor, leaves_in, tensors_in, with_tensors
+from iterconv.tasks.nested import Place, clone, first_tensor, leaves_in, tensors_in, with_tensors
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class BlockCall:
 
 Values = dict[Place, Tensor]
 """The tensors that are handed on, by their place in a block's result."""
-
-
-def copy_values(values: Values) -> Values:
-    """Copy tensors that are handed on, so that in-place operations on the copies leave the originals alone."""
-    return {place: tensor.clone() for place, tensor in values.items()}
 
 
 @dataclass(frozen=True)
@@ -97,6 +92,7 @@ class Streams:
         """Return the tensors that enter a block, for each stream that does."""
         tensors = arguments.tensors()
         found = {out: next((tensors[place] for place in into if place in tensors), None) for out, into in self.places}
+        # A stream may begin within the stage, as a sum of skips that its first block opens.
         return {out: tensor for out, tensor in found.items() if tensor is not None}
 
     def leaving(self, result: Any) -> Values:
@@ -156,6 +152,7 @@ def is_same_tensor(a: Any, b: Any) -> bool:
         return True
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.is_nested or b.is_nested or a.shape != b.shape:
         return False
+    # A view of a whole tensor is another object in the same place.
     return a.numel() > 0 and a.stride() == b.stride() and a.data_ptr() == b.data_ptr()
 
 
@@ -236,6 +233,7 @@ def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, ge
     z = entering[streams.representation].detach().clone()
     if not z.is_floating_point():
         return float("nan")
+    # The change has to exceed the rounding of z, and to be small enough for the block to be nearly linear.
     size = z.float().square().mean().sqrt().clamp(min=1e-6) * (0.01 if torch.finfo(z.dtype).eps < 1e-4 else 0.1)
     d = torch.randn(z.shape, generator=generator).to(z.device) * size
     moved = (z + d).to(z.dtype)
@@ -244,7 +242,7 @@ def identity_share(streams: Streams, module: nn.Module, arguments: Arguments, ge
     def made(changed: Tensor) -> Tensor:
         values = {**entering, streams.representation: changed}
         with untouched(module):  # so that both calls draw the same random numbers
-            copies = streams.fill_arguments(arguments, copy_values(values))
+            copies = streams.fill_arguments(arguments, clone(values))
             return streams.leaving(call_itself(module, copies))[streams.representation].float()
 
     return float((d * (made(moved) - made(z))).sum() / d.square().sum())

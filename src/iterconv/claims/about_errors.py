@@ -50,6 +50,7 @@ def indices_and_error(tables: Tables) -> Iterator[Finding]:
         yield not_testable("across all nets error goes with the indices", "one width only")
     for name, own in several:
         columns = ["convergence", "divergence", "test_error"]
+        # With its sign turned, the one index is expected to rise with the error as the other does.
         own = own.assign(convergence=-own["convergence"])
         # Not across conditions of one width alone: lines in Fig. 3c.
         within = own[columns] - own.groupby(["seed", "width"])[columns].transform("mean")
@@ -103,6 +104,7 @@ def _at_equal_count(runs: pd.DataFrame) -> pd.Series:
     found = {}
     for seed, own in runs.groupby("seed"):
         columns = [np.ones(len(own)), np.log(own["effective"].astype(float)), own["coupling"].astype(float)]
+        # With as many coefficients as runs, every line fits.
         if len(own) > len(columns):
             found[seed] = float(
                 np.linalg.lstsq(np.stack(columns, 1), own["test_error"].astype(float), rcond=None)[0][2]

@@ -98,6 +98,7 @@ def own_predictions(tables: Tables) -> Iterator[Finding]:
             both = own[["name", "seed", index]].merge(other[["name", index]], on="name", suffixes=("", "_own"))
             statement = f"{name}: both {index} indices order the nets alike (rank correlation above 0.5)"
             yield correlation(statement, both, index, f"{index}_own", low=0.5)
+            # The index against labels tells the direction, and the other one has to follow it.
             direction = np.sign(change(own, index, 0.9).mean())
             statement = f"{name}: coupling of 0.9 moves both {index} indices the same way (the own one by, so signed)"
             yield between(statement, direction * change(other, index, 0.9), low=0)

@@ -31,6 +31,7 @@ def smooth_readouts(tables: Tables) -> Iterator[Finding]:
         if distance.empty:
             yield not_testable(f"toy: early read-outs of {kind} nets", "no such network is finished")
             return
+        # A way without turns back is as long as the distance between its ends, and a detour of 0.
         moved = distance.diff(axis=1).abs().sum(axis=1)
         detours[kind] = moved / (distance.iloc[:, 0] - distance.iloc[:, -1]) - 1
     yield between("toy: read-outs of residual nets make a detour below 0.5", detours["residual"], high=0.5)

@@ -39,6 +39,7 @@ def differences(a: pd.DataFrame, b: pd.DataFrame, column: str, but: Sequence[str
     if a.empty or b.empty:
         return by_seed(pd.DataFrame({"seed": [], column: []}), column)
     keys = [key for key in (*SETTING, *_VARIED) if key not in but]
+    # Only runs that have a counterpart of the same seed enter, so that the seeds' own luck cancels out.
     both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
     return by_seed(both.assign(difference=both[f"{column}_a"] - both[f"{column}_b"]), "difference")
 

@@ -75,6 +75,7 @@ def alike_or_worse(statement: str, changes: pd.Series, level: float) -> Finding:
 def _interval(values: ArrayLike) -> tuple[float, float, float, int]:
     """Compute mean, 95% Student interval and number of units; the interval of fewer than two is NaN."""
     if isinstance(values, pd.Series) and values.index.name == "seed":
+        # Runs of one seed are not independent, so that they count as one.
         values = values.astype(float).groupby(level=0).mean()
     found: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     found = found[np.isfinite(found)]
@@ -106,6 +107,7 @@ def correlation(statement: str, runs: pd.DataFrame, a: str, b: str, low: float =
         pairs = own[[a, b]].astype(float).dropna()
         if len(pairs) >= 4 and (pairs.std() > 1e-12).all():
             coefficient = float(stats.spearmanr(pairs[a], pairs[b]).statistic)
+            # Fisher's transformation of a perfect correlation would be infinite.
             found.append(math.atanh(float(np.clip(coefficient, -0.99, 0.99))))
     mean, least, most, n = (float(np.tanh(value)) if i < 3 else int(value) for i, value in enumerate(_interval(found)))
     return from_interval(statement, mean, least, most, int(n), low, high, "seeds with four runs that differ")

@@ -47,6 +47,7 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
     for finding in findings:
         parts.setdefault(finding.statement if claim.everywhere else finding.part, set()).add(finding.verdict)
     verdict: Verdict = "not testable"
+    # Contradictions come first: a claim with one wrong part is wrong.
     if any("contradicted" in verdicts for verdicts in parts.values()):
         verdict = "contradicted"
     elif all("supported" in verdicts for verdicts in parts.values()):

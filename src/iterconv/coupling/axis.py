@@ -26,6 +26,7 @@ class AxisCoupling(Coupling):
         normalise: bool,
     ) -> None:
         check_whole(parameter)
+        # Positions along several axes form one group, such as the rows and columns of a feature map.
         size = math.prod(parameter.shape[axis] for axis in axes)
         if size < 2:
             raise InputError(f"axis {axes} of shape {tuple(parameter.shape)} has {size} position(s); couple two")

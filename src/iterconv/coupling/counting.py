@@ -59,6 +59,7 @@ def effective_parameter_count(model: nn.Module, groups: Sequence[Group]) -> Para
 
 
 def _total_deviation(parallel: Sequence[Tensor]) -> float:
+    # Some devices have no double precision.
     weights = torch.stack([p.detach().cpu().double() for p in parallel])
     from_first = weights - weights[0]  # exactly 0 for tied blocks, where the mean could round
     deviations = from_first - from_first.mean(0)

@@ -49,6 +49,7 @@ class Coupling:
         _check_held(parameters, optimizer)
         self._sizes, self._parameters = sizes, {id(parameter) for _, parameter in parameters}
         self._set(strength, kernel, normalise)
+        # Nothing is registered before all checks, so that a refused coupling leaves the optimizer as it was.
         handles = _COUPLED.setdefault(optimizer, [])
         if any(self._parameters & other._parameters for other in handles):
             raise InputError("some of these parameters are coupled already in this optimizer; remove() that handle")
@@ -73,6 +74,7 @@ class Coupling:
 
     def matrix(self, size: int) -> Tensor:
         """The mixtures of a group of ``size`` blocks, as ``coupling_matrix`` returns them."""
+        # The matrix is the same at every step until the dial is moved.
         if size not in self._matrices:
             self._matrices[size] = coupling_matrix(size, self._strength, self.kernel, self.normalise)
         return self._matrices[size]

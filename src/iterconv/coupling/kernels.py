@@ -69,6 +69,7 @@ class Uniform(Kernel):
     def mix(self, gradients: Tensor, axes: tuple[int, ...], strength: float, matrix: Callable[[], Tensor]) -> Tensor:
         """Move gradients towards their mean; the matrix would be large for a long axis."""
         mean = gradients.mean(axes, keepdim=True)
+        # The mean itself is broadcast to all blocks, which keeps tied blocks equal to the bit.
         return mean if strength == 1 else gradients.lerp(mean, strength)
 
 

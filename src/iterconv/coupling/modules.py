@@ -55,6 +55,7 @@ class BlockCoupling(Coupling):
 
     def _mix_(self, gradients: list[Tensor]) -> None:
         stacked = torch.stack(gradients)
+        # One call for all blocks: for small gradients, starting a copy takes longer than copying.
         torch._foreach_copy_(gradients, list(self._mix(stacked, (0,)).expand_as(stacked)))
 
 
@@ -122,6 +123,7 @@ def parallel_parameters(group: object, number: int) -> list[list[nn.Parameter]]:
         )
     if len(group) < 2:
         raise InputError(f"coupling group {number} has {len(group)} module(s); coupling needs at least two")
+    # Parameters correspond by name and not by order, which subclasses may change.
     named = [dict(module.named_parameters()) for module in group]
     for parameters in named:
         for parameter in parameters.values():

@@ -13,6 +13,7 @@ from torch import Tensor
 from iterconv.errors import InputError
 from iterconv.files import read_tensors, to_safetensors, write_atomically
 
+# To be raised when the same source is decoded to other tensors, so that older files are not read.
 _VERSION = 4
 
 

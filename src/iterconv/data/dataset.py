@@ -1,6 +1,6 @@
 """A data set as tensors on a device: three splits, standardisation, batches, augmentation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,6 +116,7 @@ class Data:
             InputError: If the batch size is below 2, at the first batch.
         """
         batch_size = check_count("batch_size", batch_size, 2, why="is too small to train with")
+        # On the CPU, so that the order does not depend on the device.
         order = torch.randperm(len(self.train), generator=generator)
         for rows in order.split(batch_size):
             if len(rows) < 2:
@@ -144,11 +145,12 @@ def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
     columns = torch.where(flips, torch.arange(width - 1, -1, -1), torch.arange(width)) + places[1]
     rows = torch.arange(height) + places[0]
     padded = F.pad(images, (PADDING,) * 4)
+    # One index for rows and columns together, so that a single gather crops and flips all images.
     index = (rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]).to(images.device)
     return padded.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(images)
 
 
-class Batches:
+class Batches(Sequence[tuple[Inputs, Targets]]):
     """A split in order, one standardised batch at a time; made by ``Data.batches``."""
 
     def __init__(self, data: Data, split: Split, batch_size: int) -> None:
@@ -157,10 +159,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self._split) // self._size)
 
-    def __getitem__(self, index: int) -> tuple[Inputs, Targets]:
+    def __getitem__(self, index: int) -> tuple[Inputs, Targets]:  # type: ignore[override]
         index = range(len(self))[index]  # counts from the end if negative
         batch = self._split[slice(index * self._size, (index + 1) * self._size)]
         return self._data.normalise(batch.images), batch.targets
-
-    def __iter__(self) -> Iterator[tuple[Inputs, Targets]]:
-        return (self[index] for index in range(len(self)))

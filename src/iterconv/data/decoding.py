@@ -101,6 +101,7 @@ def _arrays(name: str, rows: Any, column: str) -> Iterator[NDArray[np.uint8]]:
     try:
         # Encoded, so that one image at a time is decoded; also those in a file without a feature schema.
         rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
+        # A few hundred encoded images at a time: by single rows it takes far longer, and all at once too much memory.
         for batch in rows.iter(512):
             for encoded in batch[column]:
                 yield _array(name, encoded and Image().decode_example(_read(encoded)), row)
@@ -131,6 +132,7 @@ def _array(name: str, image: Any, row: int) -> NDArray[np.uint8]:
             f"row {row} of {name} has {pixels.dtype} pixels from {pixels.min()} to {pixels.max()}; "
             "save the images with 8 bits a channel"
         )
+    # Palettes and transparency become colour; only images that are grey by their format stay grey.
     grey = image.mode in ("1", "L", "LA")
     array = np.asarray(image.convert("L" if grey else "RGB"))
     return array[None] if grey else array.transpose(2, 0, 1)

@@ -95,6 +95,7 @@ def generate(
     crops = DEBRIS[debris] if debris else 0
     check_memory(n * (SIZE**2 * (1 + digits * masks) + 8 * (10 + 2 * digits + 6 * crops)), f"n={n} images", "use fewer")
     digit_glyphs(font)  # a font that can't be read is told here, not by a worker
+    # All random numbers are drawn here, so that images do not depend on the number of processes.
     draws = _draw_parameters(n, digits, crops, seed)
     chunks = [draws[start : start + CHUNK] for start in range(0, n, CHUNK)]
     parts = []
@@ -122,6 +123,7 @@ def _map(render: Callable[..., Part], chunks: list[NDArray[np.float64]], workers
     if workers == 1:
         yield from map(render, chunks)
         return
+    # Spawned, since a fork of a process that has used torch's threads may hang.
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         yield from pool.map(render, chunks)
@@ -159,6 +161,7 @@ def _render(draws: NDArray[np.float64], digits: int, font: str | None, masks: bo
             _paste(canvas, *_crop(glyphs, crop), layer)
         images[row] = _average(_grey(canvas))
         for layer, place in enumerate(places):
+            # The upper bits of a pixel tell the layer that is on top.
             own = canvas[place] >> 2 == layer + 1
             visible[row, layer] = np.count_nonzero(own) / np.count_nonzero(glyphs[order[row, layer]].pixels)
             if masks:

@@ -53,10 +53,11 @@ def digit_glyphs(font: str | None = None) -> tuple[Glyph, ...]:
         if not all(ord(str(digit)) in face.get_charmap() for digit in range(10)):
             raise InputError(f"font {font} has no digits; choose another one")
         outlines = [TextPath((0, 0), str(digit), size=1000, prop=properties) for digit in range(10)]
+    except InputError:
+        raise
     except (OSError, RuntimeError, ValueError) as problem:
-        if isinstance(problem, InputError):
-            raise
         raise InputError(f"can't read font {font} ({line_of(problem)}); pass a TrueType or OpenType file") from None
+    # Without hinting, which would round the advance to whole pixels.
     face.set_size(1000, 72)
     advance = face.load_char(ord("0"), flags=LoadFlags.NO_HINTING).linearHoriAdvance / 65536
     scale = (ADVANCE / advance, HEIGHT / outlines[1].get_extents().height)
@@ -72,6 +73,7 @@ def _draw(vertices: NDArray[Any], codes: NDArray[Any]) -> Glyph:
     extent = Path(vertices, codes).get_extents()
     centre = np.array([(extent.x0 + extent.x1) / 2, (extent.y0 + extent.y1) / 2])
     side = 2 * int(np.ceil(max(extent.width, extent.height) / 2 + OUTLINE)) + 2
+    # The background is red, which tells it from black faces and white outlines.
     figure = Figure(figsize=(side / 72, side / 72), dpi=72, facecolor="red")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(-side / 2, side / 2), ylim=(-side / 2, side / 2))

@@ -16,6 +16,7 @@ def offline_if_unreachable() -> Iterator[None]:
     """Spare the user minutes of retries without a network; data that the hub's client has cached are still found."""
     import huggingface_hub.constants as hub
 
+    # Both libraries have read the variable when they were imported, so it is set in both.
     configs: list[Any] = [hub]
     configs += [sys.modules["datasets"].config] if "datasets" in sys.modules else []
     before = [config.HF_HUB_OFFLINE for config in configs]

@@ -106,9 +106,11 @@ def _sort_by_split(root: Path, files: list[Path]) -> dict[str, list[str]]:
     """Sort Parquet files by the split that a word of their path below the root names; ``train`` without one."""
     splits: dict[str, list[str]] = {}
     for file in files:
+        # Files are named in many ways: `train-00000-of-00001.parquet`, `data/test/0.parquet`.
         words = set(re.split("[^a-z]+", str(file.relative_to(root)).lower()))
         split = next((name for name, names in _SPLITS.items() if names & words), "train")
         splits.setdefault(split, []).append(_as_pattern(file))
+    # A single split is for training, whatever it is called.
     return splits if len(splits) > 1 else {"train": [_as_pattern(file) for file in files]}
 
 

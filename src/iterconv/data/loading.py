@@ -107,12 +107,14 @@ def _split(source: Source, validation: float, seed: int) -> tuple[Split, Split, 
     if test is None:
         chosen, others = choose_stratified(train.targets, round(TEST_SHARE * len(train)), seed)
         train, test = train[others], train[chosen]
+    # Another seed than for the test split, so that the two choices have nothing to do with each other.
     chosen, others = choose_stratified(train.targets, round(validation * len(train)), seed + 1)
     return train[others], train[chosen], test
 
 
 def _statistics(images: Images) -> tuple[Channels, Channels]:
     """Compute exact mean and standard deviation of each channel, 0..1; a constant channel is left unscaled."""
+    # Counts of grey levels are exact, and need no copy of the images in floating point.
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
     values = torch.arange(256, dtype=torch.float64) / 255
     weights = counts.double() / counts.sum(1, keepdim=True)

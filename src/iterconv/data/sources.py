@@ -49,6 +49,7 @@ def find(name: str, columns: Columns) -> Source:
         return _made_digitclutter(path)
     if name and os.path.exists(path):
         return _as_source(read_path(path, columns))
+    # Whatever can't be a hub name is refused here, before the hub is asked.
     if len(name) < 200 and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix != ".parquet":
         return _as_source(read_hub(name, columns))
     raise InputError(f"there is no data set {name[:80]!r}; {suggest(name, [*SOURCES, 'a path or a hub name'])}")
@@ -77,6 +78,7 @@ def _digitclutter(digits: int, sizes: tuple[int, int], _: Columns) -> Source:
 
     def make() -> dict[str, torch.Tensor]:
         tensors = {"classes": torch.tensor(10)}
+        # Two seeds, so that no test image is a training image.
         for seed, (split, n) in enumerate(zip(("train", "test"), sizes, strict=True)):
             made = generate(n, digits, seed=seed, masks=False)
             tensors[f"{split}_images"] = torch.from_numpy(made.images)[:, None]

@@ -27,6 +27,7 @@ def choose_stratified(
     sizes = torch.bincount(targets)
     shares = sizes.double() * count / max(len(targets), 1)
     quotas = shares.floor().long()
+    # The rows that rounding down has left over go to the classes that lost most.
     short = torch.argsort(shares - quotas, descending=True, stable=True)[: count - int(quotas.sum())]
     quotas[short] += 1
     chosen = torch.zeros(len(targets), dtype=torch.bool)

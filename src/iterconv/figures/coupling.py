@@ -8,6 +8,7 @@ from iterconv.figures.style import (
     condition_label,
     conditions_of,
     dots,
+    label_conditions,
     new_figure,
     paper_style,
     wide_enough,
@@ -56,17 +57,40 @@ def against_coupling(axes: Axes, runs: pd.DataFrame, column: str) -> None:
     """Draw a column against the conditions: every seed a dot, a line through the means of each width."""
     conditions = conditions_of(runs)
     for width, of_width in runs.groupby("width"):
-        colour = width_colour(int(str(width)))
-        by_condition = of_width.groupby(["coupling", "init"])[column]
-        means = {(init, coupling): values.mean() for (coupling, init), values in by_condition}
-        for place, (init, coupling) in enumerate(conditions):
-            values = of_width[(of_width.init == init) & (of_width.coupling == coupling)][column]
-            dots(axes, place, values, colour)
-        there = [(place, means[c]) for place, c in enumerate(conditions) if c in means]
-        axes.plot(*zip(*there, strict=True), "-", color=colour, linewidth=1.4, label=str(width))
-    axes.set_xticks(range(len(conditions)), [condition_label(*condition) for condition in conditions])
+        draw_line(axes, of_width, column, conditions, width_colour(width), str(width))
+    label_conditions(axes, conditions)
     axes.set_xlim(-0.4, len(conditions) - 0.6)
-    axes.set_xlabel("coupling strength")
+
+
+def draw_line(
+    axes: Axes,
+    runs: pd.DataFrame,
+    column: str,
+    conditions: list[tuple[str, float]],
+    colour: str,
+    label: str,
+    shift: float = 0,
+) -> None:
+    """Draw a line through the means of a column over the conditions, and a dot for each seed.
+
+    Args:
+        axes: The axes, on which condition number i is at x = i.
+        runs: ``Tables.runs`` of the nets of one line.
+        column: The column that is drawn.
+        conditions: All conditions of the axis; those that the line lacks are left out of it.
+        colour: The colour of the line and its dots.
+        label: The label of the line in the legend.
+        shift: The distance of the line from the conditions on the x axis, so that several lines stay apart.
+    """
+    by_condition = {
+        (str(init), float(str(coupling))): values
+        for (init, coupling), values in runs.groupby(["init", "coupling"])[column]
+    }
+    there = [(place + shift, by_condition[c]) for place, c in enumerate(conditions) if c in by_condition]
+    for place, values in there:
+        dots(axes, place, values, colour)
+    places, means = [place for place, _ in there], [values.mean() for _, values in there]
+    axes.plot(places, means, "-", color=colour, linewidth=1.4, label=label)
 
 
 def _baseline(axes: Axes, runs: pd.DataFrame, baseline: pd.DataFrame) -> None:
@@ -81,18 +105,18 @@ def _baseline(axes: Axes, runs: pd.DataFrame, baseline: pd.DataFrame) -> None:
 
 def _error_against(axes: Axes, runs: pd.DataFrame, name: str) -> None:
     for width, of_width in runs.groupby("width"):
-        colour = width_colour(int(str(width)))
+        colour = width_colour(width)
         axes.plot(
             of_width[name], of_width["test_error"], "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0
         )
         means = of_width.groupby(["coupling", "init"])[[name, "test_error"]].mean()
         axes.plot(means[name], means["test_error"], "-", color=colour, linewidth=1)
         there = means.dropna()
+        # Only the ends of the line are named, to leave room.
         for (coupling, init), row in there.iloc[[0, -1] if len(there) > 1 else []].iterrows():
-            label = condition_label(init, coupling).replace("\n", " ")
-            axes.annotate(
-                label, (row[name], row["test_error"]), fontsize=6.5, xytext=(3, 3), textcoords="offset points"
-            )
+            place = (row[name], row["test_error"])
+            label = condition_label(init, coupling)
+            axes.annotate(label, place, fontsize=6.5, xytext=(3, 3), textcoords="offset points")
     axes.set_xlabel(INDICES[name].title)
     axes.set_title(f"Error against {name}")
     wide_enough(axes)

@@ -8,7 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from iterconv.figures.style import dots, new_figure, paper_style, percent, stage_colour, wide_enough
+from iterconv.figures.style import (
+    dots,
+    new_figure,
+    paper_style,
+    percent,
+    stage_colour,
+    wide_enough,
+)
 from iterconv.indices import INDICES, families
 from iterconv.paths.families import family_of
 
@@ -86,6 +93,7 @@ def draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
             axes.text(place, 0.5, "undefined", rotation=90, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(stages)), [str(s + 1) if s != "mean" else "mean" for s in stages])
     axes.set_xlim(-0.5, len(stages) - 0.5)
+    # At least from 0 to 1, so that panels can be compared; undefined values have no limits.
     low, high = np.nanmin([0, axes.get_ylim()[0]]), np.nanmax([1.05, axes.get_ylim()[1]])
     axes.set_ylim(low, high)
     axes.set_xlabel("stage")

@@ -82,12 +82,12 @@ def draw_plan(frontier: pd.DataFrame, mode: str) -> Figure:
         left.set_xlabel(label)
         left.set_ylabel("error")
         left.invert_xaxis()
-        left.xaxis.set_major_locator(MaxNLocator(integer=True))
         percent(left)
         left.legend()
         _draw_routes(right, frontier, column)
         right.set_ylabel(label)
         right.invert_yaxis()
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

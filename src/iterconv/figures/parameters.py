@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iterconv.figures.style import (
-    CONDITION_COLOURS,
+    condition_colour,
     condition_label,
     conditions_of,
     counts,
     dots,
+    label_conditions,
     new_figure,
     paper_style,
     wide_enough,
@@ -36,8 +37,8 @@ def draw_parameters(runs: pd.DataFrame) -> Figure:
         for number, (init, coupling) in enumerate(conditions_of(runs)):
             own = runs[(runs.init == init) & (runs.coupling == coupling)]
             style: dict[str, Any] = {
-                "color": CONDITION_COLOURS[number % len(CONDITION_COLOURS)],
-                "label": condition_label(init, coupling).replace("\n", " "),
+                "color": condition_colour(number),
+                "label": condition_label(init, coupling),
                 "alpha": 0.65,
                 "markersize": 5,
                 "markeredgewidth": 0,
@@ -70,10 +71,9 @@ def _deviations(axes: Axes, runs: pd.DataFrame) -> None:
     for width, of_width in runs.groupby("width"):
         for place, (init, coupling) in enumerate(conditions):
             values = of_width[(of_width.init == init) & (of_width.coupling == coupling)]["mean_deviation"]
-            dots(axes, place, values, width_colour(int(str(width))))
-        axes.plot([], [], "o", color=width_colour(int(str(width))), label=str(width))
-    axes.set_xticks(range(len(conditions)), [condition_label(*condition) for condition in conditions])
-    axes.set_xlabel("coupling strength")
+            dots(axes, place, values, width_colour(width))
+        axes.plot([], [], "o", color=width_colour(width), label=str(width))
+    label_conditions(axes, conditions)
     axes.set_ylabel("mean deviation of blocks")
     axes.set_ylim(bottom=-0.02)
     axes.legend(title="width")

@@ -66,6 +66,7 @@ def save(figure: Figure, stem: Path) -> str:
     """
     files: dict[str, bytes] = {}
     with paper_style():
+        # Without the date and the version of matplotlib, equal data give equal files.
         for suffix, metadata in (("png", None), ("svg", dict.fromkeys(("Creator", "Date", "Format", "Type")))):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, metadata=metadata)
@@ -76,11 +77,22 @@ def save(figure: Figure, stem: Path) -> str:
     return text[text.index("<svg") :]
 
 
-def condition_label(init: str, coupling: float) -> str:
-    """Name a condition on an axis by its coupling strength, and for 0 by how the net started."""
+def condition_label(init: str, coupling: float, separator: str = " ") -> str:
+    """Name a condition by its coupling strength, and for 0 by how the net started."""
     if coupling > 0:
         return f"{coupling:g}"
-    return "0\nrec." if init == "recurrent" else "0\nnon-rec."
+    return f"0{separator}rec." if init == "recurrent" else f"0{separator}non-rec."
+
+
+def condition_colour(number: int) -> str:
+    """Return the colour of the condition, or variant, of a number from 0."""
+    return CONDITION_COLOURS[number % len(CONDITION_COLOURS)]
+
+
+def label_conditions(axes: Axes, conditions: Sequence[tuple[str, float]]) -> None:
+    """Make the x axis one of conditions, with a tick for each."""
+    axes.set_xticks(range(len(conditions)), [condition_label(*condition, "\n") for condition in conditions])
+    axes.set_xlabel("coupling strength")
 
 
 def conditions_of(runs: pd.DataFrame) -> list[tuple[str, float]]:
@@ -102,14 +114,15 @@ def stage_colour(stage: object) -> str:
     return STAGE_COLOURS[int(str(stage)) % len(STAGE_COLOURS)]
 
 
-def width_colour(width: int) -> str:
+def width_colour(width: object) -> str:
     """Return the colour that a width has in every figure."""
-    return WIDTH_COLOURS.get(width, "#777777")
+    return WIDTH_COLOURS.get(int(str(width)), "#777777")
 
 
 def dots(axes: Axes, x: float, values: Sequence[float] | pd.Series, colour: str) -> None:
     """Draw every seed as a translucent dot, side by side."""
     shown = np.asarray(values, dtype=float)
+    # Side by side, so that equal values do not hide each other.
     offsets: NDArray[Any] = np.linspace(-0.08, 0.08, len(shown)) if len(shown) > 1 else np.zeros(len(shown))
     axes.plot(x + offsets, shown, "o", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
 

@@ -27,7 +27,7 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
     Source: Lippl et al., Fig. 1. The first seed is traced; every seed has its error curves.
 
     Args:
-        toy: The table that ``studies.toy_runs.toy_table`` returns.
+        toy: ``Tables.toy``, the measurements of toy networks.
 
     Returns:
         The figure.

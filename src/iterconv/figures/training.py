@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.style import (
-    CONDITION_COLOURS,
+    condition_colour,
     condition_label,
     conditions_of,
     new_figure,
@@ -34,8 +34,7 @@ def draw_training(history: pd.DataFrame) -> Figure:
             for number, (init, coupling) in enumerate(conditions_of(history)):
                 own = history[(history["init"] == init) & (history["coupling"] == coupling)]
                 epochs = own.groupby("epoch")[column].agg(["mean", "min", "max"])
-                colour = CONDITION_COLOURS[number % len(CONDITION_COLOURS)]
-                label = condition_label(init, coupling).replace("\n", " ")
+                colour, label = condition_colour(number), condition_label(init, coupling)
                 axes.plot(epochs.index, epochs["mean"], "-", color=colour, linewidth=1.3, label=label)
                 axes.fill_between(epochs.index, epochs["min"], epochs["max"], color=colour, alpha=0.15, linewidth=0)
             axes.set_title(title)

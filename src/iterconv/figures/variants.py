@@ -6,12 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iterconv.figures.coupling import against_coupling
+from iterconv.figures.coupling import against_coupling, draw_line
 from iterconv.figures.style import (
-    CONDITION_COLOURS,
-    condition_label,
+    condition_colour,
     conditions_of,
-    dots,
+    label_conditions,
     new_figure,
     paper_style,
     percent,
@@ -41,35 +40,14 @@ def draw_variants(runs: pd.DataFrame) -> Figure:
         panels = list(figure.subplots(1, len(measures)))
         for axes, (column, title) in zip(panels, measures.items(), strict=True):
             for number, (key, own) in enumerate(groups):
-                colour = CONDITION_COLOURS[number % len(CONDITION_COLOURS)]
-                _line(axes, own, column, conditions, colour, variant_label(*key), (number - len(groups) / 2) * 0.06)
+                shift = (number - len(groups) / 2) * 0.06
+                draw_line(axes, own, column, conditions, condition_colour(number), variant_label(*key), shift)
             axes.set_title(title)
-            axes.set_xticks(range(len(conditions)), [condition_label(*condition) for condition in conditions])
-            axes.set_xlabel("coupling strength")
+            label_conditions(axes, conditions)
         percent(panels[0])
         lines, labels = panels[0].get_legend_handles_labels()
         figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
     return figure
-
-
-def _line(
-    axes: Axes,
-    own: pd.DataFrame,
-    column: str,
-    conditions: list[tuple[str, float]],
-    colour: str,
-    label: str,
-    shift: float,
-) -> None:
-    by_condition = {
-        (str(init), float(str(coupling))): values
-        for (init, coupling), values in own.groupby(["init", "coupling"])[column]
-    }
-    there = [(place, by_condition[c]) for place, c in enumerate(conditions) if c in by_condition]
-    for place, values in there:
-        dots(axes, place + shift, values, colour)
-    places = [place + shift for place, _ in there]
-    axes.plot(places, [values.mean() for _, values in there], "-", color=colour, linewidth=1.3, label=label)
 
 
 def draw_data_sets(settings: Mapping[str, pd.DataFrame]) -> Figure:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from iterconv.errors import InputError, check_choice, check_number, line_of
+from iterconv.errors import InputError, check_choice, check_number, describe_error
 from iterconv.options import Metric
 from iterconv.paths.families import FAMILIES
 
@@ -58,16 +58,16 @@ class Index:
             InputError: If ``compute`` fails or returns another shape.
         """
         if len(curve) < 2:
+            # The only position of such a curve is the reference itself, with which there is nothing to compare.
             return np.full(curve.shape[1:], np.nan)
+        what = f"the {self.name} index of a curve of shape {curve.shape}"
         try:
             values = np.asarray(self.compute(curve, chance), dtype=np.float64)
         except Exception as problem:  # whatever a function of a user's raises
-            what = f"{type(problem).__name__}: {line_of(problem)}"
-            raise InputError(f"the {self.name} index of a curve of shape {curve.shape} raised {what}") from problem
+            raise InputError(f"{what} raised {describe_error(problem)}") from problem
         if values.shape != curve.shape[1:]:
             raise InputError(
-                f"the {self.name} index of a curve of shape {curve.shape} has shape {values.shape}, not "
-                f"{curve.shape[1:]}; let its `compute` keep all axes but the first"
+                f"{what} has shape {values.shape}, not {curve.shape[1:]}; let its `compute` keep all axes but the first"
             )
         return values
 

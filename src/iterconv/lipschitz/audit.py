@@ -16,6 +16,7 @@ from iterconv.lipschitz.branches import find_branch, opaque_parts
 from iterconv.lipschitz.constraint import constant_of
 from iterconv.models.constrained import ConstrainedStage
 from iterconv.paths.untouched import untouched
+from iterconv.spectral.iteration import unit
 from iterconv.spectral.linear_maps import converged, estimated
 from iterconv.tasks.batches import check_inputs, match_model
 
@@ -78,6 +79,7 @@ def audit(
 def _row(stage: Any, block: int, z: Tensor, iterations: int) -> dict[str, Any]:
     module = stage.blocks[block]
     try:
+        # One example is enough, since a bound depends on shapes and weights only.
         branch = find_branch(module, z[:1])
     except InputError as problem:
         whole = {"estimate": math.nan, "bound": math.nan}
@@ -101,6 +103,7 @@ def _difference(stage: Any, block: int) -> Callable[[Tensor], Tensor]:
     """Return what a block adds to the shortcut, as a function of its input."""
     if isinstance(stage, ConstrainedStage):
         return lambda x: stage.branch(block, x)
+    # Blocks of foreign models do not see the input of their stage.
     return lambda x: stage.step(block, x, None) - x
 
 
@@ -140,14 +143,15 @@ def largest_local_constant(function: Any, z: Tensor, iterations: int) -> float:
         The maximum over the examples.
     """
     generator = torch.Generator().manual_seed(0)
+    # The same start each time, so that an audit gives the same numbers again.
     v = torch.randn(z.shape, generator=generator).to(z)
     norms, found = torch.zeros(len(z)), 0.0
     with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no forward derivative
         output, pull_back = torch.func.vjp(function, z)  # type: ignore[misc]
         for step in range(10 * iterations):
-            v = v / _norms(v)
-            u = _push_forward(function, pull_back, z, v, output)
-            (v,) = pull_back(u / _norms(u))
+            v, _ = unit(v)
+            u, _ = unit(_push_forward(function, pull_back, z, v, output))
+            (v,) = pull_back(u)
             norms = v.flatten(1).norm(dim=1)
             if step % 10 == 9 or step == iterations - 1:
                 before, found = found, float(norms.max())
@@ -163,8 +167,3 @@ def _push_forward(function: Any, pull_back: Any, z: Tensor, v: Tensor, output: T
     except NotImplementedError:  # no forward derivative, as of mixtures of experts: the transpose of the transpose
         _, pull = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(output))  # type: ignore[misc]
         return pull(v)[0]
-
-
-def _norms(maps: Tensor) -> Tensor:
-    norms = maps.flatten(1).norm(dim=1).clamp(min=torch.finfo(maps.dtype).tiny)
-    return norms.view(-1, *[1] * (maps.ndim - 1))

@@ -17,6 +17,8 @@ Factor = float | Tensor | LinearPart
 """A number, a parameter that multiplies elementwise and counts with its largest magnitude, or a part with its norm."""
 
 
+# Expressions are objects and not functions, since a copy of a constrained model has to get copies of them, which refer
+# to the copied layers.
 class Expression:
     """A bound."""
 

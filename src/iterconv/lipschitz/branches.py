@@ -61,6 +61,7 @@ def find_branch(block: nn.Module, z: Tensor) -> Branch:
     Raises:
         InputError: If the block can't be traced, makes NaN of the batch, or adds nothing to its input.
     """
+    # The trace shows which functions are called, and running it shows the shapes, on which rules depend.
     root = _trace(block)
     walk = _Walk(root)
     _check_trace(block, walk, z)
@@ -104,6 +105,8 @@ class _Tracer(fx.Tracer):
 
 def _trace(block: nn.Module) -> fx.GraphModule:
     parameters = list(inspect.signature(block.forward).parameters.values())
+    # Only one tensor comes in, so that all further arguments have to have defaults, which become constants of the
+    # trace.
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     defaults = {p.name: p.default for p in parameters[1:] if p.kind not in variadic}
     try:

@@ -111,6 +111,7 @@ class Constraint(nn.Module):
         name = f"vector{self.parts.index(part)}"
         start = self.memo.starts[1][name]
         with torch.autocast(start.device.type, enabled=False):
+            # In half precision, one step would be lost in rounding.
             linear = LinearMap(part, start.dtype)
             y, x, _ = power_iteration(linear, start)
             getattr(self, name).copy_(x)
@@ -122,12 +123,11 @@ class Constraint(nn.Module):
     _divide.divides_branch = True  # type: ignore[attr-defined]  # the rules accept this hook on a layer
 
     def export(self) -> None:
-        """Fold 1/c into the last layer's weights and remove the hook."""
+        """Fold 1/c into the last layer's weights; the hook has to be removed then."""
         with torch.no_grad():
             constant = self.constant()
             for parameter in self.last.parameters():
                 parameter.div_(constant.to(parameter.dtype))
-        self._hook.remove()
 
 
 class Constrained:
@@ -152,8 +152,7 @@ class Constrained:
         for _, _, module in self._places:
             with untouched(module):
                 getattr(module, CONSTRAINT_ATTRIBUTE).export()
-            delattr(module, CONSTRAINT_ATTRIBUTE)
-        self._places = []
+        self.remove()
 
     def remove(self) -> None:
         """Lift the constraint; the weights stay as they are."""
@@ -194,6 +193,8 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
         raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
     found: dict[tuple[int, int], Branch] = {}
     inputs = match_model(inputs, model)
+    # Stages that are constrained by construction have been refused above, so every other model is adapted, the paper's
+    # networks too.
     adapted = model if isinstance(model, AdaptedModel) else adapt(model, inputs, stages=stages)
     if adapted is model and stages is not None:
         raise InputError("the model is adapted already, with stages of its own; pass adapted.model to name others")
@@ -202,6 +203,7 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
             found[number, block] = _check_branch(
                 adapted.found[number].blocks[block], z, f"block {block + 1} of stage {number + 1}"
             )
+    # Everything is checked before the first block is changed.
     _check_sharing(model, {adapted.found[number].blocks[block]: branch for (number, block), branch in found.items()})
     places = []
     for (number, block), branch in found.items():

@@ -22,12 +22,21 @@ None if the layer is not covered as it is set up."""
 
 
 def identity(layer: Any, x: Traced, shape: tuple[int, ...]) -> Traced:
-    """Rule for layers that do nothing in evaluation."""
+    """Rule for layers that do nothing in evaluation: ``x``, whatever the ``layer`` and the ``shape`` are."""
     return x
 
 
 def affine(layer: nn.Module, x: Traced, shape: tuple[int, ...]) -> Traced:
-    """Rule for layers that are affine in their input; the norm is computed from the layer's own forward."""
+    """Rule for layers that are affine in their input; the norm is computed from the layer's own forward.
+
+    Args:
+        layer: The layer.
+        x: What is known of the tensor that it gets.
+        shape: The shape of one example of that tensor.
+
+    Returns:
+        What is known of the layer's output.
+    """
     if x.part is not None and x.part.layer is None:  # a batch norm came before, and becomes a part of the same map
         return replace(x, part=replace(x.part, layer=layer, shape=shape), last=layer)
     return x.then(x.total, LinearPart(layer, shape), layer)
@@ -89,6 +98,7 @@ _UNWEIGHTED = (
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _TIMM_NORM = "timm.layers.norm_act.BatchNormAct2d"
 
+# The slopes of smooth rectifiers exceed 1, since they start below 0 and have to catch up with the identity.
 _SILU, _GELU = Slope(1.0999), Slope(1.1291)
 ACTIVATIONS: dict[type[nn.Module] | str, Slope] = {
     **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.Tanhshrink, nn.Softshrink), Slope(1.0)),
@@ -169,6 +179,7 @@ def rule_of(module: nn.Module) -> Rule | None:
 
 def scales_with_its_weights(layer: nn.Module) -> bool:
     """Tell whether dividing a layer's parameters divides its output."""
+    # The very class is asked for, as a subclass may use its weights in another way.
     known = type(layer) in (*WEIGHTED, *BATCH_NORMS) or _qualified_name(type(layer)) == _TIMM_NORM
     return known and any(True for _ in layer.parameters())
 

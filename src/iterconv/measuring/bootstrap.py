@@ -39,6 +39,7 @@ def resampled_means(
     rng = np.random.default_rng(seed)
     finite = np.isfinite(rows).all(1)
     means = np.full((len(rows), 1 + resamples), np.nan)
+    # The estimate itself is no resample, and does not change with the seed.
     means[:, 0] = rows.mean(1)
     if units is None:
         sums, sizes = rows[finite], np.ones(rows.shape[1], dtype=np.int64)

@@ -164,6 +164,7 @@ class _Compared:
         """Derive from the unperturbed output the rows, targets and chance that all routes share; returns its rows."""
         outputs, targets = self._rows_of(made, self._named), self._batch.targets
         self._counted = None if targets is None else self._task.counted(targets)
+        # Representations have one row for each row of the output, those that don't count included.
         self._count = len(outputs) if isinstance(outputs, Tensor) and outputs.ndim else 0
         if self._counted is not None and targets is not None and len(self._counted) == self._count:
             outputs, targets = self._select(outputs), targets[self._counted]
@@ -186,6 +187,7 @@ class _Compared:
     def _distances(self, route: Route, ends: tuple[Any, ...]) -> Iterator[tuple[Key, Tensor]]:
         """Yield how far the ends of the perturbed stages, or of all stages of the unperturbed pass, have moved."""
         perturbed = [stage for stage, path in enumerate(route) if path != self._full[stage]]
+        # Where a stage is perturbed, only its own end is measured: all later ones differ as a consequence.
         for stage in perturbed or range(len(self._full)):
             rows = [self._task.rows(z, self._count, self._named) for z in (ends[stage], self._intact[stage])]
             if rows[0] is not None and rows[1] is not None:  # else its rows do not correspond to rows of the output

@@ -96,6 +96,7 @@ def measure(
     check_memory(8 * kinds * (1 + resamples), f"resamples={resamples} of up to {kinds} values", "use fewer")
     full = paths.full_route(staged.stages)
     routes = _make_routes(full, perturbations)
+    # All stages are measured in one walk, since their routes share the beginning of the network.
     compared = compare(staged, batches, routes, task=task, against=against, chance=chance, progress=progress)
     values, chance, units = _sort_values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
@@ -141,6 +142,7 @@ def check_extent(extra_evaluations: Any, families: Any) -> int:
 
 
 def _make_perturbations(num_blocks: int, extra: int, families: Sequence[str]) -> list[paths.Perturbation]:
+    # The one family whose length the user chooses.
     options = {"extra evaluation": {"most": extra}}
     names = dict.fromkeys([*families_of_indices(), *families])
     return [p for name in names for p in paths.FAMILIES[name](num_blocks, **options.get(name, {}))]
@@ -215,6 +217,7 @@ def _make_index_table(
             mean = np.mean(per_stage, axis=0)
         rows.append(_make_index_row("mean", index.name, mean, "; ".join(reasons), confidence))
     table = pd.DataFrame(rows)
+    # Numbers and the word `mean` stand in one column.
     return table.astype({"stage": object})
 
 
@@ -228,6 +231,7 @@ def _find_curve(index: Index, stage: int, family: list[paths.Perturbation], mean
 def _make_index_row(
     stage: int | str, name: str, estimates: NDArray[np.float64], reason: str, confidence: float
 ) -> dict[str, Any]:
+    # An undefined index keeps its row, with the reason, so that no stage is missing without notice.
     low, high = interval(estimates, confidence) if not reason else (math.nan, math.nan)
     return {
         "stage": stage,

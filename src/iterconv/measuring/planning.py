@@ -222,31 +222,60 @@ def plan(
             f"{len(kept)} batch(es) can't be halved, to search on one half and report on the other; use a smaller "
             "batch size"
         )
+    # Every other batch: the halves of data that come in an order, such as by class, would be of different kinds.
+    search, held_out = kept[0::2], kept[1::2]
     full = paths.full_route(staged.stages)
-    total = sum(map(len, full))
-    least = least_blocks(budget, total)
+    least = least_blocks(budget, sum(map(len, full)))
 
     def errors_of(routes: Sequence[paths.Route], batches: list[Any]) -> tuple[NDArray[np.float64], Any]:
         found = compare(staged, batches, routes, task=task, against=against, metrics=["error"])
         return np.stack([found.of(route, "error") for route in routes]), found.units
 
-    search, held_out = kept[0::2], kept[1::2]
-    chosen: list[tuple[paths.Route, float]] = [(full, float(errors_of([full], search)[0].mean()))]
+    chosen, tried = _search(
+        full,
+        least,
+        mode,
+        beam,
+        lambda routes: errors_of(routes, search)[0].mean(1),
+        progress or (lambda done, of: None),
+    )
+    report, units = errors_of([route for route, _ in chosen], held_out)
+    frontier = _make_frontier(chosen, resampled_means(report, resamples, seed, units), confidence, report.shape[1])
+    options = {"mode": mode, "beam": beam, "against": against, "seed": seed, "routes_tried": tried}
+    return Plan(staged, frontier, options)
+
+
+def _search(
+    full: paths.Route,
+    least: int,
+    mode: str,
+    beam: int,
+    errors_of: Callable[[list[paths.Route]], NDArray[np.float64]],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[tuple[paths.Route, float]], int]:
+    """Search from the ordinary pass downwards; return the best route of each step with its error, and all tried."""
+    chosen = [(full, float(errors_of([full])[0]))]
     front, tried = [full], {full}
-    steps = total - least
+    steps = sum(map(len, full)) - least
     for step in range(steps):
+        # Two routes of the beam can lose different blocks and become the same route.
         candidates = [route for route in dict.fromkeys(_shorten(front, mode)) if route not in tried]
+        # Sharing ends before the budget if all blocks of each stage are one.
         if not candidates:
             break
         tried |= set(candidates)
-        errors = errors_of(candidates, search)[0].mean(1)
-        order = np.argsort(errors, kind="stable")
+        errors = errors_of(candidates)
+        order = np.argsort(errors, kind="stable")  # of equally good routes, the first one, on every machine
         front = [candidates[place] for place in order[:beam]]
         chosen.append((front[0], float(errors[order[0]])))
         if progress:
             progress(step + 1, steps)
-    report, units = errors_of([route for route, _ in chosen], held_out)
-    means = resampled_means(report, resamples, seed, units)
+    return chosen, len(tried)
+
+
+def _make_frontier(
+    chosen: list[tuple[paths.Route, float]], means: NDArray[np.float64], confidence: float, count: int
+) -> pd.DataFrame:
     rows = []
     for (route, search_error), row in zip(chosen, means, strict=True):
         low, high = interval(row, confidence)
@@ -259,11 +288,10 @@ def plan(
                 "error": float(row[0]),
                 "low": low,
                 "high": high,
-                "n": report.shape[1],
+                "n": count,
             }
         )
-    options = {"mode": mode, "beam": beam, "against": against, "seed": seed, "routes_tried": len(tried)}
-    return Plan(staged, pd.DataFrame(rows), options)
+    return pd.DataFrame(rows)
 
 
 def least_blocks(budget: Any, total: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from iterconv.errors import InputError, require
+from iterconv.errors import InputError, line_of, require
 from iterconv.files import read, read_json, to_json, to_parquet, write_atomically
 
 if TYPE_CHECKING:
@@ -102,14 +102,15 @@ class Report:
         except InputError:
             raise
         except Exception as problem:  # readers raise errors of many kinds on a foreign file
-            reason = " ".join(str(problem).split())[:200]
-            raise InputError(f"{path} is not a readable report ({reason}); delete it and {_AGAIN}") from None
+            told = line_of(problem, 200)
+            raise InputError(f"{path} is not a readable report ({told}); delete it and {_AGAIN}") from None
 
     def _to_json(self) -> bytes:
         return to_json({**self._head(), "curves": _to_plain(self.curves)})
 
     def _to_parquet(self) -> bytes:
         curves = self.curves.assign(path=self.curves["path"].map(list))
+        # A Parquet file holds one table, so everything else goes into its metadata.
         return to_parquet(curves, _PARQUET, **{_KEY: json.dumps(self._head())})
 
     def _head(self) -> dict[str, Any]:

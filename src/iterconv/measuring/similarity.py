@@ -48,6 +48,8 @@ def similarity(model: nn.Module, batches: Iterable[Any]) -> pd.DataFrame:
             for number, own in enumerate(updates):
                 directions = nn.functional.normalize(torch.stack(own), dim=2)
                 cosines = torch.einsum("ind,jnd->ij", directions, directions).cpu().double()
+                # A stage may have more rows than there are examples (patches, windows); batches count by their
+                # examples.
                 sums[number] = sums[number] + cosines / len(own[0]) * len(updates[0][0])
     if not examples:
         raise InputError("there are no batches to compare blocks on; pass an iterable of (inputs, targets)")
@@ -66,6 +68,7 @@ def similarity(model: nn.Module, batches: Iterable[Any]) -> pd.DataFrame:
 def _compare_weights(blocks: Iterable[nn.Module]) -> Float[Tensor, "blocks blocks"]:
     states = [dict(block.named_parameters()) for block in blocks]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    # Double precision on the CPU: cosines of tied blocks should be 1 to many digits.
     vectors = [torch.cat([tensor.detach().cpu().flatten().double() for tensor in state.values()]) for state in states]
     return torch.tensor(
         [

@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
 
     @no_type_check  # the audit traces a block, and what it passes in is not a tensor
     def branch(self, z: Maps) -> Maps:
-        """The residual function f, without the shortcut."""
+        """The residual function f(z), without the shortcut."""
         return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(z))))))
 
     @no_type_check
@@ -47,7 +47,7 @@ class ResidualStage(Stage):
     blocks: nn.ModuleList
 
     def branch(self, index: int, z: Maps) -> Maps:
-        """The residual function of block ``index``, as it acts in this stage."""
+        """The residual function f(z) of block ``index``, as it acts in this stage."""
         return self.blocks[index].branch(z)  # type: ignore[operator]
 
 

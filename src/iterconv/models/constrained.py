@@ -50,6 +50,7 @@ class ConstrainedStage(ResidualStage):
     def forward(self, x: Maps) -> Maps:
         """The ordinary pass; in training the singular vectors move one step."""
         if self.training:
+            # One batched iteration serves all blocks; it has to be done before the first of them runs.
             self._tables = self._move_vectors((x.shape[-2], x.shape[-1]))
         try:
             return super().forward(x)
@@ -65,6 +66,7 @@ class ConstrainedStage(ResidualStage):
         block, size = self._typed_blocks()[index], (z.shape[-2], z.shape[-1])
         if not self.training:
             hidden = F.relu(block.bn2(block.conv1(F.relu(block.bn1(z)))))
+            # All constants are computed together and kept, so that the index costs nothing.
             c = self.constants(size)[index]
         else:
             inner, outer = self._tables or self._move_vectors(size)
@@ -92,7 +94,7 @@ class ConstrainedStage(ResidualStage):
 
     @torch.no_grad()
     def estimates(self, size: tuple[int, int]) -> Float[Tensor, " blocks"]:
-        """L^(f) of each block as training sees it: after one power iteration more than so far."""
+        """L^(f) of each block as training sees it for maps of this size: after one power iteration more than so far."""
         inner, outer = self._convolutions()
         return self.inner_norms.estimate(inner, size) * self.outer_norms.estimate(outer, size)
 
@@ -136,6 +138,7 @@ def _batch_norm(norm: nn.BatchNorm2d, x: Maps) -> tuple[Maps, Float[Tensor, " ch
         normalised, inverse_std = norm.normalise(x)
         return normalised, norm.weight * inverse_std
     assert norm.num_batches_tracked is not None and norm.momentum is not None
+    # The function below bypasses the module, which would count its batches by itself.
     norm.num_batches_tracked.add_(1)
     statistics = (norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
     normalised, mean, inverse_std = torch.native_batch_norm(x, norm.weight, norm.bias, *statistics)

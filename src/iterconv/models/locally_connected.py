@@ -60,6 +60,7 @@ class LocallyConnected2d(nn.Module):
         bound = 1 / math.sqrt(in_channels * kernel_size**2)  # as torch's convolutions start
         start = (1, 1) if equal_start else (height, width)
         weight = torch.empty(*start, out_channels, in_channels, kernel_size, kernel_size).uniform_(-bound, bound)
+        # `expand` alone would let all positions share memory, and an optimizer's step would change them together.
         self.weight = nn.Parameter(weight.expand(height, width, -1, -1, -1, -1).clone())
         """(height, width, out, in, kernel, kernel) of the output's positions."""
         self.bias = None

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_count
 from iterconv.options import ToyKind
 from iterconv.paths.contract import Stage, StagedModel
 
@@ -111,7 +111,7 @@ def exact_network(blocks: int = 16, rates: tuple[float, float] = RATES) -> Stage
     Raises:
         InputError: If there are no blocks.
     """
-    _check_blocks(blocks)
+    blocks = check_count("blocks", blocks, why="is too few")
     return StagedModel(_Twice(), [Stage([ExactBlock(rates) for _ in range(blocks)])], [], _Estimate())
 
 
@@ -137,7 +137,7 @@ def toy_network(kind: ToyKind, blocks: int = 16, width: int = 16, hidden: int = 
     """
     if kind not in get_args(ToyKind):
         raise InputError(f"kind={kind!r} is unknown; use one of {', '.join(get_args(ToyKind))}")
-    _check_blocks(blocks)
+    blocks = check_count("blocks", blocks, why="is too few")
     run = [ToyBlock(width, hidden, shortcut=kind != "feedforward") for _ in range(blocks)]
     if kind == "recurrent":
         run = run[:1] * blocks
@@ -186,8 +186,3 @@ def train_toy(
 def sample(n: int, generator: torch.Generator) -> Points:
     """Draw latent points, uniform in [-2, 2]^2."""
     return torch.rand(n, 2, generator=generator) * 4 - 2
-
-
-def _check_blocks(blocks: int) -> None:
-    if blocks < 1:
-        raise InputError(f"blocks={blocks} is too few; use 1 or more")

@@ -53,7 +53,7 @@ class Bound(Staged, Protocol):
         """Return the representation that entered a block in the ordinary pass."""
 
     def whole(self, route: Any) -> Any:
-        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.evaluate.Outcome`."""
+        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.Outcome`."""
 
 
 @runtime_checkable
@@ -181,6 +181,7 @@ def coupling_groups(stages: Iterable[Any], first: int = 0) -> list[list[nn.Modul
     """
     check_number("first", first, whole=True)
     counts = [len(stage.blocks) for stage in stages]
+    # A recurrent stage holds one module many times, which can't be coupled to itself.
     groups = [list(dict.fromkeys(list(stage.blocks)[max(first, 0) :])) for stage in stages]
     if first < 0 or any(len(group) < 2 for group in groups):
         raise InputError(
@@ -206,6 +207,7 @@ def require_staged(model: object) -> None:
     """
     if isinstance(model, Bindable):
         return
+    # `isinstance(model, Staged)` would tell that something is missing, but not what.
     missing = [name for name in CONTRACT if not hasattr(model, name)]
     if missing:
         raise InputError(

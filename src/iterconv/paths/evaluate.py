@@ -18,7 +18,7 @@ _Step = tuple[int, int]
 
 
 def full_route(stages: Iterable[Any]) -> Route:
-    """Return the route of the ordinary pass through the whole network."""
+    """Return the route of the ordinary pass through all stages."""
     return tuple(tuple(range(len(stage.blocks))) for stage in stages)
 
 
@@ -70,6 +70,7 @@ def _bind(model: Any, inputs: Any) -> Staged:
 
 def evaluate_bound(model: Staged, routes: Sequence[Route], inputs: Any = None) -> Iterator[tuple[Route, Outcome]]:
     """Run routes as ``evaluate`` does, through a model that is bound to a batch already or need not be."""
+    # A dictionary is a set that keeps the order.
     alone = dict.fromkeys(route for route in routes if runs_alone(model.stages, route))
     together = _walk(model, [route for route in routes if route not in alone], inputs)
     apart = _whole_passes(model, list(alone))
@@ -99,8 +100,8 @@ def _walk(model: Staged, routes: Sequence[Route], inputs: Any) -> Iterator[tuple
     if not routes:
         return
     stages = model.stages
-    order = _order_walk([_steps(route, stages) for route in routes])
-    ordinary, _ = _steps(full_route(stages), stages)
+    order = _order_walk({_steps(route, stages): route for route in routes})
+    ordinary = _steps(full_route(stages), stages)
     known = model.along() if isinstance(model, Bound) else []  # a bound model has recorded the ordinary pass
     with rejections_in_a_line(model):
         trunk: list[_State] = [_State(model.stem(inputs), None, ())]
@@ -132,10 +133,12 @@ def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, 
         stage, which in foreign models is bound to the batch.
     """
     bound = _bind(model, inputs)
+    # In a foreign model, something may happen between two blocks. So what enters a block and what leaves it are both
+    # taken from the record, not one from the other.
     recorded = bound if isinstance(bound, Bound) else None
     along = iter(recorded.along() if recorded else ())
     state = _State(None if recorded else bound.stem(inputs), None, ())
-    for stage, block in _steps(full_route(bound.stages), bound.stages)[0][:-1]:
+    for stage, block in _steps(full_route(bound.stages), bound.stages)[:-1]:
         entering = recorded.entered(stage, block) if recorded and block >= 0 else state.z
         z = next(along) if recorded else _advance(bound, state, (stage, block))
         state = _next(state, (stage, block), len(bound.stages), z)
@@ -208,7 +211,8 @@ def _apply(model: Staged, step: _Step, state: _State) -> Any:
     return z
 
 
-def _steps(route: Route, stages: Any) -> tuple[tuple[_Step, ...], Route]:
+def _steps(route: Route, stages: Any) -> tuple[_Step, ...]:
+    """Return all steps of a route; raises ``InputError`` if the stages have no such route."""
     if len(route) != len(stages):
         raise InputError(f"route {route} has {len(route)} paths for {len(stages)} stages; give one a stage")
     steps: list[_Step] = []
@@ -220,19 +224,15 @@ def _steps(route: Route, stages: Any) -> tuple[tuple[_Step, ...], Route]:
                     f"to {len(stage.blocks) - 1}"
                 )
         steps += [(number, -1), *((number, block) for block in path)]
-    return (*steps, (len(stages), -1)), route
+    return (*steps, (len(stages), -1))
 
 
-def _order_walk(
-    programs: Sequence[tuple[tuple[_Step, ...], Route]],
-) -> list[tuple[tuple[_Step, ...], Route]]:
+def _order_walk(routes: dict[tuple[_Step, ...], Route]) -> list[tuple[tuple[_Step, ...], Route]]:
     """Order routes depth first through the prefix tree, with the branch of the first route foremost."""
-    if not programs:
-        return []
-    first = programs[0][0]
-    unique = {steps: route for steps, route in programs}
-    order = sorted(unique, key=lambda steps: (-_count_common(steps, first), steps))
-    return [(steps, unique[steps]) for steps in order]
+    first = next(iter(routes))
+    # In sorted order, routes with a common beginning stand next to each other, so one branch is finished before the
+    # next.
+    return sorted(routes.items(), key=lambda item: (-_count_common(item[0], first), item[0]))
 
 
 def _count_common(a: Sequence[_Step], b: Sequence[_Step]) -> int:
@@ -258,7 +258,8 @@ def verify(model: Any, reference: nn.Module, inputs: Any) -> None:
         raise InputError(f"{model_name(reference)} makes NaN of this batch; look for NaN in the batch and the weights")
     with untouched(model):
         [(_, outcome)] = evaluate(model, [full_route(model.stages)], inputs)
-    if outcome.output.shape != expected.shape or not torch.equal(outcome.output, expected):
+    # A tolerance would have to be chosen anew for each model and precision. The same steps give the same bits.
+    if not torch.equal(outcome.output, expected):
         raise InputError(
             f"run block by block, {model_name(model)} does not reproduce {model_name(reference)}: "
             f"outputs differ by up to {_largest_difference(outcome.output, expected)}; {_remedy(model)}"

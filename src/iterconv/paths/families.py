@@ -64,23 +64,32 @@ class Family:
             The perturbations, in the order of the maker.
         """
         return [
+            # Makers of users may give NumPy's integers, which JSON does not take.
             Perturbation(family=self.name, position=int(position), path=tuple(map(int, path)))
             for position, path in self.make(num_blocks, *args, **options)
         ]
 
 
-def _early_readouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
+def _family(name: str, title: str, axis: str) -> Callable[[Maker], Family]:
+    """Make a family of the function that makes its perturbations."""
+    return lambda make: Family(name=name, make=make, title=title, axis=axis)
+
+
+@_family("early read-out", title="Convergence", axis="evaluated blocks")
+def early_readouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Stop after t = 1..T blocks; t = T is the ordinary pass. Source: Lippl et al., Sec. 3.3."""
     return ((t, tuple(range(t))) for t in range(1, num_blocks + 1))
 
 
-def _dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
+@_family("drop-out", title="Recurrence", axis="dropped block")
+def dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Leave out block t = 1..T. Source: Lippl et al., Sec. 3.3."""
     full = range(num_blocks)
     return ((t + 1, tuple(block for block in full if block != t)) for t in full)
 
 
-def _extra_evaluations(num_blocks: int, most: int = 16) -> Iterable[tuple[int, Path]]:
+@_family("extra evaluation", title="Divergence", axis="extra evaluations of the last block")
+def extra_evaluations(num_blocks: int, most: int = 16) -> Iterable[tuple[int, Path]]:
     """Evaluate the last block k = 0..``most`` more times; k = 0 is the ordinary pass.
 
     Source: Lippl et al., Sec. 3.3.
@@ -89,56 +98,48 @@ def _extra_evaluations(num_blocks: int, most: int = 16) -> Iterable[tuple[int, P
     return ((k, full + (last,) * k) for k in range(most + 1))
 
 
-def _repetitions(num_blocks: int) -> Iterable[tuple[int, Path]]:
+@_family("repetition", title="Repetition", axis="block evaluated twice")
+def repetitions(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Evaluate block t = 1..T twice in a row."""
     full = tuple(range(num_blocks))
     return ((t + 1, (*full[: t + 1], t, *full[t + 1 :])) for t in full)
 
 
-def _swaps(num_blocks: int) -> Iterable[tuple[int, Path]]:
+@_family("swap", title="Swap", axis="first of two swapped neighbours")
+def swaps(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Exchange blocks t and t + 1, t = 1..T-1. Source: Veit et al. 2016, Sec. 4.3, exchange blocks in this way."""
     full = tuple(range(num_blocks))
     return ((t + 1, (*full[:t], t + 1, t, *full[t + 2 :])) for t in full[:-1])
 
 
-def _reversals(num_blocks: int) -> Iterable[tuple[int, Path]]:
+@_family("reversal", title="Reversal", axis="last blocks in reverse order")
+def reversals(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Execute the last k = 2..T blocks in reverse order."""
     full = tuple(range(num_blocks))
     return ((k, full[:-k] + full[-k:][::-1]) for k in range(2, num_blocks + 1))
 
 
-def _shuffles(num_blocks: int, count: int = 16, seed: int = 0) -> Iterable[tuple[int, Path]]:
+@_family("shuffle", title="Shuffle", axis="number of the shuffle")
+def shuffles(num_blocks: int, count: int = 16, seed: int = 0) -> Iterable[tuple[int, Path]]:
     """Execute all blocks in a random order, ``count`` times; the orders follow from the seed and may repeat."""
+    # Python's generator gives the same orders everywhere, and this module does without torch and NumPy.
     generator = random.Random(seed)
     return ((k, tuple(generator.sample(range(num_blocks), num_blocks))) for k in range(1, count + 1))
 
 
-def _pair_dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
+@_family("pair drop-out", title="Drop-out of two", axis="first dropped block")
+def pair_dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Leave out every two blocks."""
     full = range(num_blocks)
     return ((a + 1, tuple(b for b in full if b not in (a, other))) for a, other in combinations(full, 2))
 
 
-def _run_dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
+@_family("run drop-out", title="Drop-out of runs", axis="first dropped block")
+def run_dropouts(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Leave out every sequence of two or more blocks."""
     full, ends = tuple(range(num_blocks)), range(num_blocks + 1)
     return ((a + 1, full[:a] + full[end:]) for a, end in combinations(ends, 2) if end - a > 1)
 
-
-early_readouts = Family(name="early read-out", make=_early_readouts, title="Convergence", axis="evaluated blocks")
-dropouts = Family(name="drop-out", make=_dropouts, title="Recurrence", axis="dropped block")
-extra_evaluations = Family(
-    name="extra evaluation",
-    make=_extra_evaluations,
-    title="Divergence",
-    axis="extra evaluations of the last block",
-)
-repetitions = Family(name="repetition", make=_repetitions, title="Repetition", axis="block evaluated twice")
-swaps = Family(name="swap", make=_swaps, title="Swap", axis="first of two swapped neighbours")
-reversals = Family(name="reversal", make=_reversals, title="Reversal", axis="last blocks in reverse order")
-shuffles = Family(name="shuffle", make=_shuffles, title="Shuffle", axis="number of the shuffle")
-pair_dropouts = Family(name="pair drop-out", make=_pair_dropouts, title="Drop-out of two", axis="first dropped block")
-run_dropouts = Family(name="run drop-out", make=_run_dropouts, title="Drop-out of runs", axis="first dropped block")
 
 FAMILIES = Registry(
     Family,

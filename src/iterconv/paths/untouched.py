@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, describe_error
 
 
 class Snapshot:
@@ -26,6 +26,8 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        # Parameters are left out: without gradients nothing changes them, and copies would double the memory of a
+        # model.
         owners = [owner for module in model.modules() for owner in (module._buffers, module.__dict__)]
         # Scripted modules keep their attributes within torch, and have no plain dictionaries to restore.
         self._owners = [(owner, len(owner), *_sort_contents(owner)) for owner in owners if isinstance(owner, dict)]
@@ -45,8 +47,11 @@ class Snapshot:
                     _refill(value, kept)
                     owner[name] = value
                 for name, value in plain:
+                    # The snapshot itself stands for a missing attribute, as no module holds it.
                     if owner.get(name, self) is not value:
                         owner[name] = value
+                # Attributes that have been added are removed. Their number tells whether there are any, without a set
+                # for each module.
                 if len(owner) != count:
                     known = {name for name, *_ in (*plain, *changeable)} | _MACHINERY
                     for name in set(owner) - known:
@@ -60,6 +65,7 @@ class Snapshot:
 
 HANDLER = "_iterconv_handler"
 """The attribute that holds a module's handler, while one answers the module's calls."""
+# An empty module tells the attributes of the present version of torch.
 _MACHINERY = (set(nn.Module().__dict__) - {"training"}) | {HANDLER}
 """The attributes that torch's modules have for torch's own purposes."""
 
@@ -83,7 +89,7 @@ def _copy(value: Any) -> Any:
 
 def _refill(value: Any, kept: Any) -> None:
     """Give a tensor or container the contents that it had, unless it still has them."""
-    if isinstance(value, Tensor) and kept is not None and not _same(value, kept):
+    if isinstance(value, Tensor) and kept is not None and not torch.equal(value, kept):
         value.data = kept.clone()  # also if it has another shape now, which copy_ would refuse
     elif isinstance(value, dict) and not _are_alike([*value, *value.values()], [*kept, *kept.values()]):
         value.clear()
@@ -137,17 +143,13 @@ def rejections_in_a_line(model: Any) -> Iterator[None]:
     except InputError:
         raise
     except Exception as problem:
-        text = " ".join(str(problem).split())[:200]
-        if isinstance(problem, MemoryError) or "memory" in text:  # the batch fits the model, but not the machine
+        told = describe_error(problem, 200)
+        if isinstance(problem, MemoryError) or "memory" in told:  # the batch fits the model, but not the machine
             raise
         raise InputError(
-            f"{model_name(model)} rejects the batch ({type(problem).__name__}: {text}); check that model(batch) runs "
-            "by itself, and pass what it takes: a tensor, a tuple of arguments or a dictionary"
+            f"{model_name(model)} rejects the batch ({told}); check that model(batch) runs by itself, and pass what it "
+            "takes: a tensor, a tuple of arguments or a dictionary"
         ) from problem
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(a, b))
 
 
 def model_name(model: Any) -> str:

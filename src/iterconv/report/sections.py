@@ -92,7 +92,7 @@ def summarise(parts: Parts) -> pd.DataFrame:
             row = {
                 "network": f"{setting.label}; {kind}" if kind else setting.label,
                 "width": width,
-                "coupling": condition_label(init, coupling).replace("\n", " "),
+                "coupling": condition_label(init, coupling),
                 "n": len(group),
                 "test error": _spread(group["test_error"], 100, "%"),
                 **{name: _spread(group[name]) for name in INDICES},

@@ -32,6 +32,7 @@ class Convolutions:
         left: Float[Tensor, "blocks out"] | None = None,
         right: Float[Tensor, "blocks in"] | None = None,
     ) -> None:
+        # A diagonal beside a convolution scales whole channels of its kernel, so it costs nothing in the iteration.
         if left is not None:
             kernels = kernels * left[:, :, None, None, None]
         if right is not None:
@@ -85,12 +86,15 @@ class ConvolutionNorms(nn.Module):
         """
         convolutions = Convolutions(kernels.detach(), left, right)
         start = self._start(convolutions, size)
+        # New vectors point anywhere. Twenty steps bring them close enough for training to begin with.
         u, v, _ = power_iteration(convolutions, start, steps=1 if start is self.vectors else 20)
         with torch.no_grad():
             if start is self.vectors:
                 self.vectors.copy_(v)
             else:
                 self.vectors = v.clone()
+            # `<u, Conv(v)>` is linear in the kernel: each entry counts as often as u and v agree at its shift. So the
+            # norm is differentiated without a further convolution.
             correlations = torch.einsum("tohw,tihwkl->toikl", u, _windows(v, kernels))
         return (kernels * correlations).sum((-2, -1))
 

@@ -21,8 +21,9 @@ def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def random_start(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Draw unit vectors of shape (maps, ...), the same every time and without touching torch's global random state."""
+    # Drawn on the CPU, since the generators of other devices give other numbers.
     generator = torch.Generator().manual_seed(0)
-    return _unit(torch.randn(shape, generator=generator).to(like))[0]
+    return unit(torch.randn(shape, generator=generator).to(like))[0]
 
 
 @torch.no_grad()
@@ -39,8 +40,8 @@ def power_iteration(maps: Any, start: Tensor, *, steps: int = 1) -> tuple[Tensor
     """
     right = start
     for _ in range(steps):
-        left, _norms = _unit(maps(right))
-        moved, norms = _unit(maps.adjoint(left))
+        left, _norms = unit(maps(right))
+        moved, norms = unit(maps.adjoint(left))
         right = torch.where(_each(norms, moved) > 0, moved, right)
     return left, right, norms
 
@@ -60,16 +61,19 @@ def converged_norms(maps: Any, start: Tensor, *, tolerance: float) -> Float[Tens
     Returns:
         The norms, from below; NaN for maps that are not finite.
     """
+    # Vectors are not made orthogonal to all earlier ones. What that loses are copies of large singular values, which
+    # leave the largest one as it is.
     v, u = start, torch.zeros(())
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
     before = None
     for step in range(1, _MOST_STEPS + 1):
         y = maps(v)
-        u, alpha = _unit(y - (u * _each(betas[-1], y) if betas else 0))
-        v, beta = _unit(maps.adjoint(u) - v * _each(alpha, v))
+        u, alpha = unit(y - (u * _each(betas[-1], y) if betas else 0))
+        v, beta = unit(maps.adjoint(u) - v * _each(alpha, v))
         alphas.append(alpha)
         betas.append(beta)
+        # The norm of the small matrix takes longer than a step of small maps, so it is not computed at each one.
         if step % 5 == 0:
             bidiagonal = torch.diag_embed(torch.stack(alphas, 1))
             bidiagonal[:, :-1, 1:] += torch.diag_embed(torch.stack(betas[:-1], 1))
@@ -81,7 +85,7 @@ def converged_norms(maps: Any, start: Tensor, *, tolerance: float) -> Float[Tens
     return norms
 
 
-def _unit(vectors: Tensor) -> tuple[Tensor, Float[Tensor, " maps"]]:
+def unit(vectors: Tensor) -> tuple[Tensor, Float[Tensor, " maps"]]:
     """Scale each map's vector to norm 1, and return the norms too; a vector of zeros stays zero."""
     norms = vectors.flatten(1).norm(dim=1)
     return vectors / _each(norms.clamp(min=torch.finfo(vectors.dtype).tiny), vectors), norms

@@ -52,6 +52,7 @@ class LinearMap:
         self._left, self._right = diagonal(part.left, dtype), diagonal(part.right, dtype)
         devices = (parameter.device for module in part.modules for parameter in module.parameters())
         self._zeros = cast(torch.zeros(1, *part.shape, device=next(devices, torch.device("cpu"))), dtype)
+        # An affine layer without what it makes of 0 is linear.
         self._offset = self._layer(self._zeros)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -62,6 +63,7 @@ class LinearMap:
     def adjoint(self, y: Tensor) -> Tensor:
         """Apply its adjoint."""
         y = (y * _channels(self._left, y)).to(self._offset.dtype)
+        # The Jacobian of an affine map is the same at every point.
         return _pull_back(self._layer, self._zeros, y) * _channels(self._right, self._zeros)
 
     def norm(self, y: Tensor, x: Tensor) -> Tensor:
@@ -129,9 +131,12 @@ class _Forward(nn.Module):
 
 
 def _as_function(layer: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    # A constraint divides the layer's output by a hook, and must not divide the norm from which it computes its
+    # divisor.
     bare = _Forward(layer)
     named = [*bare.named_parameters(), *bare.named_buffers()]
     tensors = {name: cast(tensor, dtype) for name, tensor in named if tensor.is_floating_point()}
+    # Weights are given as arguments, so that the module keeps its own precision.
     return lambda x: functional_call(bare, tensors, (x,))
 
 

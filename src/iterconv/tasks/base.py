@@ -120,7 +120,7 @@ class Task(ABC):
 
     @abstractmethod
     def check_targets(self, targets: Tensor, classes: int) -> None:
-        """Raise ``InputError`` unless the targets are of this task's kind and fit the number of outputs."""
+        """Raise ``InputError`` unless the targets are of this task's kind and fit the number of ``classes``."""
 
     @abstractmethod
     def predict(self, outputs: Float[Tensor, "n classes"], targets: Any) -> Shaped[Tensor, "n *classes"]:
@@ -136,20 +136,27 @@ class Task(ABC):
 
     @abstractmethod
     def wrong(self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]) -> Float[Tensor, " n"]:
-        """How wrong the prediction of each finite row is, in [0, 1]."""
+        """How wrong the prediction of each finite row of ``outputs`` is for its row of ``targets``, in [0, 1]."""
 
     @abstractmethod
     def chance(self, targets: Shaped[Tensor, "n *classes"], classes: int) -> float:
-        """The error of guessing, in [0, 1].
+        """The error of guessing.
 
         Source: Lippl et al., Sec. 3.3 (90% for ten classes). Choice: classes are taken as balanced.
+
+        Args:
+            targets: One target a row.
+            classes: The number of outputs of the model.
+
+        Returns:
+            The error in [0, 1].
         """
 
     @abstractmethod
     def cross_entropy(
         self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]
     ) -> Float[Tensor, " n"]:
-        """The cross-entropy of each row in nats."""
+        """The cross-entropy of each row of ``outputs`` against its row of ``targets``, in nats."""
 
     def error(
         self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"], chance: float
@@ -169,7 +176,7 @@ class Task(ABC):
         return torch.where(torch.isfinite(outputs).all(1), self.wrong(outputs, targets).float(), chance)
 
     def loss(self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]) -> Float[Tensor, ""]:
-        """The training loss: the mean cross-entropy. Source: Lippl et al., Sec. A.4."""
+        """The training loss: the mean cross-entropy of ``outputs`` and ``targets``. Source: Lippl et al., Sec. A.4."""
         return self.cross_entropy(outputs, targets).mean()
 
     def metrics(
@@ -222,8 +229,15 @@ def distance(perturbed: Tensor, intact: Tensor) -> Float[Tensor, " n"]:
 
     Source: Lippl et al., App. B.
     """
+    # Squares of activations soon exceed the largest number of half precision.
     wide = torch.promote_types(perturbed.dtype, torch.float32)
     return (perturbed.to(wide) - intact.to(wide)).flatten(1).norm(dim=1)
+
+
+def mask_of(inputs: Any) -> Tensor | None:
+    """Return the ``attention_mask`` of a batch, of shape (n, length), which is 0 at padding; None if there is none."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
 
 def unpadded(inputs: Any, shape: torch.Size) -> Tensor | None:
@@ -236,13 +250,12 @@ def unpadded(inputs: Any, shape: torch.Size) -> Tensor | None:
     Returns:
         A Boolean tensor of shape (n, length), or None if the batch does not tell.
     """
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    if not isinstance(mask, Tensor) or mask.ndim != 2 or tuple(shape[:2]) != tuple(mask.shape) or len(shape) < 3:
-        return None
-    return mask.bool()
+    mask = mask_of(inputs)
+    return None if mask is None or shape[:2] != mask.shape or len(shape) < 3 else mask.bool()
 
 
 def without_padding(z: Tensor, inputs: Any) -> Tensor:
     """Set a representation to 0 at positions that are padding, if the batch's ``attention_mask`` tells them."""
+    # Padding is set to 0 and not left out, so that there is still one row for each example.
     kept = unpadded(inputs, z.shape)
     return z if kept is None else torch.where(kept.to(z.device).view(*kept.shape, *[1] * (z.ndim - 2)), z, 0)

@@ -37,6 +37,7 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
+        # Tokenizers return mappings of their own classes; tasks look into plain dictionaries.
         return {name: _map(function, part) for name, part in value.items()}
     if isinstance(value, (tuple, list)):
         return tuple(_map(function, part) for part in value)

@@ -44,5 +44,6 @@ def embedding(made: Any, inputs: Any) -> Tensor:
     if not isinstance(states, Tensor) or states.ndim != 3:
         raise InputError(f"a {type(made).__name__} has no tokens to average; measure it in Python with output=")
     mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    # Padding must not move the mean of a short text when it is batched with a long one.
     weights = torch.ones_like(states[..., :1]) if mask is None else mask[..., None].to(states)
     return nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=1)

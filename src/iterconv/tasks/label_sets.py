@@ -31,6 +31,7 @@ class LabelSets(Task):
 
     def predict(self, outputs: Float[Tensor, "n classes"], targets: Any) -> Shaped[Tensor, "n classes"]:
         """The set of as many highest outputs as there are labels, as a 0/1 row."""
+        # Sorting twice gives ranks. `topk` can't take a number of its own for each row.
         ranks = outputs.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (ranks < targets.sum(1, keepdim=True)).to(targets.dtype)
 
@@ -42,7 +43,16 @@ class LabelSets(Task):
     def exact_error(
         self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n classes"], chance: float
     ) -> Float[Tensor, " n"]:
-        """1 if the predicted set of labels is not exactly the true one, else 0; ``chance`` for rows not finite."""
+        """1 if the predicted set of labels is not exactly the true one, else 0.
+
+        Args:
+            outputs: The rows.
+            targets: The 0/1 rows of the true labels.
+            chance: The value for rows that are not finite.
+
+        Returns:
+            Errors of shape (rows,).
+        """
         wrong = (self.predict(outputs, targets) != targets).any(1).float()
         return torch.where(torch.isfinite(outputs).all(1), wrong, chance)
 

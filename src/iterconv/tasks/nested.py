@@ -60,6 +60,7 @@ def _rebuild(value: Any, parts: dict[Any, Any]) -> Any:
         for key, part in parts.items():  # outputs of transformers have no update
             made[key] = part  # type: ignore[index]
         return made
+    # A new object: the model may still hold the one that it returned.
     return replace(value, **parts)
 
 

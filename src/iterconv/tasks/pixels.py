@@ -47,6 +47,7 @@ class Pixels(Classes):
 
     def units(self, inputs: Any, count: int) -> Tensor | None:
         """The image that each pixel belongs to."""
+        # Neighbouring pixels are not independent, so whole images are drawn.
         images = len(first_tensor(inputs))
         return torch.arange(images).repeat_interleave(count // images)
 

@@ -1,13 +1,12 @@
 """``Sequences``: a class for each position of a sequence, as in tagging."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from iterconv.errors import InputError
-from iterconv.tasks.base import logits, unpadded
+from iterconv.tasks.base import logits, mask_of, unpadded
 from iterconv.tasks.classes import Classes
 from iterconv.tasks.nested import first_tensor
 
@@ -55,9 +54,10 @@ class Sequences(Classes):
 
     def units(self, inputs: Any, count: int) -> Tensor | None:
         """The sequence that each row belongs to."""
-        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-        if isinstance(mask, Tensor) and mask.ndim == 2 and int(mask.sum()) == count:
+        mask = mask_of(inputs)
+        if mask is not None and int(mask.sum()) == count:
             return mask.nonzero()[:, 0]
+        # Without a mask, all sequences are equally long.
         sequences = len(first_tensor(inputs))
         return torch.arange(sequences).repeat_interleave(count // sequences)
 

@@ -78,6 +78,7 @@ def _tokens(inputs: Any) -> tuple[Tensor, Tensor]:
         ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     else:
         parts = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+        # Two tensors without names are tokens and mask, in the order in which transformers models take them.
         ids, mask, *_ = [*parts, None, None]
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point():
         raise InputError(
@@ -90,4 +91,5 @@ def _tokens(inputs: Any) -> tuple[Tensor, Tensor]:
 def _followed(inputs: Any) -> Tensor:
     """Tell which tokens but the last of each sequence are followed by another one that is not padding."""
     _, mask = _tokens(inputs)
+    # Padding may stand on either side, so both the token and the next one have to be real.
     return (mask[:, 1:] * mask[:, :-1]).bool()

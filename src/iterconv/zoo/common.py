@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from iterconv import data
 from iterconv.adapters.calls import call
 from iterconv.errors import InputError, line_of
 from iterconv.options import Against
@@ -13,7 +14,7 @@ from iterconv.paths.untouched import untouched
 from iterconv.tasks import Task
 from iterconv.tasks.base import logits
 from iterconv.tasks.batches import inputs_of
-from iterconv.zoo import inputs as feeding
+from iterconv.zoo.inputs import ImageBatches
 from iterconv.zoo.model_options import ModelOptions
 
 PRECISIONS = {"single": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16}
@@ -23,7 +24,7 @@ PRECISIONS = {"single": torch.float32, "double": torch.float64, "half": torch.fl
 class Opened:
     """A model, and the batches on which it is to be measured."""
 
-    model: nn.Module
+    model: Any
     batches: Any
     against: Against
     """``"labels"`` if there are labels that fit the model's outputs, else ``"predictions"``."""
@@ -41,23 +42,27 @@ def require_images(options: ModelOptions) -> str:
 
 
 def load_images(
-    options: ModelOptions, size: tuple[int, ...], channels: int, mean: Any, std: Any, keyword: str | None = None
-) -> Any:
+    options: ModelOptions, size: tuple[int, int], channels: int, mean: Any, std: Any, keyword: str | None = None
+) -> tuple[ImageBatches, int]:
     """Load the test images of a data set in the form that a vision model takes.
+
+    Args:
+        options: The user's options, of which the data, the number of examples and the batch size count.
+        size: The height and width that the model takes.
+        channels: The number of channels that it takes.
+        mean: The mean of each channel by which images are standardised, on the scale from 0 to 1.
+        std: The standard deviation of each channel, likewise.
+        keyword: The name of the argument for the images; None if it is the first one.
 
     Returns:
         The batches, and the number of classes.
+
+    Raises:
+        InputError: If no data are given, or they can't be loaded.
     """
-    return feeding.images(
-        require_images(options),
-        options.examples,
-        size=size,
-        channels=channels,
-        mean=tuple(mean),
-        std=tuple(std),
-        batch_size=options.batch_size,
-        keyword=keyword,
-    )
+    loaded = data.load(require_images(options), evaluation_samples=options.examples)
+    batches = ImageBatches(loaded.test, size, channels, tuple(mean), tuple(std), options.batch_size, keyword)
+    return batches, loaded.classes
 
 
 def choose_reference(
@@ -90,6 +95,7 @@ def choose_reference(
     note = f"{type(model).__name__} on {options.data}, test split"
     if outputs == classes:
         return Opened(model, batches, "labels", note)
+    # Labels of other classes than the model's say nothing about its errors.
     note += f"; its {outputs} outputs are not the {classes} classes, so its own predictions are the reference"
     return Opened(model, batches, "predictions", note)
 

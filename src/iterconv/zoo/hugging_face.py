@@ -13,8 +13,9 @@ from iterconv.errors import InputError, line_of
 from iterconv.paths.untouched import untouched
 from iterconv.tasks.batches import inputs_of
 from iterconv.tasks.embeddings import Embeddings, embedding
-from iterconv.zoo import inputs as feeding
+from iterconv.tasks.tokens import is_causal
 from iterconv.zoo.common import Opened, choose_reference, load_images, to_device
+from iterconv.zoo.inputs import texts, tokens
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions
 
@@ -40,6 +41,7 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
         InputError: If the model or its data can't be loaded.
     """
     transformers = library("transformers")
+    # Its warnings, such as of unused weights, are about training, and would hide our own lines.
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if options.weights not in ("pretrained", "none"):
@@ -49,27 +51,33 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
             model = _load_model(transformers, path, options.weights == "none")
     except Exception as problem:  # noqa: BLE001 - whatever transformers raises, the remedy is the same
         raise InputError(f"can't load hf:{path} ({line_of(problem)}); pass what save_pretrained made") from None
-    config = model.config
+    if getattr(model, "main_input_name", "") != "pixel_values":
+        return _bring_texts(transformers, path, model, options)
     kind = type(model).__name__
-    if getattr(model, "main_input_name", "") == "pixel_values":
-        batches, classes = _load_test_images(transformers, path, config, options)
-        if not kind.endswith("ForImageClassification"):
-            return _compare_embeddings(model, list(batches), f"{kind} on {options.data}", options)
-        return choose_reference(model, batches, classes, config.num_labels, options)
+    batches, classes = _load_test_images(transformers, path, model.config, options)
+    if not kind.endswith("ForImageClassification"):
+        return _compare_embeddings(model, list(batches), f"{kind} on {options.data}", options)
+    return choose_reference(model, batches, classes, model.config.num_labels, options)
+
+
+def _bring_texts(transformers: Any, path: str, model: Any, options: ModelOptions) -> Opened:
+    """Bring a language model and the user's texts together."""
+    config, kind = model.config, type(model).__name__
     if options.data is None:
         raise InputError(f"hf:{path} ({kind}) needs texts; pass --data FILE, as a .txt with one text a line")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **NO_CODE)
     except Exception as problem:  # noqa: BLE001
         raise InputError(f"hf:{path} has no tokenizer ({line_of(problem)}); save one beside the model") from None
-    found, labels = feeding.texts(options.data, options.examples)
+    found, labels = texts(options.data, options.examples)
     classified = kind.endswith("ForSequenceClassification")
     if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < config.num_labels:
         labels = None  # they are of other classes, or -1 as in GLUE's test splits
+    # Longer texts than positions would fail in the model.
     length = min(LENGTH, getattr(config, "max_position_embeddings", None) or LENGTH)
-    batches = feeding.tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
+    batches = tokens(tokenizer, found, labels if classified else None, options.batch_size, length)
     note = f"{kind} on {len(found)} texts of {options.data}"
-    if kind.endswith(("ForCausalLM", "LMHeadModel")):
+    if is_causal(model):
         return Opened(model, batches, "labels", f"{note}, next-token error")
     if classified:
         return Opened(model, batches, "predictions" if labels is None else "labels", note)
@@ -78,6 +86,7 @@ def open_hugging_face(path: str, options: ModelOptions) -> Opened:
 
 def _load_model(transformers: Any, path: str, random: bool) -> Any:
     config = transformers.AutoConfig.from_pretrained(path, **NO_CODE)
+    # The class that was saved has the right head; AutoModel would load the body alone.
     kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModel)
     if not random:
         return kind.from_pretrained(path, **NO_CODE)

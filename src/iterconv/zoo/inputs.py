@@ -1,7 +1,7 @@
 """Data sets as the batches that a foreign model takes: images are resized and standardised, texts become tokens."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iterconv import data
 from iterconv.data.dataset import Split
 from iterconv.data.hub import offline_if_unreachable
 from iterconv.data.images import quiet_datasets
-from iterconv.errors import InputError
+from iterconv.errors import InputError, line_of
 
 TEXT_SUFFIXES = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -44,31 +43,11 @@ class ImageBatches(Sequence[Any]):
         if images.shape[1] != self.channels:  # colours become grey, and grey fills all channels
             images = images.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
         if tuple(images.shape[2:]) != self.size:
+            # Bicubic interpolation overshoots at edges.
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         inputs = (images - mean) / std
         return ({self.keyword: inputs} if self.keyword else inputs), batch.targets
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
-
-
-def images(name: str, examples: int, **expected: Any) -> tuple[ImageBatches, int]:
-    """Load the test images of a data set, and count its classes.
-
-    Args:
-        name: The name of the data set, as for ``iterconv.data.load``.
-        examples: The largest number of images; the shares of the classes are kept.
-        expected: The further fields of ``ImageBatches``.
-
-    Returns:
-        The batches and the number of classes.
-
-    Raises:
-        InputError: If the data can't be loaded.
-    """
-    loaded = data.load(name, evaluation_samples=examples)
-    return ImageBatches(loaded.test, **expected), loaded.classes
 
 
 def texts(name: str, examples: int) -> tuple[list[str], Tensor | None]:
@@ -100,9 +79,9 @@ def texts(name: str, examples: int) -> tuple[list[str], Tensor | None]:
                 with offline_if_unreachable():
                     rows = datasets.load_dataset(name, split="test")
         except Exception as problem:  # noqa: BLE001 - whatever their readers raise, the remedy is the same
-            text = " ".join(str(problem).split())[:120]
+            told = line_of(problem, 120)
             raise InputError(
-                f"can't read texts from {name!r} ({text}); pass a .txt, .csv, .jsonl or .parquet"
+                f"can't read texts from {name!r} ({told}); pass a .txt, .csv, .jsonl or .parquet"
             ) from None
     column = next((known for known in ("text", "sentence") if known in rows.column_names), None)
     if column is None:

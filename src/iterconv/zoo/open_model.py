@@ -14,39 +14,31 @@ from torch import nn
 
 from iterconv import data
 from iterconv.adapters.staged import adapt_on_few
-from iterconv.errors import InputError, OptionError, line_of
-from iterconv.options import Against
+from iterconv.errors import InputError, check_count, describe_error
 from iterconv.paths.contract import is_staged
 from iterconv.tasks.batches import inputs_of
 from iterconv.tasks.tokens import is_causal
 from iterconv.training.config import RunConfig
 from iterconv.training.loop import make_network
 from iterconv.training.run import load_data, open_run
-from iterconv.zoo import inputs as feeding
 from iterconv.zoo.common import Opened, choose_reference, to_device
 from iterconv.zoo.hugging_face import open_hugging_face
+from iterconv.zoo.inputs import ImageBatches
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.smaller import Origin, read_origin, shrink
 from iterconv.zoo.timm_models import open_timm
 
 
-@dataclass(frozen=True, eq=False)
-class OpenedModel:
-    """A model that can be measured, and the batches for it."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpenedModel(Opened):
+    """A model that satisfies the contract, with its batches and what the command line tells about it."""
 
     place: Path
     """The folder for files about it: a run's own folder, else the current one."""
     file_stem: str
     """The beginning of the names of these files; empty in a run's folder."""
-    model: Any
-    """The model; it satisfies the contract."""
-    batches: Any
-    against: Against
-    """``"labels"`` if there are labels that fit the model's outputs, else ``"predictions"``."""
     examples: int | None
     """The number of examples; None if it is unknown."""
-    note: str
-    """A line that tells the user how model and data were brought together."""
     origin: Origin
     """The origin of the model, which opens it again."""
     batch_size: int | None
@@ -98,31 +90,33 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
         InputError: If the model, weights, data or device don't exist or don't fit, or if an option is out of range.
     """
     for field in ("examples", "batch_size"):
-        if getattr(options, field) < 1:
-            raise OptionError(field, getattr(options, field), "is too few; use 1 or more")
-    called, origin = name, read_origin(Path(name))
+        check_count(field, getattr(options, field), why="is too few")
+    origin, stem = read_origin(Path(name)), _slug(name)
     # A file must not decide which code is run, so the user has to name the function.
     if origin and origin.code:
         remedy = f"pass {shlex.join([origin.code, '--weights', name])}"
         raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
     if origin and isinstance(origin.model, str):
-        name, options = origin.model, replace(options, weights=name)
-    elif origin is None and name.endswith(".safetensors"):
+        return _open_foreign(origin.model, replace(options, weights=name), stem)
+    if origin is None and name.endswith(".safetensors"):
         raise InputError(f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself")
-    elif origin or ":" not in name or Path(name).exists():
+    if origin or ":" not in name or Path(name).exists():
         return _open_run(Path(name), origin, options)
+    return _open_foreign(name, options, stem)
+
+
+def _open_foreign(name: str, options: ModelOptions, stem: str) -> OpenedModel:
+    """Open ``KIND:NAME`` or ``module:function``, and adapt the model to its batches."""
     kind, rest = name.split(":", 1)
-    if kind in KINDS:
-        found = KINDS[kind](rest, options)
-    else:
-        origin = _find_smaller(name, options)
-        found = _open_function(name, options)
+    own = kind not in KINDS  # a model that the user's own code makes
+    smaller = _find_smaller(name, options) if own else None
+    found = _open_function(name, options) if own else KINDS[kind](rest, options)
     model, note = to_device(found.model, options), found.note
     first = next(iter(found.batches), None)
     if first is None:
         raise InputError(f"{name} comes with no batches; pass --data, or return some")
-    if origin and origin.code:
-        model = to_device(shrink(model, inputs_of(first, model), origin, Path(options.weights)), options)
+    if smaller:
+        model = to_device(shrink(model, inputs_of(first, model), smaller, Path(options.weights)), options)
     if is_staged(model):
         if options.stages:
             raise InputError(f"--stages {options.stages[0]} is for models without stages of their own")
@@ -130,11 +124,17 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     else:
         staged = adapt_on_few(model, inputs_of(first, model), stages=list(options.stages) or None, task=found.task)
         note = f"{note}\n{staged!r}"
-    own = kind not in KINDS and options.data is None
-    size = None if own else options.batch_size
-    origin = read_origin(Path(options.weights)) or Origin(model=name)
-    count = _count(found.batches)
-    return OpenedModel(Path(), _slug(called), staged, found.batches, found.against, count, note, origin, size)
+    return OpenedModel(
+        staged,
+        found.batches,
+        found.against,
+        note,
+        place=Path(),
+        file_stem=stem,
+        examples=len(found.batches.split) if isinstance(found.batches, ImageBatches) else None,
+        origin=read_origin(Path(options.weights)) or Origin(model=name),
+        batch_size=None if own and options.data is None else options.batch_size,
+    )
 
 
 def _slug(name: str) -> str:
@@ -171,31 +171,22 @@ def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> Opene
         network, dataset, folder = open_run(path, options.device)
         origin, place, stem = Origin(model=folder.config.to_dict()), path, ""
     batches = dataset.batches(dataset.test, options.batch_size)
-    note, count = f"{dataset.name}, test split", len(dataset.test)
-    return OpenedModel(place, stem, network, batches, "labels", count, note, origin, options.batch_size)
+    return OpenedModel(
+        network,
+        batches,
+        "labels",
+        f"{dataset.name}, test split",
+        place=place,
+        file_stem=stem,
+        examples=len(dataset.test),
+        origin=origin,
+        batch_size=options.batch_size,
+    )
 
 
 def _open_function(name: str, options: ModelOptions) -> Opened:
     """Call a user's function for a model and, unless ``--data`` is given, for its batches."""
-    module, function = name.rsplit(":", 1)
-    # The module is a file of the user's, and an installed command does not search the current folder by itself.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as problem:
-        raise InputError(f"{name}: there is no module {problem.name!r}; pass {KNOWN}") from None
-    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
-        raise InputError(
-            f"{name}: importing {module!r} raised {type(problem).__name__}: {line_of(problem)}; pass {KNOWN}"
-        ) from None
-    made = getattr(imported, function, None)
-    if not callable(made):
-        raise InputError(f"{name}: the module {module!r} has no function {function!r}")
-    try:
-        made = made()
-    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code
-        raise InputError(f"{name}() raised {type(problem).__name__}: {line_of(problem)}") from None
+    made = _call_function(name)
     model, batches = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -204,7 +195,7 @@ def _open_function(name: str, options: ModelOptions) -> Opened:
     if options.data is None:
         if batches is None:
             raise InputError(f"{name}() returned a model alone; pass --data NAME, or let it return (model, batches)")
-        batches = batches if isinstance(batches, (list, feeding.ImageBatches)) else list(batches)
+        batches = batches if isinstance(batches, (list, ImageBatches)) else list(batches)
         labelled = all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches)
         labelled = labelled or all(isinstance(batch, dict) and "labels" in batch for batch in batches)
         labelled = labelled or is_causal(model)  # the labels are the next tokens
@@ -214,7 +205,22 @@ def _open_function(name: str, options: ModelOptions) -> Opened:
     return choose_reference(model, found, loaded.classes, None, options)
 
 
-def _count(batches: Any) -> int | None:
-    if isinstance(batches, feeding.ImageBatches):
-        return len(batches.split)
-    return None
+def _call_function(name: str) -> Any:
+    """Import the module of ``module:function``, and call the function; whatever goes wrong becomes one line."""
+    module, function = name.rsplit(":", 1)
+    # The module is a file of the user's, and an installed command does not search the current folder by itself.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        raise InputError(f"{name}: there is no module {problem.name!r}; pass {KNOWN}") from None
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code, or no module's name at all
+        raise InputError(f"{name}: importing {module!r} raised {describe_error(problem)}; pass {KNOWN}") from None
+    made = getattr(imported, function, None)
+    if not callable(made):
+        raise InputError(f"{name}: the module {module!r} has no function {function!r}")
+    try:
+        return made()
+    except (Exception, SystemExit) as problem:  # noqa: BLE001 - a user's own code
+        raise InputError(f"{name}() raised {describe_error(problem)}") from None

@@ -124,6 +124,7 @@ def shrink(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Modu
     """
     contract = is_staged(model)
     for stages, route in origin.steps:
+        # Each plan was made of the model that the one before had left.
         staged: Any = model if contract else adapt(model, inputs, stages=list(stages) or None)
         sizes = [len(stage.blocks) for stage in staged.stages]
         fits = len(sizes) == len(route)
@@ -137,6 +138,7 @@ def shrink(model: nn.Module, inputs: Any, origin: Origin, path: Path) -> nn.Modu
 def _load(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load a state dict that holds a tensor of several names only once."""
     try:
+        # Not strict: the names of tied weights other than the first are missing in the file.
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as problem:
         raise InputError(f"{path} holds weights of another model ({line_of(problem)})") from None

@@ -80,6 +80,7 @@ def _read_state(path: str) -> dict[str, Tensor]:
     try:
         if path.endswith(".safetensors"):
             return dict(require("safetensors.torch", "opening weights").load_file(path))
+        # Weights only: other contents of such a file could run code.
         found = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
@@ -87,6 +88,7 @@ def _read_state(path: str) -> dict[str, Tensor]:
         raise InputError(f"there are no weights at {path}; use pretrained, none, or a file") from None
     except Exception as problem:  # noqa: BLE001 - damaged files raise whatever their readers stumble over
         raise InputError(f"can't read weights from {path} ({line_of(problem)})") from None
+    # Checkpoints of trainers keep the weights beside the state of the optimizer.
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise InputError(f"{path} holds no state dict; save model.state_dict() there")
