@@ -1,13 +1,13 @@
-"""Sweeps on this machine: two launchers share one, and another's launcher is killed twenty times, also with its workers."""
+"""Sweeps on this machine: two launchers share one, and another's is killed twenty times, also with its workers."""
 
 import random
 import subprocess
 import sys
 import time
 
-import counted
 import pytest
 
+import counted
 from iterconv.studies import leases
 from iterconv.studies.sweep import read_sweep
 from servers import wait_until

@@ -21,7 +21,7 @@ def job_states(root: Path) -> pd.DataFrame:
         One row a job, the ones at work first: ``name``; ``state``, which is running, finished, failed, stopped, set
         aside, or lost if the process is gone and no launcher has taken the job up yet; ``node``, the machine;
         ``note``, what the job said of its last step; ``seconds_left``, NaN if it is unknown; ``deaths``, how many
-        processes died of it; and ``reason``, why it failed.
+        processes in a row died of it without getting further; and ``reason``, why it failed.
 
     Raises:
         InputError: If there is no such folder, or no job was begun there.

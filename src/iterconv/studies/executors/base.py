@@ -28,7 +28,7 @@ NEVER: Stop = threading.Event()
 """An event that never asks to stop."""
 
 MOST_DEATHS = 2
-"""A job whose process died so often is set aside."""
+"""A job is set aside if its processes died so often in a row without any of them getting further than those before."""
 
 LOG = "failure.log"
 """The name of the file, beside a job's state, that holds the traceback of its failure."""
@@ -149,7 +149,6 @@ class Executor(Generic[AnyJob]):
     """True if one failure stops all other jobs."""
     detach: bool = False
     """True if jobs at work go on when the launcher is asked to stop, where the engine lets them."""
-    _launcher: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def run(
         self,
@@ -176,8 +175,9 @@ class Executor(Generic[AnyJob]):
             InputError: If no job can be run at all.
             KeyboardInterrupt: When asked to stop, once all state is saved.
         """
-        loop = _Loop(self, list(jobs), root, on_progress, on_finished)
-        file = _stop_file(root, self._launcher)
+        launcher = secrets.token_hex(8)
+        loop = _Loop(self.engine, launcher, list(jobs), root, on_progress, on_finished)
+        file = _stop_file(root, launcher)
         try:
             while loop.turn():
                 if stop.is_set() or (self.fail_fast and loop.failed):
@@ -202,7 +202,8 @@ class Executor(Generic[AnyJob]):
 class _Loop(Generic[AnyJob]):
     """The jobs of one launcher: those that wait, those in the engine's hands, and those that others work on."""
 
-    executor: Executor[AnyJob]
+    engine: Engine
+    launcher: str
     jobs: list[AnyJob]
     root: Path
     on_progress: Callable[[AnyJob], None]
@@ -243,8 +244,8 @@ class _Loop(Generic[AnyJob]):
             time.sleep(0.05)
 
     def _hand_over(self) -> None:
-        engine = self.executor.engine
-        while self._waiting and (engine.parallel is None or len(self._handed) < engine.parallel):
+        most = self.engine.parallel
+        while self._waiting and (most is None or len(self._handed) < most):
             job = self._waiting.popleft()
             if job.finished(self.root):
                 self.on_finished(job)
@@ -254,7 +255,7 @@ class _Loop(Generic[AnyJob]):
                 self._elsewhere.append(job)
             else:
                 self._steps[job.name] = (state.started, state.step)  # of an earlier process
-                self._handed[job.name] = (job, engine.start(job, self.root, self.executor._launcher))
+                self._handed[job.name] = (job, self.engine.start(job, self.root, self.launcher))
 
     def _settle(self, job: AnyJob, problem: Exception | Died | None) -> None:
         """Find out what came of a job that the engine is through with."""
@@ -266,8 +267,7 @@ class _Loop(Generic[AnyJob]):
         elif problem is None and state.state == "failed":
             self.failed[job.name] = state.reason
         elif isinstance(problem, Died) and problem.counts:
-            state = replace(state, state="stopped", deaths=state.deaths + 1, reason=problem.reason)
-            leases.write_state(self.root, job.name, state)
+            leases.write_state(self.root, job.name, state.after_death(problem.reason))
             self._waiting.appendleft(job)  # which sets it aside if that was once too often
         else:  # stopped from outside, moved, or in the hands of another process; it is looked at again soon
             self._elsewhere.append(job)

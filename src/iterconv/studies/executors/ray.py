@@ -107,6 +107,3 @@ class RayHandle:
             return Died("its worker died")
         assert problem is None or isinstance(problem, Exception)
         return problem
-
-
-open_engine = RayEngine
