@@ -1,7 +1,8 @@
 """What a job costs that has nothing to do, on each engine: time, and memory of the launcher and of its processes.
 
 Run with ``python benchmarks/overhead.py [here | ray | slurm] [jobs] [folder]``, on a cluster with a folder that all of
-its machines see.
+its machines see. ``python benchmarks/overhead.py finished [runs]`` tells how long it takes to find that runs of a sweep
+are finished.
 """
 
 import os
@@ -14,6 +15,10 @@ from pathlib import Path
 
 from iterconv.studies.executors.base import Executor
 from iterconv.studies.executors.engines import EngineOptions
+from iterconv.studies.jobs import TrainingRun
+from iterconv.studies.sweep import read_sweep
+from iterconv.training import config
+from iterconv.training.folder import FINISHED
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,27 @@ def megabytes(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / 1024
 
 
+def finished(count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root, file = Path(folder) / "runs", Path(folder) / "sweep.yaml"
+        file.write_text(f"{{data: digits, seed: {list(range(count))}}}")
+        for run in read_sweep(file):
+            (root / run.name).mkdir(parents=True)
+            for name in FINISHED:
+                (root / run.name / name).touch()
+        config._hash.cache_clear()  # a new process remembers no names either
+        started = time.perf_counter()
+        jobs = [TrainingRun(run) for run in read_sweep(file)]
+        read = time.perf_counter()
+        assert not [job for job in jobs if not job.finished(root)]
+        ended = time.perf_counter()
+    print(f"{count} runs: {read - started:.2f} s to read the sweep, {ended - read:.2f} s to find that all are finished")
+
+
 def main(on: str = "here", count: str = "1000", folder: str | None = None) -> None:
+    if on == "finished":
+        finished(int(count))
+        return
     root = Path(tempfile.mkdtemp(dir=folder))
     jobs = [Tiny(f"job{number}") for number in range(int(count))]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

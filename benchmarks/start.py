@@ -1,6 +1,5 @@
 """The start of the command line and of the package."""
 
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator

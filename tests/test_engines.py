@@ -17,9 +17,10 @@ import pytest
 
 from iterconv import InputError
 from iterconv.studies.executors import slurm
-from iterconv.studies.executors.base import Died, work
+from iterconv.studies.executors.base import Died
 from iterconv.studies.executors.ray import RayEngine, RayHandle
 from iterconv.studies.executors.slurm import SlurmEngine
+from iterconv.studies.executors.work import work
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,25 @@ def test_a_new_launcher_watches_what_another_queued_and_stops_it(tmp_path, comma
     calls = (tmp_path / "calls.txt").read_text()
     assert "scancel --quiet --state=PENDING 1_0\n" in calls
     assert "scancel --quiet --state=RUNNING --signal=INT 1_0\n" in calls
+
+
+def test_the_queue_is_read_once_for_all_jobs_that_are_started_together(tmp_path, command, submitit, monkeypatch):
+    command("squeue", "echo '1_0|PENDING'; echo '1_1|FAILED'")
+    engine = SlurmEngine()
+    SlurmEngine().start(Waiter(0, "a"), tmp_path, "other").done()
+    reads, read = [], slurm._read_queue
+    monkeypatch.setattr(slurm, "_read_queue", lambda folder: reads.append(folder) or read(folder))
+    handles = [engine.start(Waiter(0, name), tmp_path, "one") for name in "abc"]
+    assert len(reads) == 1 and handles[0].id == "1_0"
+    engine.look()
+    SlurmEngine().start(Waiter(0, "d"), tmp_path, "other").done()
+    engine.start(Waiter(0, "d"), tmp_path, "one")
+    assert len(reads) == 3, "once by each launcher, as the other may have queued something meanwhile"
+
+
+def test_a_line_of_the_queue_that_a_full_disk_cut_off_is_left_out(tmp_path):
+    (tmp_path / "queue.csv").write_text("a,1_0\nb,1_1\na,2_0\nc\nd,3_4")
+    assert slurm._read_queue(tmp_path) == {"a": "2_0", "b": "1_1"}
 
 
 def test_a_controller_that_is_away_for_a_while_changes_nothing(tmp_path, command, submitit):

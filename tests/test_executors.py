@@ -22,9 +22,10 @@ from iterconv.cli.main import main
 from iterconv.errors import InputError
 from iterconv.studies import leases
 from iterconv.studies.executors import base
-from iterconv.studies.executors.base import Died, Executor, work
+from iterconv.studies.executors.base import Died, Executor
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.executors.here import HereEngine
+from iterconv.studies.executors.work import LOG, work
 from iterconv.studies.status import job_states
 from iterconv.studies.sweep import read_sweep, varied_fields
 from iterconv.training.config import RunConfig
@@ -207,6 +208,61 @@ def test_a_job_that_kills_its_process_twice_is_set_aside(tmp_path):
     assert launch() == failed and times_done(tmp_path, "bad") == 2, "another launcher knows, too"
 
 
+@dataclass(frozen=True)
+class Halting(Line):
+    """A job of six saved steps whose process dies after each of them, and which may get stuck at one of them."""
+
+    stuck_at: int = 7
+
+    def run(self, root, on_progress, stop):
+        saved = root / f"{self.name}.steps"
+        number = len(saved.read_text()) + 1 if saved.exists() else 1
+        with (root / f"{self.name}.done").open("a") as file:
+            file.write(f"{number}\n")
+        if number < self.stuck_at:
+            on_progress(f"step {number} of 6", number)
+            saved.write_text("x" * number)
+        if number < 6 or number >= self.stuck_at:
+            raise SystemExit  # which ``work`` takes no more notice of than a process takes of its death
+        (root / self.name).touch()
+
+
+class Mortal(InThreads):
+    """An engine that takes ``SystemExit`` for the death of a process."""
+
+    def start(self, job, root, launcher):
+        future = super().start(job, root, launcher)
+        future.problem = lambda: Died("killed") if future.exception() else None
+        return future
+
+
+def test_a_job_that_gets_on_between_deaths_is_not_set_aside(tmp_path, hurried):
+    assert Executor(Mortal()).run([Halting("a"), Line("b")], tmp_path) == {}
+    assert times_done(tmp_path, "a") == 6
+    state = leases.read_state(tmp_path, "a")
+    assert (state.state, state.deaths, state.died_at, state.before, state.step) == ("finished", 1, 5, 5, 1)
+
+
+@pytest.mark.parametrize("stuck_at, processes", [(1, 2), (2, 2), (4, 4), (6, 6)])
+def test_a_job_that_dies_twice_at_the_same_step_is_set_aside(tmp_path, hurried, stuck_at, processes):
+    failed = Executor(Mortal()).run([Halting("a", stuck_at=stuck_at)], tmp_path)
+    assert failed["a"].startswith("set aside, as 2 processes died of it (killed)")
+    assert times_done(tmp_path, "a") == processes and leases.read_state(tmp_path, "a").died_at == stuck_at - 1
+
+
+def test_steps_of_earlier_processes_count_in_the_time_that_is_left(tmp_path):
+    timed = leases.JobState("running", started=100.0, updated=110.0, step=2, before=3, steps=6)
+    assert timed.seconds_left == 5.0, "one of six steps is left, and two took ten seconds"
+
+
+def test_what_a_killed_process_left_half_written_is_removed_by_the_next(tmp_path):
+    left = tmp_path / ".jobs" / "a" / ".state.json.0123abcd"
+    left.parent.mkdir(parents=True)
+    left.write_text("{")
+    work(Line("a"), tmp_path, "me")
+    assert [path.name for path in left.parent.iterdir()] == [leases.STATE]
+
+
 class Losing(InThreads):
     """An engine that loses each job's machine once."""
 
@@ -255,7 +311,7 @@ def test_one_failure_stops_the_others_if_that_is_wanted(tmp_path, hurried):
     failed = Executor(InThreads(), fail_fast=True).run(jobs, tmp_path)
     assert list(failed) == ["bad.done/x"] and "FileNotFoundError" in failed["bad.done/x"]
     assert not list(Path(tmp_path).glob("job?"))
-    log = (tmp_path / ".jobs" / "bad.done/x" / base.LOG).read_text()
+    log = (tmp_path / ".jobs" / "bad.done/x" / LOG).read_text()
     assert log.startswith("Traceback") and "FileNotFoundError" in log
 
 

@@ -1,10 +1,13 @@
-"""A sweep on this machine, whose launcher is killed twenty times at random moments, alone or with its workers."""
+"""Sweeps on this machine: two launchers share one, and another's is killed twenty times, also with its workers."""
 
 import random
+import subprocess
+import sys
 import time
 
 import pytest
 
+import counted
 from iterconv.studies import leases
 from iterconv.studies.sweep import read_sweep
 from servers import wait_until
@@ -58,3 +61,14 @@ def test_a_launcher_that_is_killed_twenty_times_ends_with_the_same_bytes(folder,
     deaths = [leases.read_state(launcher.root, run.name).deaths for run in read_sweep(thirty)]
     assert not any(deaths), "a worker that dies with its launcher is not the run's fault"
     assert (launcher.root / "thirty.csv").exists()
+
+
+def test_two_launchers_that_share_a_folder_begin_each_run_once(folder):
+    command = [sys.executable, counted.__file__, str(folder)]
+    launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    seen = [launcher.communicate(timeout=600)[0].split() for launcher in launchers]
+    names = sorted(run.name for run in counted.runs())
+    assert seen == [names, names], "each launcher sees the end of every run"
+    begun = {name: (folder / "begun" / name).read_text().split() for name in names}
+    assert all(len(processes) == 1 for processes in begun.values()), begun
+    assert len({processes[0] for processes in begun.values()}) == 2, "both launchers' processes were at work"

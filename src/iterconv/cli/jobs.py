@@ -15,8 +15,9 @@ from iterconv.errors import InputError
 from iterconv.files import require_folder
 from iterconv.studies import leases
 from iterconv.studies.cost import in_words, machine_factor
-from iterconv.studies.executors.base import LOG, Executor
+from iterconv.studies.executors.base import Executor
 from iterconv.studies.executors.engines import EngineOptions
+from iterconv.studies.executors.work import LOG
 from iterconv.studies.jobs import StudyJob
 from iterconv.studies.status import tabulate
 

@@ -21,7 +21,7 @@ CONFIG = tuple(RunConfig().to_dict())
 
 
 OnStep = Callable[..., None]
-"""A function that a job calls after each step, with a few words on the step or without."""
+"""A function that a job calls after each step: alone, with a few words on it, or with these and its number from 1."""
 
 
 @runtime_checkable
@@ -44,7 +44,8 @@ class Job(Protocol):
 
         Args:
             root: The folder of all jobs.
-            on_progress: Called whenever the job got on by a step, with a few words on that step if there are any.
+            on_progress: Called whenever the job got on by a step, with a few words on that step if there are any, and
+                with its number from 1 if the job may have begun in another process.
             stop: Asks the job to save its state and to stop; the job looks at it now and then.
 
         Raises:
@@ -116,7 +117,11 @@ class TrainingRun:
 
     def run(self, root: Path, on_progress: OnStep, stop: Stop) -> None:
         """Train what is missing, and measure; calls ``on_progress`` after each epoch."""
-        complete(self.config, root / self.name, on_epoch=lambda row: on_progress(self._describe(row)), stop=stop)
+
+        def on_epoch(row: dict[str, float]) -> None:
+            on_progress(self._describe(row), int(row["epoch"]))
+
+        complete(self.config, root / self.name, on_epoch=on_epoch, stop=stop)
 
     def _describe(self, row: dict[str, float]) -> str:
         return f"epoch {row['epoch']} of {self.steps}, error {row['selection_error']:.2%}"

@@ -48,6 +48,8 @@ class JobState:
     """The time of the last news."""
     step: int = 0
     """The number of steps that the process has done."""
+    before: int = 0
+    """The number of steps that earlier processes have done and saved, as far as it is known."""
     steps: int = 0
     """The number of steps of the whole job; 0 if it is unknown."""
     note: str = ""
@@ -55,14 +57,22 @@ class JobState:
     reason: str = ""
     """The reason why the job failed or was set aside."""
     deaths: int = 0
-    """How often a process died while it worked on the job."""
+    """The number of processes in a row that died while they worked on the job, and got no further than those before."""
+    died_at: int = 0
+    """The largest number of steps of the job that were done when a process died."""
 
     @property
     def seconds_left(self) -> float | None:
         """The time that a job at work still takes if it goes on as it has; None if nothing is known yet."""
         if self.state != "running" or not self.step or not self.steps:
             return None
-        return (self.updated - self.started) / self.step * max(self.steps - self.step, 0)
+        return (self.updated - self.started) / self.step * max(self.steps - self.before - self.step, 0)
+
+    def after_death(self, reason: str) -> "JobState":
+        """Return the state once the process has died; deaths are counted anew if it had got further than others."""
+        done = self.before + self.step
+        deaths = 1 if done > self.died_at else self.deaths + 1
+        return replace(self, state="stopped", deaths=deaths, died_at=max(done, self.died_at), reason=reason)
 
 
 def folder_of(root: Path, name: str = "") -> Path:
@@ -206,14 +216,12 @@ def _is_stale(path: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):  # just created, and not written yet
         pass
     # The clocks of machines differ, so the age is measured by the clock of the folder's own machine.
-    clock = path.parent / f".clock.{secrets.token_hex(4)}"
+    clock = path.parent / ".clock"
     try:
         clock.touch()
         return clock.stat().st_mtime - path.stat().st_mtime > STALE
     except FileNotFoundError:
         return True
-    finally:
-        clock.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -247,13 +255,23 @@ class Reporter:
 
     def __init__(self, root: Path, name: str, steps: int) -> None:
         self._root, self._name = root, name
-        now, node, deaths = time.time(), socket.gethostname(), read_state(root, name).deaths
-        self.state = JobState("running", node, os.getpid(), started=now, updated=now, steps=steps, deaths=deaths)
+        for left in folder_of(root, name).glob(f".{STATE}.*"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        now, last = time.time(), read_state(root, name)
+        new = JobState("running", socket.gethostname(), os.getpid(), started=now, updated=now, steps=steps)
+        self.state = replace(new, deaths=last.deaths, died_at=last.died_at)
         write_state(root, name, self.state)
 
-    def step(self, note: str = "") -> None:
-        """Note that the job got on by a step."""
-        self.state = replace(self.state, step=self.state.step + 1, note=note, updated=time.time())
+    def step(self, note: str = "", number: int | None = None) -> None:
+        """Note that the job got on by a step.
+
+        Args:
+            note: What the job says of it.
+            number: The number of the step in the whole job, from 1; None if the job does all of them in one process.
+        """
+        step = self.state.step + 1
+        before = 0 if number is None else number - step
+        self.state = replace(self.state, step=step, before=before, note=note, updated=time.time())
         write_state(self._root, self._name, self.state)
 
     def end(self, state: State, reason: str = "") -> None:

@@ -46,8 +46,8 @@ def tabulate(states: Mapping[str, leases.JobState]) -> pd.DataFrame:
 
     Returns:
         One row a job, the ones at work first: ``name``; ``state``; ``node``, the machine; ``note``, what the job said
-        of its last step; ``seconds_left``, NaN if it is unknown; ``deaths``, how many processes died of it; and
-        ``reason``, why it failed.
+        of its last step; ``seconds_left``, NaN if it is unknown; ``deaths``, how many processes in a row
+        died of it without getting further; and ``reason``, why it failed.
     """
     rows = [
         (name, state.state, state.node, state.note, state.seconds_left, state.deaths, state.reason)

@@ -5,7 +5,8 @@ Nothing here imports torch, so that the command line can show its help at once.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from copy import copy
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import PurePath
 from types import NoneType
@@ -99,9 +100,12 @@ class RunConfig:
 
     def resolved(self) -> "RunConfig":
         """Return the same run with the recipe's values where fields are None."""
-        recipe = asdict(recipe_of(self.data))
-        recipe["init"] = "recurrent" if self.coupling > 0 else "independent"
-        return replace(self, **{name: value for name, value in recipe.items() if getattr(self, name) is None})
+        recipe = {**vars(recipe_of(self.data)), "init": "recurrent" if self.coupling > 0 else "independent"}
+        run = copy(self)
+        for name, value in recipe.items():  # which need no checks, and these would take the most time of finding names
+            if getattr(self, name) is None:
+                object.__setattr__(run, name, value)
+        return run
 
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch; the first one has number 0."""

@@ -6,9 +6,7 @@ and finds everything, and several launchers share the jobs of one folder.
 """
 
 import secrets
-import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,22 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from iterconv.errors import InputError, line_of
 from iterconv.studies import leases
-from iterconv.studies.jobs import Job, StudyJob
-from iterconv.training.folder import BusyError
+from iterconv.studies.executors.work import NEVER, describe_failure, stop_file
+from iterconv.studies.jobs import Job
 from iterconv.training.loop import Stop
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
-NEVER: Stop = threading.Event()
-"""An event that never asks to stop."""
-
 MOST_DEATHS = 2
-"""A job whose process died so often is set aside."""
-
-LOG = "failure.log"
-"""The name of the file, beside a job's state, that holds the traceback of its failure."""
+"""A job is set aside if its processes died so often in a row without any of them getting further than those before."""
 
 LOOK = 1.0
 """Seconds between two looks at jobs on which other launchers work, and at the news of one's own."""
@@ -88,63 +79,6 @@ def stop_jobs() -> bool:
     return False
 
 
-def _stop_file(root: Path, launcher: str) -> Path:
-    return leases.folder_of(root) / f"stop-{launcher}"
-
-
-@dataclass
-class _Asked:
-    """A `Stop`: the engine, the launcher or the loss of the lease asks the job to stop."""
-
-    stop: Stop
-    lease: leases.Lease
-    file: Path
-    looked: float = 0.0
-    found: bool = False
-
-    def is_set(self) -> bool:
-        """Tell whether to stop; the file is looked for now and then only, as this is asked at each training step."""
-        if not self.found and time.monotonic() > self.looked + 0.5:
-            self.looked, self.found = time.monotonic(), self.file.exists()
-        return self.found or self.lease.lost or self.stop.is_set()
-
-
-def work(job: Job, root: Path, launcher: str, stop: Stop = NEVER) -> None:
-    """Do what is left of one job, in the process that an engine has for it, unless another process is at it.
-
-    How it ends stands in the folder: in the job's own files if it is finished, else in its state.
-
-    Args:
-        job: The job.
-        root: The folder of all jobs.
-        launcher: The launcher, which may ask to stop.
-        stop: Asks the job to save its state and to stop; for engines that have signals of their own.
-    """
-    with leases.hold(root, job.name) as lease:
-        if lease is None or job.finished(root):
-            return
-        reporter = leases.Reporter(root, job.name, job.steps if isinstance(job, StudyJob) else 0)
-        asked = _Asked(stop, lease, _stop_file(root, launcher))
-        try:
-            if asked.is_set():
-                raise KeyboardInterrupt
-            job.run(root, reporter.step, asked)
-            if job.finished(root):
-                reporter.end("finished")
-            else:  # a mistake in the job, which would be started again for ever
-                reporter.end("failed", "it ended without a result")
-        except (KeyboardInterrupt, BusyError):
-            reporter.end("stopped")
-        except Exception as problem:  # too little memory, say: other jobs may still succeed
-            (leases.folder_of(root, job.name) / LOG).write_text(traceback.format_exc())
-            reporter.end("failed", describe_failure(problem))
-
-
-def describe_failure(problem: Exception) -> str:
-    """Say why a job failed; what is not bad input is cut to one line."""
-    return str(problem) if isinstance(problem, InputError) else f"{type(problem).__name__}: {line_of(problem)}"
-
-
 @dataclass
 class Executor(Generic[AnyJob]):
     """Brings jobs to their end on an engine, several at once."""
@@ -156,7 +90,6 @@ class Executor(Generic[AnyJob]):
     """Asked once the launcher is to stop: whether the jobs go on without it, where the engine lets them."""
     states: dict[str, leases.JobState] = field(default_factory=dict)
     """The last known states of the jobs in the engine's hands, by name; empty before and after ``run``."""
-    _launcher: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def run(
         self,
@@ -185,8 +118,9 @@ class Executor(Generic[AnyJob]):
             InputError: If no job can be run at all.
             KeyboardInterrupt: When asked to stop, once all state is saved.
         """
-        loop = _Loop(self, list(jobs), root, on_progress, on_finished, on_failed)
-        file = _stop_file(root, self._launcher)
+        launcher = secrets.token_hex(8)
+        loop = _Loop(self.engine, launcher, list(jobs), root, on_progress, on_finished, on_failed, self.states)
+        file = stop_file(root, launcher)
         try:
             while loop.turn():
                 if stop.is_set() or (self.fail_fast and loop.failed):
@@ -212,12 +146,14 @@ class Executor(Generic[AnyJob]):
 class _Loop(Generic[AnyJob]):
     """The jobs of one launcher: those that wait, those in the engine's hands, and those that others work on."""
 
-    executor: Executor[AnyJob]
+    engine: Engine
+    launcher: str
     jobs: list[AnyJob]
     root: Path
     on_progress: Callable[[AnyJob], None]
     on_finished: Callable[[AnyJob], None]
     on_failed: Callable[[AnyJob, str], None]
+    states: dict[str, leases.JobState]
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -234,7 +170,7 @@ class _Loop(Generic[AnyJob]):
         done = [entry for entry in self._handed.values() if entry[1].done()]
         for job, handle in done:
             self._report(job)
-            del self._handed[job.name], self.executor.states[job.name]
+            del self._handed[job.name], self.states[job.name]
             self._settle(job, handle.problem())
         if time.monotonic() > self._looked + LOOK:
             self._looked = time.monotonic()
@@ -254,8 +190,8 @@ class _Loop(Generic[AnyJob]):
             time.sleep(0.05)
 
     def _hand_over(self) -> None:
-        engine = self.executor.engine
-        while self._waiting and (engine.parallel is None or len(self._handed) < engine.parallel):
+        most = self.engine.parallel
+        while self._waiting and (most is None or len(self._handed) < most):
             job = self._waiting.popleft()
             if job.finished(self.root):
                 self.on_finished(job)
@@ -265,7 +201,7 @@ class _Loop(Generic[AnyJob]):
                 self._elsewhere.append(job)
             else:
                 self._steps[job.name] = (state.started, state.step)  # of an earlier process
-                self._handed[job.name] = (job, engine.start(job, self.root, self.executor._launcher))
+                self._handed[job.name] = (job, self.engine.start(job, self.root, self.launcher))
 
     def _settle(self, job: AnyJob, problem: Exception | Died | None) -> None:
         """Find out what came of a job that the engine is through with."""
@@ -277,8 +213,7 @@ class _Loop(Generic[AnyJob]):
         elif problem is None and state.state == "failed":
             self._fail(job, state.reason)
         elif isinstance(problem, Died) and problem.counts:
-            state = replace(state, state="stopped", deaths=state.deaths + 1, reason=problem.reason)
-            leases.write_state(self.root, job.name, state)
+            leases.write_state(self.root, job.name, state.after_death(problem.reason))
             self._waiting.appendleft(job)  # which sets it aside if that was once too often
         else:  # stopped from outside, moved, or in the hands of another process; it is looked at again soon
             self._elsewhere.append(job)
@@ -294,7 +229,7 @@ class _Loop(Generic[AnyJob]):
 
     def _report(self, job: AnyJob) -> None:
         """Tell of the steps that a job has done since the last look."""
-        state = self.executor.states[job.name] = leases.read_state(self.root, job.name)
+        state = self.states[job.name] = leases.read_state(self.root, job.name)
         started, known = self._steps[job.name]
         known = known if started == state.started else 0
         for _ in range(state.step - known):

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from iterconv.errors import check_count
-from iterconv.studies.executors.base import Died, work
+from iterconv.studies.executors.base import Died
+from iterconv.studies.executors.work import work
 from iterconv.studies.jobs import Job
 
 _context = get_context("spawn")
@@ -89,15 +90,17 @@ def _signals_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    held = {signal.SIGINT, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
-        # Beside the first worker, Python starts a process of its own, and lets SIGINT through from then on.
+        # Python's tracker of semaphores starts with the first process, and lets Ctrl-C through again when it does.
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_HELD = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
 
 
 class _Parent:

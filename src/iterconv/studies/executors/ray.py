@@ -8,7 +8,8 @@ from typing import Any
 
 from iterconv.errors import OptionError, line_of, require
 from iterconv.studies import leases
-from iterconv.studies.executors.base import Died, work
+from iterconv.studies.executors.base import Died
+from iterconv.studies.executors.work import work
 from iterconv.studies.jobs import Job
 
 
@@ -107,6 +108,3 @@ class RayHandle:
             return Died("its worker died")
         assert problem is None or isinstance(problem, Exception)
         return problem
-
-
-open_engine = RayEngine

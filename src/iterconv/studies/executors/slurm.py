@@ -11,8 +11,9 @@ from pathlib import Path
 
 from iterconv.errors import InputError, OptionError, line_of, require
 from iterconv.studies import leases
-from iterconv.studies.executors.base import Died, work
+from iterconv.studies.executors.base import Died
 from iterconv.studies.executors.slurm_worker import work_in_slurm
+from iterconv.studies.executors.work import work
 from iterconv.studies.jobs import Job
 
 POLL = 5.0
@@ -73,6 +74,7 @@ class SlurmEngine:
         }
         self._new: list[SlurmHandle] = []
         self._open: list[SlurmHandle] = []
+        self._queued: dict[Path, dict[str, str]] = {}  # what queue.csv said when the first of the new jobs was started
         self._states: dict[str, str] = {}
         self._asked = float("-inf")
         if shutil.which("sbatch") is None:
@@ -82,7 +84,9 @@ class SlurmEngine:
     def start(self, job: Job, root: Path, launcher: str) -> "SlurmHandle":
         """Have a job queued together with all others that are started before the next look at one."""
         handle = SlurmHandle(self, job, root.resolve(), launcher)
-        queued = _read_queue(handle.folder).get(job.name, "")
+        if handle.folder not in self._queued:  # once for all jobs that are started together
+            self._queued[handle.folder] = _read_queue(handle.folder)
+        queued = self._queued[handle.folder].get(job.name, "")
         if self.state(queued) in _ENDED:
             self._new.append(handle)
         else:
@@ -93,6 +97,7 @@ class SlurmEngine:
     def look(self) -> None:
         """Queue what is new, and ask SLURM about all jobs now and then."""
         new, self._new = self._new, []
+        self._queued.clear()
         before = None
         for start in range(0, len(new), ARRAY):
             before = self._submit(new[start : start + ARRAY], before)
@@ -134,8 +139,9 @@ class SlurmEngine:
         for handle, job in zip(handles, jobs, strict=True):
             handle.id = job.job_id
             self._states[handle.id] = "PENDING"
-        with (folder / "queue.csv").open("a") as queue:
-            queue.writelines(f"{handle.job.name},{handle.id}\n" for handle in handles)
+        lines = "".join(f"{handle.job.name},{handle.id}\n" for handle in handles)
+        with (folder / "queue.csv").open("ab", buffering=0) as queue:  # all at once, so that a kill leaves all or none
+            queue.write(lines.encode())
         return str(jobs[0].job_id.partition("_")[0])
 
     def _ask(self) -> None:
@@ -147,9 +153,6 @@ class SlurmEngine:
         elif self._asked < 0:
             raise InputError(f"SLURM does not answer ({answer.stderr.strip():.160}); run `sinfo` to see why")
         self._asked = time.monotonic()
-
-
-open_engine = SlurmEngine
 
 
 @dataclass(eq=False)
@@ -182,6 +185,8 @@ class SlurmHandle:
 
 
 def _read_queue(folder: Path) -> dict[str, str]:
-    """Read which number each job was last queued by."""
+    """Read which number each job was last queued by; a line of which a full disk took a part is as if it were not."""
     path = folder / "queue.csv"
-    return dict(line.rsplit(",", 1) for line in path.read_text().splitlines()) if path.exists() else {}
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    found = [line.rstrip("\n").rpartition(",") for line in lines if line.endswith("\n")]
+    return {name: identity for name, comma, identity in found if comma}
