@@ -1,5 +1,6 @@
 """The command ``iterconv``, and ``python -m iterconv``."""
 
+import os
 import sys
 
 from iterconv.errors import InputError, require
@@ -11,6 +12,9 @@ def main() -> int:
     Returns:
         The exit code, as of ``iterconv.cli.main``.
     """
+    # Where several threads are asked for, those that wait would else take whole cores from other processes. OpenMP
+    # reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         for library in ("tyro", "rich"):
             require(library, "the command line")

@@ -73,7 +73,8 @@ class ConstrainedStage(ResidualStage):
             normalised, right = _batch_norm(block.bn1, z)
             hidden, left = _batch_norm(block.bn2, block.conv1(F.relu(normalised)))
             hidden = F.relu(hidden)
-            c = (outer[index] * (left @ inner[index] @ right) / self.lipschitz).clamp(min=1)
+            with torch.autocast(z.device.type, enabled=False):  # a constant needs more digits than bfloat16 has
+                c = (outer[index] * (left @ inner[index] @ right) / self.lipschitz).clamp(min=1)
         # Dividing the small kernel is cheaper than dividing the map.
         return F.conv2d(hidden, block.conv2.weight / c, padding=1)
 
@@ -127,8 +128,9 @@ class ConstrainedStage(ResidualStage):
 
     def _move_vectors(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         conv1, conv2, left, right = self._operands()
-        inner = self.inner_norms.tables(conv1, size, left.detach(), right.detach())
-        outer = self.outer_norms.tables(conv2, size).sum((1, 2))
+        with torch.autocast(conv1.device.type, enabled=False):
+            inner = self.inner_norms.tables(conv1, size, left.detach(), right.detach())
+            outer = self.outer_norms.tables(conv2, size).sum((1, 2))
         return inner, outer
 
 

@@ -25,11 +25,12 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         """Normalise in training; also returns 1 / sqrt(variance + eps) of each channel, which has a gradient too."""
         assert self.num_batches_tracked is not None and self.momentum is not None
         assert self.running_mean is not None and self.running_var is not None
-        normalised, inverse_std, mean, variance = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        # Statistics need more digits than bfloat16, which autocast may have made of the input.
+        normalised, inverse_std, mean, variance = _Normalise.apply(x.float(), self.weight, self.bias, self.eps)
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
-        return normalised, inverse_std
+        return normalised.to(x.dtype), inverse_std
 
 
 def share_batch_norms(network: nn.Module) -> None:

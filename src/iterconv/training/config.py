@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from iterconv.data.known import recipe_of
 from iterconv.errors import InputError, OptionError, check_choice, check_number, check_range
-from iterconv.options import Init, KernelName, Residual, Selection
+from iterconv.options import Init, KernelName, Residual, Selection, TrainingPrecision
 
 FLOAT32_MOST = 3.4e38
 """The largest number that optimizers and norms take, as they compute with 32 bits."""
@@ -77,6 +77,9 @@ class RunConfig:
     """Initial weights, the order of the data and the augmentation are drawn from it."""
     threads: Annotated[int, "[1, 1024]"] = 1
     """CPU threads of training; results differ in their bits between numbers of threads."""
+    precision: TrainingPrecision = "float32"
+    """float32; or bf16: training multiplies in bfloat16, which is faster on processors and GPUs that have it. Weights,
+    coupling, Lipschitz constants, validation and measuring stay in float32."""
 
     def __post_init__(self) -> None:
         """Check the fields; the fit of stages and samples to the data is checked when the data are loaded."""
@@ -117,11 +120,13 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields of the resolved run.
 
-        One thread, which was the only number at first, is left out, so that hashes stay what they were.
+        Fields that came later are left out where they have the value that was the only one before, so that hashes stay
+        what they were.
         """
         values = asdict(self.resolved())
-        if self.threads == 1:
-            del values["threads"]
+        for name, only in (("threads", 1), ("precision", "float32")):
+            if values[name] == only:
+                del values[name]
         return values
 
     @classmethod

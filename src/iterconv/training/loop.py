@@ -15,6 +15,7 @@ from iterconv.errors import InputError, OptionError, require
 from iterconv.files import to_safetensors
 from iterconv.paths.contract import StagedModel
 from iterconv.paths.untouched import untouched
+from iterconv.training.allocator import keep_freed_memory
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder, damaged_checkpoint
 from iterconv.training.progress import Progress
@@ -120,8 +121,9 @@ def train(
     """
     run = config.resolved()
     assert run.epochs is not None and run.augment is not None and run.batch_size is not None
+    keep_freed_memory()
     network, optimizer, coupling = _prepare(run, dataset)
-    fabric, shared = team.fabric(dataset.train.images.device), team.share(network)
+    fabric, shared = team.fabric(dataset.train.images.device, run.precision), team.share(network)
     wrapped, wrapped_optimizer = fabric.setup(shared, optimizer)
     progress = Progress()
     checkpoint = _Checkpoint(folder, network=network, optimizer=optimizer, coupling=coupling, progress=progress)

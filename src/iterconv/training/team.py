@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from iterconv.errors import require
 from iterconv.models.shared_norm import share_batch_norms
+from iterconv.options import TrainingPrecision
 from iterconv.paths.contract import StagedModel
 
 
@@ -34,11 +35,12 @@ class Team:
     size: int = 1
     """The number of processes."""
 
-    def fabric(self, device: torch.device) -> Any:
+    def fabric(self, device: torch.device, precision: TrainingPrecision = "float32") -> Any:
         """Make the Fabric of this process.
 
         Args:
             device: The device of this process.
+            precision: The numbers in which the network multiplies in training.
 
         Returns:
             The Fabric, launched.
@@ -49,10 +51,13 @@ class Team:
         lightning = require("lightning_fabric", "training")
         # A run knows its processes, whatever cluster it is started on; Fabric would look for that cluster's others.
         own = lightning.plugins.environments.LightningEnvironment()
+        # Fabric announces a precision that it is given by name, in every process of a study.
+        plugins = lightning.plugins.precision
+        numbers = plugins.Precision() if precision == "float32" else plugins.MixedPrecision("bf16-mixed", device.type)
+        options = {"accelerator": device.type, "plugins": [own, numbers]}
         if self.size == 1:
-            devices = [device.index or 0] if device.type == "cuda" else 1
-            return lightning.Fabric(accelerator=device.type, devices=devices, plugins=[own])
-        fabric = lightning.Fabric(accelerator=device.type, devices=self.size, strategy="ddp", plugins=[own])
+            return lightning.Fabric(devices=[device.index or 0] if device.type == "cuda" else 1, **options)
+        fabric = lightning.Fabric(devices=self.size, strategy="ddp", **options)
         fabric.launch()
         return fabric
 
