@@ -1,18 +1,14 @@
-"""Measuring a foreign model with iterconv against what a user would otherwise do, timed alternately in one run.
+"""Two ways to measure a foreign model: iterconv's, and what a user would otherwise do.
 
-Run with ``python benchmarks/foreign.py [resnet50 vit_tiny gpt2]``; images are of 64 x 64 pixels. The user's way: for
-each perturbed path, patch the forwards of the stage's blocks and run the whole model. Both ways evaluate the same paths
-on the same batches of random inputs and weights, and have to come to the same errors against the unperturbed model's
-predictions. Prints medians and their ratio.
+The user's way: for each perturbed path, patch the forwards of the stage's blocks and run the whole model. Both ways
+evaluate the same paths on the same batches of random inputs and weights, images of 64 x 64 pixels among them, and come
+to the same errors against the unperturbed model's predictions.
 """
 
-import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from speed import alternate
 
 import iterconv as ic
 from iterconv.zoo.libraries import library
@@ -88,29 +84,3 @@ def models() -> dict[str, Callable[[], tuple[torch.nn.Module, Any]]]:
         "vit_tiny": lambda: (timm.create_model("vit_tiny_patch16_224", img_size=64), images),
         "gpt2": gpt2,
     }
-
-
-def main() -> None:
-    warnings.filterwarnings("ignore")
-    print(f"{torch.get_num_threads()} thread(s), CPU")
-    makers = models()
-    unknown = set(sys.argv[1:]) - set(makers)
-    if unknown:
-        raise SystemExit(f"{unknown.pop()!r} is not a model of this benchmark; use {', '.join(makers)}")
-    for name in sys.argv[1:] or makers:
-        torch.manual_seed(0)
-        model, inputs = makers[name]()
-        model.eval()
-        adapted = ic.adapt(model, inputs)
-        stages = [list(stage.blocks) for stage in adapted.found]
-        with torch.no_grad():
-            expected, found = by_hand(model, stages, inputs), ours(adapted, inputs)
-            if max(abs(a - b) for a, b in zip(expected, found, strict=True)) > 1e-6:
-                raise SystemExit(f"{name}: the two ways come to different errors")
-            blocks = ", ".join(str(len(stage)) for stage in stages)
-            label = f"{name} ({blocks} blocks, {len(found)} paths): iterconv / by hand"
-            alternate(label, lambda: ours(adapted, inputs), lambda: by_hand(model, stages, inputs), 3)  # noqa: B023
-
-
-if __name__ == "__main__":
-    main()

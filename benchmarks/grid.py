@@ -1,16 +1,12 @@
-"""How much faster a grid of 30 runs is on two processes than on one, timed alternately in one run.
-
-Run with ``python benchmarks/grid.py [rounds] [epochs]`` on a machine with two cores that have nothing else to do. Each
-round does the grid on one process and on two, the one or the other first, in folders of their own; the start of the
-processes and their imports are part of both times.
-"""
+"""A grid of runs on two processes, against the same runs one after another."""
 
 import itertools
-import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from ratios import Row, compare
 
 from iterconv.studies.executors.base import Executor
 from iterconv.studies.executors.here import HereEngine
@@ -18,30 +14,32 @@ from iterconv.studies.jobs import TrainingRun
 from iterconv.training.config import RunConfig
 
 
-def grid(epochs: int) -> list[TrainingRun]:
+def jobs(epochs: int) -> list[TrainingRun]:
+    """Thirty small runs: three strengths of coupling, ten seeds."""
     combinations = itertools.product((0.0, 0.5, 1.0), range(10))
     base = {"data": "digits", "width": 8, "blocks": 5, "stages": 1, "epochs": epochs}
     return [TrainingRun(RunConfig(**base, coupling=c, seed=s)) for c, s in combinations]  # type: ignore[arg-type]
 
 
-def seconds(jobs: list[TrainingRun], workers: int) -> float:
+def seconds(runs: list[TrainingRun], workers: int) -> float:
+    """Bring the runs to their end in a folder of their own; the processes' start and imports are part of the time."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        failed = Executor(HereEngine(workers)).run(jobs, Path(folder))
+        failed = Executor(HereEngine(workers)).run(runs, Path(folder))
         passed = time.perf_counter() - started
-        assert not failed and all(job.finished(Path(folder)) for job in jobs), failed
+        assert not failed and all(run.finished(Path(folder)) for run in runs), failed
     return passed
 
 
-def main(rounds: str = "3", epochs: str = "4") -> None:
-    jobs, ratios = grid(int(epochs)), []
-    for number in range(int(rounds)):
-        order = (1, 2) if number % 2 == 0 else (2, 1)
-        times = {workers: seconds(jobs, workers) for workers in order}
-        ratios.append(times[1] / times[2])
-        print(f"{len(jobs)} runs: {times[1]:.1f} s one after another, {times[2]:.1f} s on two, ratio {ratios[-1]:.2f}")
-    print(f"median ratio {statistics.median(ratios):.2f} (n = {len(ratios)})")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def grid(quick: bool) -> Iterator[Row]:
+    """Train and measure a grid."""
+    runs = jobs(1 if quick else 4)
+    yield compare(
+        "grid",
+        "at least 1.9",
+        lambda: seconds(runs, 2),
+        lambda: seconds(runs, 1),
+        f"{len(runs)} runs of one thread on two processes against one process, starts and imports included",
+        rounds=1 if quick else 3,
+        warm_up=False,
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from foreign import by_hand, models, ours
-from ratios import Row, compare, wall
+from ratios import Row, compare, cpu
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -65,7 +65,7 @@ def indices(quick: bool) -> Iterator[Row]:
         allowed = passes / paths.block_applications(routes)
         note = f"{len(routes)} paths of 3 x 16 blocks, same bits; the count of block applications allows {allowed:.2f}"
         rounds = 3 if quick else 9
-        yield compare("indices", "at least 2.4", wall(together), wall(apart), note, rounds=rounds)
+        yield compare("indices", "at least 2.4", cpu(together), cpu(apart), note, rounds=rounds)
 
 
 class Peak(TorchDispatchMode):
@@ -126,8 +126,8 @@ def foreign(quick: bool) -> Iterator[Row]:
             yield compare(
                 f"indices-foreign {name}",
                 "at least 0.9",
-                wall(lambda: ours(adapted, inputs)),  # noqa: B023
-                wall(lambda: by_hand(model, stages, inputs)),  # noqa: B023
+                cpu(lambda: ours(adapted, inputs)),  # noqa: B023
+                cpu(lambda: by_hand(model, stages, inputs)),  # noqa: B023
                 f"{len(found)} paths, equal errors; the ratio is the share of {allowed:.2f}, which the count of block "
                 "applications allows",
                 rounds=1 if quick else 3,

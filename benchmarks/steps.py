@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from ratios import Row, compare, wall
+from ratios import Row, compare, cpu
 from torch.nn import functional as F
 
 import iterconv as ic
@@ -34,8 +34,8 @@ def coupling(quick: bool) -> Iterator[Row]:
     yield compare(
         "coupling",
         "at most 1.02",
-        wall(stepper(strength=0.5)),
-        wall(stepper()),
+        cpu(stepper(strength=0.5)),
+        cpu(stepper()),
         f"one stage of 16 blocks, width {WIDTH}, batch {BATCH}, {SIZE} x {SIZE} pixels; the price of the coupling",
         rounds=3 if quick else 15,
         slower=True,
@@ -47,8 +47,8 @@ def constraint(quick: bool) -> Iterator[Row]:
     yield compare(
         "constraint",
         "at most 1.25",
-        wall(stepper("improper")),
-        wall(stepper()),
+        cpu(stepper("improper")),
+        cpu(stepper()),
         f"improperly convergent, one stage of 16 blocks, width {WIDTH}, batch {BATCH}; the price of the constraint",
         rounds=3 if quick else 15,
         slower=True,
