@@ -207,7 +207,7 @@ def test_version_examples_and_recipes(capsys):
 
 
 def test_only_what_goes_on_says_so_after_ctrl_c(capsys, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("iterconv.cli.runs.describe_data", interrupted)

@@ -12,7 +12,7 @@ from tyro import conf
 
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
-from iterconv.options import Against, Debris, Mode
+from iterconv.options import Against, Debris, Mode, Tracker
 from iterconv.paths.families import FAMILIES
 from iterconv.studies.executors.engines import EngineOptions, cores
 from iterconv.training.config import RunConfig
@@ -40,12 +40,16 @@ class Train:
     devices: int = 1
     """The number of devices of this kind to train on. Each batch is divided among them, and numbers differ from those
     of one device by rounding only. An interrupted run may go on with another number."""
+    log: tuple[Tracker, ...] = ()
+    """The trackers that the run is logged with: any of tensorboard, mlflow and wandb. Their files are in the run's
+    folder logs, unless MLFLOW_TRACKING_URI names a server, or wandb is online."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Train and measure the run in its folder."""
         from iterconv.cli.runs import train
 
-        return train(self.run, self.out or DEFAULT_ROOT / self.run.name, self.device, self.devices, stop)
+        out = self.out or DEFAULT_ROOT / self.run.name
+        return train(self.run, out, stop, device=self.device, devices=self.devices, log=self.log)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,15 +19,14 @@ from iterconv.training.folder import RunFolder
 from iterconv.training.run import complete
 
 
-def train(config: RunConfig, path: Path, device: str | None, devices: int, stop: threading.Event) -> int:
+def train(config: RunConfig, path: Path, stop: threading.Event, **options: Any) -> int:
     """Train and measure one run with a progress bar, and print the error and the indices.
 
     Args:
         config: The configuration of the run.
         path: The run's folder.
-        device: A torch device; None for the default.
-        devices: The number of devices.
         stop: An event that is set when the user interrupts.
+        options: The other options of ``training.run.complete``.
 
     Returns:
         The exit code.
@@ -39,13 +38,12 @@ def train(config: RunConfig, path: Path, device: str | None, devices: int, stop:
     network = f"{run.stages} stage(s) of {run.blocks} blocks, width {run.width}"
     console.print(f"{network}, on {run.data} for {run.epochs} epochs, in {path}")
 
-    options: dict[str, Any] = {"device": device, "devices": devices, "stop": stop}
     if RunFolder(path, config).finished:
-        result = complete(config, path, **options)
+        result = complete(config, path, stop=stop, **options)
         console.print("it was finished before: nothing was left to do")
     else:
         with bar("epochs", run.epochs) as advance:
-            result = complete(config, path, **options, on_epoch=lambda row: advance(int(row["epoch"])))
+            result = complete(config, path, on_epoch=lambda row: advance(int(row["epoch"])), stop=stop, **options)
     report = Report.load(path / "report.parquet")
     show_indices(report.indices)
     console.print(f"test error {result['test_error']:.2%} (n = {result['test_examples']}), everything in {path}")

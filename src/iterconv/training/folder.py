@@ -1,12 +1,14 @@
 """The folder of a run: its files, read and written without losing anything.
 
 These are ``config.json``, ``history.csv``, ``checkpoint.pt`` (until the run is finished), ``best.safetensors``,
-``report.parquet`` and ``result.json``. A folder that has the last three holds a finished run.
+``report.parquet`` and ``result.json``. A folder that has the last three holds a finished run. What is in the folder
+``logs`` is for other programs; nothing here depends on it.
 """
 
 import hashlib
 import io
 import math
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -135,6 +137,7 @@ class RunFolder:
         if not any((self.path / name).exists() for name in ("checkpoint.pt", *FINISHED)):
             for name in _STARTED:
                 (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / LOGS, ignore_errors=True)
 
     def write_json(self, name: str, contents: dict[str, Any]) -> None:
         """Write a JSON file."""
@@ -231,6 +234,7 @@ class RunFolder:
 
 
 HISTORY = "history.csv"
+LOGS = "logs"
 
 _FIRST_LINE = f"{files.BLANK}\n".encode()
 """The first line of a checkpoint; the bytes that torch saved follow it."""

@@ -1,7 +1,7 @@
 """A whole run: ``complete`` trains and measures a network and finishes its folder, ``open_run`` reads it again."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from iterconv.training.loop import (
 )
 from iterconv.training.ranks import check_devices, train_on
 from iterconv.training.team import default_device
+from iterconv.training.trackers import check_trackers, opened
 
 
 def complete(
@@ -36,6 +37,7 @@ def complete(
     *,
     device: str | None = None,
     devices: int = 1,
+    log: Sequence[str] = (),
     on_epoch: OnEpoch | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def complete(
         device: A torch device; the accelerator that is there by default. For several devices, their kind.
         devices: The number of devices to train on, with a process for each. It changes numbers by rounding only, and
             may differ from that of an earlier session.
+        log: The trackers that the run is logged with, of ``options.Tracker``.
         on_epoch: Receives each new row of the history.
         stop: Asked after each training step and each measured batch.
 
@@ -58,35 +61,48 @@ def complete(
         KeyboardInterrupt: If it was asked to stop; the state is saved by then.
     """
     folder = RunFolder(path, config)
+    check_trackers(log)
     with folder.claim(), _threads(config.threads):
         if folder.finished:
             folder.check()
             Report.load(path / "report.parquet")
+            with opened(log, folder) as logs:
+                logs.conclude()
             return folder.result()
         check_devices(devices, device, config)
         dataset = load_data(config, device)
         check_network(config, dataset)
         selection_split(config, dataset)
         folder.write_json("config.json", config.to_dict())  # now that the options are known to fit the data
-        started = time.monotonic()
         try:
-            if devices > 1:
-                network = train_on(devices, config, folder, dataset, on_epoch, stop)
-            else:
-                network = train(config, folder, dataset, on_epoch, stop)
+            with opened(log, folder) as logs:
+
+                def each(row: dict[str, float]) -> None:
+                    logs.update()
+                    if on_epoch:
+                        on_epoch(row)
+
+                _finish(folder, dataset, devices, each, stop)
+                logs.conclude()
         except Exception:
             folder.give_up()
             raise
-
-        def progress(done: int, total: int | None) -> None:
-            if stop is not None and stop.is_set():
-                raise KeyboardInterrupt
-
-        report = measure(network, dataset.batches(dataset.test), progress=progress)
-        report.save(path / "report.parquet")
-        folder.write_json("result.json", _result(folder, network, devices, report, started))
-        folder.drop_checkpoint()
         return folder.result()
+
+
+def _finish(folder: RunFolder, dataset: data.Data, devices: int, on_epoch: OnEpoch, stop: Stop | None) -> None:
+    started = time.monotonic()
+    arguments = folder.config, folder, dataset, on_epoch, stop
+    network = train_on(devices, *arguments) if devices > 1 else train(*arguments)
+
+    def progress(done: int, total: int | None) -> None:
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+
+    report = measure(network, dataset.batches(dataset.test), progress=progress)
+    report.save(folder.path / "report.parquet")
+    folder.write_json("result.json", _result(folder, network, devices, report, started))
+    folder.drop_checkpoint()
 
 
 @contextmanager
