@@ -1,23 +1,47 @@
 """Benchmarks and experiments find what they import: a refactor that breaks them is seen here."""
 
+import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("experiments/*.py")])
+EXPERIMENTS = sorted(ROOT.glob("experiments/*.py"))
 
 
 def test_there_are_scripts():
-    assert {"speed", "foreign", "timm_coupled", "minilm", "constrained_stages"} <= {path.stem for path in SCRIPTS}
+    assert {"timm_coupled", "minilm", "constrained_stages"} <= {path.stem for path in EXPERIMENTS}
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_every_script_finds_what_it_imports(path, monkeypatch):
-    monkeypatch.syspath_prepend(path.parent)  # as where it is run: the benchmarks share a function
+@pytest.mark.parametrize("path", [*EXPERIMENTS, ROOT / "benchmarks" / "overhead.py"], ids=lambda path: path.stem)
+def test_every_script_finds_what_it_imports(path):
     assert callable(runpy.run_path(str(path))["main"])
+
+
+def bench(*words):
+    command = [sys.executable, str(ROOT / "benchmarks"), *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.medium
+def test_the_benchmark_prints_rows_and_knows_when_a_target_is_reached():
+    done = bench("indices-memory", "--quick", "--json")  # the one row that is no time
+    assert not done.returncode, done.stderr
+    [row] = map(json.loads, done.stdout.splitlines())
+    assert row["name"] == "indices-memory" and row["target"] == "at most 1" and row["holds"] == (row["ratio"] <= 1)
+    assert row["holds"], "one activation is kept for each level of the tree"
+    wrong = bench("indexes")
+    assert wrong.returncode == 2 and "'indexes' is no benchmark; use indices, " in wrong.stderr
+
+
+def test_a_target_is_reached_from_its_own_side():
+    holds = runpy.run_path(str(ROOT / "benchmarks" / "ratios.py"))["holds"]
+    assert holds(2.5, "at least 2.4") and not holds(2.3, "at least 2.4")
+    assert holds(1.0, "at most 1.02") and not holds(1.1, "at most 1.02")
 
 
 def test_experiments_still_describe_their_runs():
