@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from damage import denied, one_bit_flipped
 from iterconv import InputError, data, measure
@@ -580,3 +581,31 @@ def test_a_history_with_one_flipped_bit_is_never_used(finished):
                 read()
     path.write_bytes(whole)
     assert len(job.tables(path.parent.parent)["history"]) == TINY.epochs
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: numbers that are asked for, and shapes that follow from data."""
+
+    WAITING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique", "aten::equal")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.name().partition(".")[0].startswith(self.WAITING)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"coupling": 0.5, "augment": True}, {"residual": "proper"}, {"residual": "improper"}]
+)
+def test_no_training_step_waits_for_the_device(tmp_path, monkeypatch, options):
+    run = replace(TINY, batch_size=16, epochs=1, **options)
+    waits, seen = Waits(), []
+    count_batch = Progress.count_batch
+    monkeypatch.setattr(Progress, "count_batch", lambda *args: (count_batch(*args), seen.append(waits.count)))
+    with waits:
+        complete(run, tmp_path / "run")
+    assert len(seen) > 5 and waits.count > seen[-1], "at the end of an epoch it has to wait"
+    assert len(set(seen[1:])) == 1, "the first step may settle what later ones keep"
