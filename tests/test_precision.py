@@ -1,6 +1,8 @@
-"""Training in bfloat16: what multiplies does so in fewer digits; all else stays as it is."""
+"""Training in other arithmetic: in bfloat16, and compiled; all that is not training stays as it is."""
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -71,3 +73,27 @@ def test_a_run_in_bf16_resumes_with_the_same_bytes_and_is_measured_in_float32(tm
     if run.coupling == 1:
         kernels = [block.conv1.weight for block in network.stages[0].blocks]
         assert all(torch.equal(a, b) for a, b in pairwise(kernels)), "tied weights stay tied"
+
+
+@pytest.mark.extended
+def test_compiled_training_differs_by_rounding(tmp_path):
+    options = "--width 4 --blocks 2 --stages 1 --epochs 2 --samples 150 --coupling 0.5 --lr 0.01 --residual improper"
+    for name, more in ("plain", []), ("compiled", ["--compile"]):
+        # In a process without the checks of types, which torch's compiler can't see through.
+        command = [sys.executable, "-m", "iterconv", "train", *options.split(), *more, "--out", str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True)
+    plain, other = (load_file(tmp_path / name / "best.safetensors") for name in ("plain", "compiled"))
+    assert plain.keys() == other.keys()
+    for name, tensor in plain.items():
+        assert torch.allclose(tensor.double(), other[name].double(), rtol=1e-3, atol=1e-3), name
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in plain.items()), "it was compiled"
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_compiling_is_refused_where_it_cannot_be_done(tmp_path, monkeypatch):
+    assert "compile" not in RunConfig().to_dict() and replace(TINY, compile=True).hash != TINY.hash
+    with pytest.raises(InputError, match="is for one device, not for 2"):
+        complete(replace(TINY, compile=True), tmp_path / "run", devices=2, device="cpu")
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/no/such/compiler",))
+    with pytest.raises(InputError, match="needs a C\\+\\+ compiler; install g\\+\\+"):
+        complete(replace(TINY, compile=True), tmp_path / "run")

@@ -80,6 +80,9 @@ class RunConfig:
     precision: TrainingPrecision = "float32"
     """float32; or bf16: training multiplies in bfloat16, which is faster on processors and GPUs that have it. Weights,
     coupling, Lipschitz constants, validation and measuring stay in float32."""
+    compile: bool = False
+    """Compile the network's training steps, and record them as CUDA graphs on a GPU (torch.compile, "reduce-overhead").
+    It takes a minute at the start and needs a C++ compiler; results change by rounding."""
 
     def __post_init__(self) -> None:
         """Check the fields; the fit of stages and samples to the data is checked when the data are loaded."""
@@ -124,7 +127,7 @@ class RunConfig:
         what they were.
         """
         values = asdict(self.resolved())
-        for name, only in (("threads", 1), ("precision", "float32")):
+        for name, only in (("threads", 1), ("precision", "float32"), ("compile", False)):
             if values[name] == only:
                 del values[name]
         return values

@@ -124,7 +124,7 @@ def train(
     keep_freed_memory()
     network, optimizer, coupling = _prepare(run, dataset)
     fabric, shared = team.fabric(dataset.train.images.device, run.precision), team.share(network)
-    wrapped, wrapped_optimizer = fabric.setup(shared, optimizer)
+    wrapped, wrapped_optimizer = fabric.setup(_compile(shared) if run.compile else shared, optimizer)
     progress = Progress()
     checkpoint = _Checkpoint(folder, network=network, optimizer=optimizer, coupling=coupling, progress=progress)
     checkpoint.restore(run.epochs)
@@ -168,6 +168,17 @@ def _prepare(run: RunConfig, dataset: data.Data) -> tuple[StagedModel, torch.opt
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=run.momentum, weight_decay=run.weight_decay)
     groups = network.coupling_groups(run.first_coupled) if run.coupling else []
     return network, optimizer, couple(optimizer, groups, run.coupling, run.kernel)
+
+
+def _compile(module: nn.Module) -> Any:
+    """Have steps compiled when they are first run; validation and checkpoints use the module as it is."""
+    from torch._inductor import cpp_builder  # brings seconds of imports that only compiling needs
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception:  # torch has a class of its own for it, which moves between versions
+        raise OptionError("compile", True, "needs a C++ compiler; install g++, or leave it out") from None
+    return torch.compile(module, mode="reduce-overhead", dynamic=False)
 
 
 class _Checkpoint:

@@ -49,6 +49,8 @@ def check_devices(devices: int, device: str | None, config: RunConfig) -> None:
     """
     if check_count("devices", devices, why="is too few") == 1:
         return
+    if config.compile:
+        raise OptionError("compile", True, f"is for one device, not for {devices}; leave out one of the two options")
     kind, there, batch_size = device or default_device(), torch.cuda.device_count(), config.resolved().batch_size
     if kind not in ("cpu", "cuda"):
         raise OptionError("device", kind, f"is not a kind of {devices} devices; use cpu or cuda")
