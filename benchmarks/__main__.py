@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from clutter import digitclutter  # noqa: E402
 from grid import grid  # noqa: E402
 from measuring import foreign, indices, memory  # noqa: E402
-from ratios import Row  # noqa: E402
+from ratios import Row, line  # noqa: E402
 from start import start  # noqa: E402
 from steps import constraint, coupling  # noqa: E402
 from training import training  # noqa: E402
@@ -72,14 +72,6 @@ def main() -> int:
             print(json.dumps({**asdict(row), "holds": row.holds, "machine": machine()}) if options.json else line(row))
             sys.stdout.flush()
     return 0
-
-
-def line(row: Row) -> str:
-    """Write a row of the table in Markdown."""
-    low, high = row.spread
-    cells = [row.name, f"{row.ratio:.3g}", row.target, "yes" if row.holds else "no", f"{row.ours_s:.4g}"]
-    cells += [f"{row.theirs_s:.4g}", f"{low:.3g} to {high:.3g}", str(row.n), row.note]
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

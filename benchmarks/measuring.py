@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from foreign import by_hand, models, ours
-from ratios import Row, compare, cpu
+from ratios import Row, compare, cpu, on_device
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -46,10 +46,10 @@ def whole_pass(net: ic.StagedModel, route: paths.Route, z: Tensor) -> Tensor:
     return net.head(z)
 
 
-def indices(quick: bool) -> Iterator[Row]:
+def indices(quick: bool, device: str = "cpu") -> Iterator[Row]:
     """Evaluate all paths of the three indices."""
-    net = make_net()
-    inputs, routes = torch.randn(16, 3, 16, 16), all_routes(net)
+    net = make_net().to(device)
+    inputs, routes = torch.randn(16, 3, 16, 16).to(device), all_routes(net)
 
     def together() -> dict[paths.Route, Tensor]:
         return {route: outcome.output for route, outcome in paths.evaluate(net, routes, inputs)}
@@ -65,7 +65,9 @@ def indices(quick: bool) -> Iterator[Row]:
         allowed = passes / paths.block_applications(routes)
         note = f"{len(routes)} paths of 3 x 16 blocks, same bits; the count of block applications allows {allowed:.2f}"
         rounds = 3 if quick else 9
-        yield compare("indices", "at least 2.4", cpu(together), cpu(apart), note, rounds=rounds)
+        yield compare(
+            "indices", "at least 2.4", on_device(together, device), on_device(apart, device), note, rounds=rounds
+        )
 
 
 class Peak(TorchDispatchMode):

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 Timed = Callable[[], float]
 """A function that does the work once and returns its time in seconds."""
 
@@ -98,6 +100,21 @@ def compare(
     return Row(name, ratio, target, *medians, (min(ratios), max(ratios)), rounds, note)
 
 
+def on_device(work: Callable[[], object], device: str) -> Timed:
+    """Make a timed function for a device: CPU time, or on a GPU the time of the clock until the GPU is through."""
+    if device == "cpu":
+        return cpu(work)
+
+    def timed() -> float:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    return timed
+
+
 def of_process(*words: str) -> Timed:
     """Make a timed function that runs Python in a process of its own, and measures that process's CPU time."""
     # Compiled modules are kept, as they are for users, whatever this machine is set to.
@@ -110,3 +127,11 @@ def of_process(*words: str) -> Timed:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     return timed
+
+
+def line(row: Row) -> str:
+    """Write a row of the table in Markdown."""
+    low, high = row.spread
+    cells = [row.name, f"{row.ratio:.3g}", row.target, "yes" if row.holds else "no", f"{row.ours_s:.4g}"]
+    cells += [f"{row.theirs_s:.4g}", f"{low:.3g} to {high:.3g}", str(row.n), row.note]
+    return f"| {' | '.join(cells)} |"
