@@ -31,7 +31,7 @@ def affine(layer: nn.Module, x: Traced, shape: tuple[int, ...]) -> Traced:
 
     Args:
         layer: The layer.
-        x: What is known of the tensor that it gets.
+        x: The tensor that it gets, as far as it is known.
         shape: The shape of one example of that tensor.
 
     Returns:
