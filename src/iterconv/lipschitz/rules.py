@@ -76,7 +76,7 @@ class Slope:
 
 
 def _times(factor: float, bound: Expression) -> Expression:
-    return bound if factor == 1 else Times(factor, bound)
+    return bound if factor == 1 else Times(bound, factor)
 
 
 def _batch_norm_act(layer: Any, x: Traced | None, shape: tuple[int, ...]) -> Traced | None:
