@@ -88,34 +88,19 @@ def call_itself(module: nn.Module, arguments: Arguments) -> Any:
     return kind.__call__(module, *arguments.args, **arguments.kwargs)
 
 
-class HeldHooks:
-    """The hooks that a library of models puts on its own modules, as transformers does to collect hidden states."""
-
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.hooks: dict[nn.Module, dict[int, Any]] = {}
-        for module in modules:
-            # The hooks of a library's models come from the same library as the models. A script's own classes and hooks
-            # say nothing about that, as all are in `__main__`.
-            library = type(module).__module__.partition(".")[0]
-            own = {
-                key: hook
-                for key, hook in module._forward_hooks.items()
-                if library != "__main__" and getattr(hook, "__module__", "").partition(".")[0] == library
-            }
-            if own:
-                self.hooks[module] = own
-
-    def fire(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
-        """Run the held hooks of a module on its result; returns the result, or its replacement by a hook."""
-        for key, hook in self.hooks.get(module, {}).items():
-            with_kwargs = key in module._forward_hooks_with_kwargs
-            made = hook(module, args, kwargs, result) if with_kwargs else hook(module, args, result)
-            result = result if made is None else made
-        return result
+def _own_hooks(module: nn.Module) -> dict[int, Any]:
+    """Return the hooks that a library of models has put on its own module, as transformers does for hidden states."""
+    # A script's own classes and hooks are not told apart in this way, as all of them are in `__main__`.
+    library = type(module).__module__.partition(".")[0]
+    return {
+        key: hook
+        for key, hook in module._forward_hooks.items()
+        if library != "__main__" and getattr(hook, "__module__", "").partition(".")[0] == library
+    }
 
 
 @contextmanager
-def hold_own_hooks(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
+def hold_own_hooks(modules: Iterable[nn.Module]) -> Iterator[Callable[[nn.Module, Any, Any, Any], Any]]:
     """Keep a library's own hooks from firing inside the context, so that they can be fired once for each place.
 
     These hooks are part of the model, which expects one entry for each of its blocks, whether the block is left out or
@@ -123,14 +108,26 @@ def hold_own_hooks(modules: Iterable[nn.Module]) -> Iterator[HeldHooks]:
 
     Args:
         modules: The blocks of a stage.
+
+    Yields:
+        A function that runs the held hooks of a module. It gets the module, its positional and keyword arguments and
+        its result, and returns the result, or its replacement by a hook.
     """
-    held = HeldHooks(modules)
-    before = {module: dict(module._forward_hooks) for module in held.hooks}
+    held = {module: own for module in modules if (own := _own_hooks(module))}
+    before = {module: dict(module._forward_hooks) for module in held}
+
+    def fire(module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+        for key, hook in held.get(module, {}).items():
+            with_kwargs = key in module._forward_hooks_with_kwargs
+            made = hook(module, args, kwargs, result) if with_kwargs else hook(module, args, result)
+            result = result if made is None else made
+        return result
+
     try:
-        for module, own in held.hooks.items():
+        for module, own in held.items():
             for key in own:
                 del module._forward_hooks[key]
-        yield held
+        yield fire
     finally:
         for module, hooks in before.items():
             # All are put back together, since hooks fire in the order of this dictionary.

@@ -117,9 +117,9 @@ class StagePass:
         # Calls behind the last place come from a loop over one module whose length depends on the data.
         blocks = self._todo.get(place, []) if place < len(found.blocks) else [place] * self._goes_on
         # A library's own hooks expect one entry for each place, whatever is executed there.
-        with hold_own_hooks(found.blocks) as held:
+        with hold_own_hooks(found.blocks) as fire_held_hooks:
             result = self._execute(module, place, blocks)
-        return held.fire(module, args, kwargs, result)
+        return fire_held_hooks(module, args, kwargs, result)
 
     def _execute(self, module: nn.Module, place: int, blocks: list[int]) -> Any:
         found, streams = self.stage.found, self.stage.streams

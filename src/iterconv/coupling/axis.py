@@ -76,7 +76,7 @@ def couple_axis(
         axis: One axis, or several whose positions are all coupled alike.
         strength: lambda, in [0, 1].
         kernel: ``"uniform"``, or ``"triangular"`` (and other kernels to which order matters) along a single axis.
-        normalise: Whether the rows of the triangular kernel sum to 1.
+        normalise: True if the rows of the triangular kernel are to sum to 1.
 
     Returns:
         A handle such as ``couple`` returns.

@@ -12,7 +12,7 @@ from iterconv.errors import InputError
 
 
 class ParameterCount(NamedTuple):
-    """How many parameters a softly tied network has."""
+    """The number of parameters of a softly tied network, counted in three ways."""
 
     raw: int
     """All parameters."""

@@ -28,7 +28,7 @@ class Kernel:
         Args:
             count: T, the number of blocks in the group.
             strength: lambda, in [0, 1].
-            normalise: Whether rows are to sum to 1, where they would not.
+            normalise: True if rows that would not sum to 1 are to be scaled so that they do.
 
         Returns:
             The T x T matrix in double precision; row t holds kappa(s, t) over s.
@@ -107,7 +107,7 @@ def coupling_matrix(
         num_blocks: T, the size of the group.
         strength: lambda, in [0, 1].
         kernel: The name of a kernel, ``"uniform"``, ``"triangular"`` or one that you have registered.
-        normalise: Whether the rows of the triangular kernel sum to 1.
+        normalise: True if the rows of the triangular kernel are to sum to 1.
 
     Returns:
         The T x T matrix in double precision.

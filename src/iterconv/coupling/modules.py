@@ -85,7 +85,7 @@ def couple(
         strength: lambda, in [0, 1].
         kernel: ``"uniform"`` couples all blocks alike, ``"triangular"`` near ones more; or the name of a kernel of your
             own (``iterconv.coupling.register``).
-        normalise: Whether the rows of the triangular kernel sum to 1 (see ``coupling_matrix``).
+        normalise: True if the rows of the triangular kernel are to sum to 1 (see ``coupling_matrix``).
 
     Returns:
         A handle, to change the strength, save its state, or uncouple; also a context manager.

@@ -11,7 +11,7 @@ VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one data set is trained on; the learning rate is divided at half and three quarters of the epochs."""
+    """The schedule of training on a data set; the learning rate is divided at half and three quarters of the epochs."""
 
     stages: int
     epochs: int

@@ -21,10 +21,10 @@ from iterconv.spectral.linear_maps import converged, estimated
 from iterconv.tasks.batches import check_inputs, match_model
 
 MARGIN = 1e-4
-"""How far below 1 a bound has to be: iterated norms approach the true ones from below."""
+"""The distance by which a bound has to be below 1, since iterated norms approach the true ones from below."""
 
 MEASURED_MARGIN = 0.01
-"""How far below 1 a measured constant has to be, for the same reason: its iteration is cut off earlier."""
+"""The same distance for a measured constant, whose iteration is cut off earlier."""
 
 PROVEN, OBSERVED, NOT, UNKNOWN = "contractive", "contractive on these inputs", "not contractive", "unknown"
 

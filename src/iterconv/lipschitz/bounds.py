@@ -27,8 +27,9 @@ class Expression:
         raise NotImplementedError
 
     def factors(self) -> Iterator[Factor]:
-        """Go through the factors in it."""
-        raise NotImplementedError
+        """Go through the factors in it, those of inner expressions where these stand."""
+        for part in vars(self).values():
+            yield from part.factors() if isinstance(part, Expression) else (part,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +42,13 @@ class Constant(Expression):
         """Return the number."""
         return self.number
 
-    def factors(self) -> Iterator[Factor]:
-        """Go through nothing."""
-        return iter(())
-
 
 @dataclass(frozen=True, eq=False)
 class Times(Expression):
     """A bound times a factor."""
 
-    factor: Factor
     of: Expression
+    factor: Factor
 
     def value(self, norm: Norm) -> Any:
         """Return the product, with a parameter as it is now."""
@@ -59,11 +56,6 @@ class Times(Expression):
         if isinstance(factor, LinearPart):
             return of * norm(factor)
         return of * (factor.abs().max() if isinstance(factor, Tensor) else factor)
-
-    def factors(self) -> Iterator[Factor]:
-        """Go through the factors of both."""
-        yield from self.of.factors()
-        yield self.factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +68,6 @@ class Sum(Expression):
     def value(self, norm: Norm) -> Any:
         """Return the sum."""
         return self.one.value(norm) + self.other.value(norm)
-
-    def factors(self) -> Iterator[Factor]:
-        """Go through the factors of both."""
-        yield from self.one.factors()
-        yield from self.other.factors()
 
 
 NOTHING = Constant(0.0)
@@ -104,7 +91,7 @@ class Traced:
     @property
     def branch(self) -> Expression:
         """The bound of g."""
-        return self.bound if self.part is None else Times(self.part, self.bound)
+        return self.bound if self.part is None else Times(self.bound, self.part)
 
     @property
     def total(self) -> Expression:

@@ -209,7 +209,7 @@ class _Walk(fx.Interpreter):
         if len(factors) != 1 or not isinstance(factors[0], nn.Parameter):
             return None
         x = self.traced[own[0]]
-        return x.then(Times(factors[0], x.total))
+        return x.then(Times(x.total, factors[0]))
 
     def _leave_uncovered(self, n: fx.Node, inputs: list[fx.Node]) -> Traced:
         name = type(self._module(n)).__name__ if n.op == "call_module" else _function_name(n)

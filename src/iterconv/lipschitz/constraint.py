@@ -191,23 +191,22 @@ def constrain(model: nn.Module, inputs: Any, *, lipschitz: float = 0.95, stages:
     check_inputs(inputs, 0)
     if any(hasattr(stage, "lipschitz") for stage in getattr(model, "stages", ())):
         raise InputError("this model's stages are constrained by construction; build it with residual='ordinary'")
-    found: dict[tuple[int, int], Branch] = {}
     inputs = match_model(inputs, model)
     # Stages that are constrained by construction have been refused above, so every other model is adapted, the paper's
     # networks too.
     adapted = model if isinstance(model, AdaptedModel) else adapt(model, inputs, stages=stages)
     if adapted is model and stages is not None:
         raise InputError("the model is adapted already, with stages of its own; pass adapted.model to name others")
+    found: list[tuple[int, int, nn.Module, Branch]] = []
     with untouched(model):
-        for number, block, z, _, _ in paths.block_inputs(adapted, inputs):
-            found[number, block] = _check_branch(
-                adapted.found[number].blocks[block], z, f"block {block + 1} of stage {number + 1}"
-            )
+        for number, block, z, _, stage in paths.block_inputs(adapted, inputs):
+            module = stage.blocks[block]
+            branch = _check_branch(module, z, f"block {block + 1} of stage {number + 1}")
+            found.append((number, block, module, branch))
     # Everything is checked before the first block is changed.
-    _check_sharing(model, {adapted.found[number].blocks[block]: branch for (number, block), branch in found.items()})
+    _check_sharing(model, {module: branch for _, _, module, branch in found})
     places = []
-    for (number, block), branch in found.items():
-        module = adapted.found[number].blocks[block]
+    for number, block, module, branch in found:
         if hasattr(module, CONSTRAINT_ATTRIBUTE):  # the same one is executed again
             continue
         module.add_module(CONSTRAINT_ATTRIBUTE, Constraint(branch, lipschitz).train(module.training))

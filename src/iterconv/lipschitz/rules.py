@@ -31,7 +31,7 @@ def affine(layer: nn.Module, x: Traced, shape: tuple[int, ...]) -> Traced:
 
     Args:
         layer: The layer.
-        x: What is known of the tensor that it gets.
+        x: The tensor that it gets, as far as it is known.
         shape: The shape of one example of that tensor.
 
     Returns:
@@ -76,7 +76,7 @@ class Slope:
 
 
 def _times(factor: float, bound: Expression) -> Expression:
-    return bound if factor == 1 else Times(factor, bound)
+    return bound if factor == 1 else Times(bound, factor)
 
 
 def _batch_norm_act(layer: Any, x: Traced | None, shape: tuple[int, ...]) -> Traced | None:

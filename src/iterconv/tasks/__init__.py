@@ -1,4 +1,4 @@
-"""What a model's output means: rows of logits, their targets, errors and chance, and rows of a representation.
+"""The meaning of a model's output: rows of logits, their targets, errors and chance, and rows of a representation.
 
 A new kind of task is a subclass of ``Task`` in a file of its own; ``docs/extending.md`` shows one.
 """

@@ -136,7 +136,7 @@ class Task(ABC):
 
     @abstractmethod
     def wrong(self, outputs: Float[Tensor, "n classes"], targets: Shaped[Tensor, "n *classes"]) -> Float[Tensor, " n"]:
-        """How wrong the prediction of each finite row of ``outputs`` is for its row of ``targets``, in [0, 1]."""
+        """The error in [0, 1] of each finite row of ``outputs``, compared with its row of ``targets``."""
 
     @abstractmethod
     def chance(self, targets: Shaped[Tensor, "n *classes"], classes: int) -> float:

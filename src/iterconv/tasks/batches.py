@@ -86,7 +86,7 @@ def check_targets(inputs: Any, targets: Any, number: int) -> None:
 
     Args:
         inputs: The model's input.
-        targets: What came with it.
+        targets: The targets that came with the inputs.
         number: The batch's number from 0, for the message.
     """
     if not isinstance(targets, Tensor):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 Place = tuple[Any, ...]
-"""Where a tensor stands in a nested structure: indices, keys and field names from the outside in."""
+"""The place of a tensor in a nested structure: indices, keys and field names from the outside in."""
 
 
 def tensors_in(value: Any) -> dict[Place, Tensor]:
@@ -29,7 +29,7 @@ def with_tensors(value: Any, tensors: Mapping[Place, Any]) -> Any:
 
     Args:
         value: Tuples, lists, mappings and dataclasses, however nested.
-        tensors: What to put there by place.
+        tensors: The new values by place.
     """
     if () in tensors:
         return tensors[()]
