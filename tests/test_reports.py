@@ -3,6 +3,7 @@ import json
 import math
 import os
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import iterconv as ic
 from damage import denied, one_bit_flipped
-from iterconv.files import write_atomically
+from iterconv.files import ABANDONED, require_file, require_folder, to_safetensors, write_atomically
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,45 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_atomically(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written_again(tmp_path):
+    old, new, others = (tmp_path / f".a{rest}" for rest in (".0123abcd", ".89abcdef", ".backup01"))
+    for path, age in ((old, 2 * ABANDONED), (new, 0.5 * ABANDONED), (others, 2 * ABANDONED)):
+        path.touch()
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    write_atomically(tmp_path / "b", b"")
+    assert old.exists(), "another file's"
+    write_atomically(tmp_path / "a", b"")
+    assert not old.exists() and new.exists() and others.exists()
+
+
+def test_trying_to_write_somewhere_makes_no_name_that_a_kill_could_leave_behind(tmp_path, monkeypatch):
+    made = []
+    real_open = os.open
+    monkeypatch.setattr("os.open", lambda path, *rest, **more: made.append(path) or real_open(path, *rest, **more))
+    require_file(tmp_path / "a")
+    require_folder(tmp_path)
+    assert [Path(path) for path in made] == [tmp_path] * 2, "the folder itself, in which a file without a name is made"
+
+
+def test_a_picture_appears_whole_or_not_at_all(report, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    report.plot(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    refused("No space left on device", report.plot, path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.png"]
+
+
+def test_equal_tensors_with_equal_texts_make_equal_files():
+    texts = {name: name for name in "abcdefgh"}
+    written = {to_safetensors({"x": torch.arange(3), "y": torch.ones(2, 2)}, **texts) for _ in range(20)}
+    assert len(written) == 1
 
 
 def test_a_failed_write_names_the_file_that_was_meant(tmp_path):

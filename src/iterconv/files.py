@@ -4,6 +4,7 @@ A file that is read back carries a seal: the SHA-256 of its bytes, with zeros wh
 versions have none and are read as they are.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 LARGEST_JSON = 64 * 2**20
 """The largest number of bytes of a JSON file."""
+
+ABANDONED = 3600.0
+"""Seconds after which a half-written file that nobody touched is taken for that of a process that was killed."""
 
 SEAL = "seal"
 """The name of the seal's place, in files that give it a name."""
@@ -49,14 +53,14 @@ def write_atomically(path: Path, contents: bytes) -> None:
         OSError: If it can't be written; names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A file is only replaced at once by one of the same file system, so the temporary file is in the same folder.
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    temporary = _temporary(path)
     try:
         with open(temporary, "xb") as file:
             file.write(contents)
             file.flush()
             # Without it, the new name may reach the disk before the bytes do, and a crash leaves an empty file.
             os.fsync(file.fileno())
+        _remove_left(path, temporary)
         os.replace(temporary, path)
     except BaseException as problem:
         with suppress(OSError):
@@ -65,6 +69,19 @@ def write_atomically(path: Path, contents: bytes) -> None:
             # The user knows the file by its own name, not by the temporary one.
             raise OSError(problem.errno, problem.strerror, str(path)) from None
         raise
+
+
+def _temporary(path: Path) -> Path:
+    # A file is only replaced at once by one of the same file system, so the temporary file is in the same folder.
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}"
+
+
+def _remove_left(path: Path, temporary: Path) -> None:
+    """Remove what processes that were killed left of the same file; whoever still writes it has touched it lately."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+        with suppress(OSError):
+            if temporary.stat().st_mtime - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def seal(contents: bytes) -> bytes:
@@ -169,7 +186,18 @@ def to_safetensors(tensors: "Mapping[str, Tensor]", **metadata: str) -> bytes:
     save = require("safetensors.torch", "writing tensors").save
     # safetensors refuses transposed and expanded tensors.
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return seal(save(contiguous, metadata={**metadata, SEAL: BLANK}))
+    contents = save(contiguous, metadata={**metadata, SEAL: BLANK})
+    return seal(_in_order(contents) if metadata else contents)
+
+
+def _in_order(contents: bytes) -> bytes:
+    """Put the texts of a .safetensors file in order, which safetensors writes in another one each time."""
+    start = 8 + int.from_bytes(contents[:8], "little")
+    head = json.loads(contents[8:start])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + contents[start:]
 
 
 def to_parquet(table: "DataFrame", purpose: str = "writing tables", **metadata: str) -> bytes:
@@ -217,7 +245,7 @@ def read_tensors(path: Path, missing: str | None = None, again: str = "make it a
 
 def require_folder(path: Path, option: str = "--out") -> None:
     """Make a folder, or raise ``InputError`` where that can't be done or nothing can be written there."""
-    _probe(path, "", path, option)
+    _probe(path, path, option)
 
 
 def require_file(path: Path, option: str = "--out") -> None:
@@ -227,16 +255,18 @@ def require_file(path: Path, option: str = "--out") -> None:
             raise InputError(f"{option} {path} is a folder; name a file")
     except OSError:  # a name that is too long, or a folder that can't be entered, as told below
         pass
-    _probe(path.parent, f".{path.name}.", path, option)
+    _probe(path.parent, path, option)
 
 
-def _probe(folder: Path, prefix: str, path: Path, option: str) -> None:
+def _probe(folder: Path, path: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A full disk, or a quota, shows only when something is written.
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=prefix) as file:  # permissions alone don't tell
+        # A full disk, or a quota, shows only when something is written; permissions alone don't tell. The file has no
+        # name, so that a process that is killed here leaves nothing.
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b" " * 4096)
             file.flush()
+        _temporary(path).exists()  # raises if the name is too long
     except OSError as problem:
         raise InputError(f"can't write to {path} ({problem.strerror}); choose another {option}") from None
 

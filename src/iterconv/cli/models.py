@@ -7,6 +7,7 @@ from typing import Any
 from iterconv import lipschitz
 from iterconv.cli.console import bar, console, show_indices
 from iterconv.errors import InputError, OptionError, check_count
+from iterconv.figures.style import write as write_figure
 from iterconv.files import require_file, require_folder, write_atomically, writing
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.measurement import check_extent, measure
@@ -121,7 +122,7 @@ def plan_model(
     with writing(out):
         write_atomically(out, found.frontier.to_csv(index=False).encode())
     with writing(out.with_suffix(".png")):
-        found.plot().savefig(out.with_suffix(".png"))
+        write_figure(found.plot(), out.with_suffix(".png"))
     shown = found.frontier.drop(columns="route")
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
     console.print("search_error is on the half of the batches that chose the routes, error on the other half")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from iterconv.data.glyphs import BLANK, EDGE, Glyph, digit_glyphs
 from iterconv.errors import check_choice, check_count, check_memory, check_range
 from iterconv.options import Debris
+from iterconv.data.workers import Parent
 
 CANVAS, SIZE = 512, 32
 BLOCK = CANVAS // SIZE
@@ -124,7 +125,7 @@ def _map(render: Callable[..., Part], chunks: list[NDArray[np.float64]], workers
         yield from map(render, chunks)
         return
     # Spawned, since a fork of a process that has used torch's threads may hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=Parent)
     try:
         yield from pool.map(render, chunks)
     finally:

@@ -77,6 +77,24 @@ def save(figure: Figure, stem: Path) -> str:
     return text[text.index("<svg") :]
 
 
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure to a file that appears whole or not at all.
+
+    Args:
+        figure: The figure.
+        path: The file, in a folder that is there; its suffix names the format, and without one, .png is added.
+
+    Raises:
+        ValueError: If the suffix is not a picture format.
+        OSError: If the file can't be written.
+    """
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:])
+    path.parent.stat()  # raises if there is no such folder, which would else be made
+    write_atomically(path, buffer.getvalue())
+
+
 def condition_label(init: str, coupling: float, separator: str = " ") -> str:
     """Name a condition by its coupling strength, and for 0 by how the net started."""
     if coupling > 0:

@@ -51,11 +51,12 @@ class Report:
         """
         require("matplotlib", "drawing")
         from iterconv.figures.one_model import draw_report  # late, as matplotlib is optional
+        from iterconv.figures.style import write
 
         figure = draw_report(self.curves, self.indices, self.options)
         if path is not None:
             try:
-                figure.savefig(path)
+                write(figure, Path(path))
             except ValueError as problem:
                 raise InputError(f"can't draw to {path}: {problem}; use .png, .svg or .pdf") from None
             except OSError as problem:

@@ -1,9 +1,6 @@
 """The cores of this machine, one job and one thread on each."""
 
-import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +11,7 @@ from pathlib import Path
 import torch
 
 from iterconv.errors import check_count
+from iterconv.data.workers import Parent
 from iterconv.studies.executors.base import Died
 from iterconv.studies.executors.work import work
 from iterconv.studies.jobs import Job
@@ -103,26 +101,7 @@ def _signals_held() -> Iterator[None]:
 _HELD = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
 
 
-class _Parent:
-    """A `Stop` of a worker process: the launcher no longer exists."""
-
-    def __init__(self) -> None:
-        self._parent = os.getppid()
-        self.busy = threading.Lock()
-
-    def is_set(self) -> bool:
-        """True if the launcher is gone."""
-        return os.getppid() != self._parent
-
-    def follow(self) -> None:
-        """End this process once its parent is gone (killed, say) and the job at work has saved its state."""
-        while not self.is_set():
-            time.sleep(0.5)
-        with self.busy:
-            os._exit(1)  # the pool's own loop would wait for work for ever
-
-
-_parent: _Parent
+_parent: Parent
 """The parent of this worker process; a pool gives its tasks no other way to what its processes started with."""
 
 
@@ -130,8 +109,7 @@ def _start_worker() -> None:
     global _parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it can't be held back
     torch.set_num_threads(1)
-    _parent = _Parent()
-    threading.Thread(target=_parent.follow, daemon=True).start()
+    _parent = Parent()
 
 
 def _work(job: Job, root: Path, launcher: str) -> None:
