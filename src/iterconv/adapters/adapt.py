@@ -231,9 +231,8 @@ class AdaptedModel(nn.Module):
             entering = driven.streams.entering(calls[candidate][0].arguments)[driven.streams.representation]
             stages.append(AdaptedStage(candidate, tuple(entering.shape), driven))
         if any(math.isnan(stage.found.identity_share) for stage in stages):  # stages that a user names come without
-            shares = measure_identity_shares(
-                self.model, self.probe, {stage.found: stage.driven.streams for stage in stages}
-            )
+            streams = {stage.found: stage.driven.streams for stage in stages}
+            shares = measure_identity_shares(self.model, self.probe, streams)
             for stage in stages:
                 stage.found = replace(stage.found, identity_share=shares[stage.found])
         return sorted(stages, key=lambda stage: order.index(stage.blocks[0]))

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iterconv.data.glyphs import BLANK, EDGE, Glyph, digit_glyphs
+from iterconv.data.workers import Parent
 from iterconv.errors import check_choice, check_count, check_memory, check_range
 from iterconv.options import Debris
-from iterconv.data.workers import Parent
 
 CANVAS, SIZE = 512, 32
 BLOCK = CANVAS // SIZE

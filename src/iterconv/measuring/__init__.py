@@ -1,7 +1,7 @@
 """Measurements of one model: its indices, the blocks that it can do without, and the similarity of its blocks."""
 
+from iterconv.measuring.frontier import Plan as Plan
 from iterconv.measuring.measurement import measure as measure
-from iterconv.measuring.planning import Plan as Plan
 from iterconv.measuring.planning import plan as plan
 from iterconv.measuring.report import Report as Report
 from iterconv.measuring.similarity import similarity as similarity

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from iterconv.errors import check_count
 from iterconv.data.workers import Parent
+from iterconv.errors import check_count
 from iterconv.studies.executors.base import Died
 from iterconv.studies.executors.work import work
 from iterconv.studies.jobs import Job
