@@ -231,7 +231,7 @@ class AdaptedModel(nn.Module):
             entering = driven.streams.entering(calls[candidate][0].arguments)[driven.streams.representation]
             stages.append(AdaptedStage(candidate, tuple(entering.shape), driven))
         if any(math.isnan(stage.found.identity_share) for stage in stages):  # stages that a user names come without
-            streams = {stage.found: stage.driven.streams for stage in stages}
+            streams: dict[FoundStage, Any] = {stage.found: stage.driven.streams for stage in stages}
             shares = measure_identity_shares(self.model, self.probe, streams)
             for stage in stages:
                 stage.found = replace(stage.found, identity_share=shares[stage.found])

@@ -1,7 +1,7 @@
 """The search for a model's residual stages, which runs a probe batch and compares what its modules get and return."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -190,7 +190,7 @@ def _find_streams(stage: FoundStage, calls: dict[nn.Module, list[BlockCall]]) ->
 
 
 def measure_identity_shares(
-    model: nn.Module, inputs: Any, streams: Mapping[FoundStage, Streams | None]
+    model: nn.Module, inputs: Any, streams: dict[FoundStage, Streams | None]
 ) -> dict[FoundStage, float]:
     """Measure the identity share of stages: the part of a small change of their input that their blocks pass on.
 
