@@ -20,6 +20,7 @@ from clutter import digitclutter  # noqa: E402
 from grid import grid  # noqa: E402
 from measuring import foreign, indices, memory  # noqa: E402
 from ratios import Row, line  # noqa: E402
+from stacks import stacks  # noqa: E402
 from start import start  # noqa: E402
 from steps import constraint, coupling  # noqa: E402
 from training import training  # noqa: E402
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "coupling": coupling,
     "constraint": constraint,
     "train": training,
+    "stacks": stacks,
     "digitclutter": digitclutter,
     "grid": grid,
     "start": start,
