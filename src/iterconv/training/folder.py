@@ -24,7 +24,9 @@ from iterconv.errors import InputError
 from iterconv.training.config import RunConfig
 
 FINISHED = ("result.json", "report.parquet", "best.safetensors")
-_STARTED = ("config.json", "history.csv", "checkpoint.pt")
+HISTORY = "history.csv"
+LOGS = "logs"
+_STARTED = ("config.json", HISTORY, "checkpoint.pt")
 
 
 class BusyError(InputError):
@@ -215,7 +217,7 @@ class RunFolder:
 
         A CSV file that other programs read has no place for a seal, so ``result.json`` holds its digest.
         """
-        return hashlib.sha256(files.read(self.path / HISTORY) or b"").hexdigest()
+        return _digest(files.read(self.path / HISTORY))
 
     def history(self) -> pd.DataFrame:
         """Read the epochs of the finished run, one row each.
@@ -224,23 +226,24 @@ class RunFolder:
             InputError: If the run is not finished, or the file is missing or not what was written.
         """
         path, again = self.path / HISTORY, "delete the run's folder and train it again"
-        expected = self.result().get("history_sha256")
-        if expected not in (None, self.history_digest()):  # runs of earlier versions have no digest
+        expected, contents = self.result().get("history_sha256"), files.read(path, again)
+        if expected not in (None, _digest(contents)):  # runs of earlier versions have no digest
             raise InputError(f"{path} is missing or damaged (its checksum does not match); {again}")
         try:
-            return pd.read_csv(io.BytesIO(files.read(path, again) or b""))
+            return pd.read_csv(io.BytesIO(contents or b""))
         except ValueError:  # which pandas raises for an empty file too
             raise InputError(f"{path} is missing or damaged; {again}") from None
 
-
-HISTORY = "history.csv"
-LOGS = "logs"
 
 _FIRST_LINE = f"{files.BLANK}\n".encode()
 """The first line of a checkpoint; the bytes that torch saved follow it."""
 
 _MEASURED = ("test_error", "test_examples", "chance", "raw", "tied", "effective", "mean_deviation")
 """The numbers that every result has to hold."""
+
+
+def _digest(contents: bytes | None) -> str:
+    return hashlib.sha256(contents or b"").hexdigest()
 
 
 def damaged_checkpoint(folder: RunFolder) -> InputError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from iterconv.errors import OptionError, check_choice, check_range
+from iterconv.errors import OptionError, check_choice, check_count, check_range
 from iterconv.options import Place
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -49,8 +49,8 @@ class EngineOptions:
     def check(self) -> None:
         """Raise ``InputError`` for a value that is out of range or does not fit the place; opens nothing."""
         check_choice("on", self.on, Place)
-        if self.workers is not None and self.workers < 1:
-            raise OptionError("workers", self.workers, "is too few; use 1 or more")
+        if self.workers is not None:
+            check_count("workers", self.workers, why="is too few")
         check_range("cpus_per_run", self.cpus_per_run, "(0, 4096]", "1 is usual")
         check_range("gpus_per_run", self.gpus_per_run, "[0, 4096]", "0 trains on processors")
         _bytes_of(self.memory)
