@@ -26,7 +26,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None and self.momentum is not None
         assert self.running_mean is not None and self.running_var is not None
         # Statistics need more digits than bfloat16, which autocast may have made of the input.
-        normalised, inverse_std, mean, variance = _Normalise.apply(x.float(), self.weight, self.bias, self.eps)
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        normalised, inverse_std, mean, variance = _Normalise.apply(exact, self.weight, self.bias, self.eps)
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
