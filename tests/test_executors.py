@@ -483,12 +483,12 @@ def test_options_that_do_not_fit_the_place_are_refused(tmp_path, capsys, words, 
 @pytest.mark.medium
 def test_a_sweep_ends_in_a_table_and_repeats_nothing(tmp_path, capsys):
     small = "samples: 100, evaluation_samples: 50, width: 2, blocks: 2, stages: 1, epochs: 1"
-    (tmp_path / "grid.yaml").write_text(f"{{data: digits, {small}, seed: [0, 1]}}")
+    (tmp_path / "grid.yaml").write_text(f"{{data: digits, {small}, precision: [float32, bf16]}}")
     words = ["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "runs"), "--workers", "1"]
     assert main([*words, "--dry-run"]) == 0 and "2 of 2 runs to do" in capsys.readouterr().out
     assert main(words) == 0
     table = pd.read_csv(tmp_path / "runs" / "grid.csv")
-    assert list(table.seed) == [0, 1] and table.test_error.between(0, 1).all() and table.seed.is_unique
+    assert list(table.precision) == ["float32", "bf16"] and table.test_error.between(0, 1).all()
     before = {path: path.read_bytes() for path in tmp_path.glob("runs/digits*/*")}
     capsys.readouterr()
     assert main(words) == 0 and "2 of 2 runs in" in capsys.readouterr().out
