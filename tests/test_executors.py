@@ -429,6 +429,10 @@ def test_a_sweep_is_every_combination_of_values(tmp_path):
     (tmp_path / "grid.csv").write_text("data,width,coupling,lr\ndigits,2,,\ndigits,,0.5,0.1\n")
     rows = [RunConfig(data="digits", width=2), RunConfig(data="digits", coupling=0.5, lr=0.1)]
     assert read_sweep(tmp_path / "grid.csv") == rows
+    (tmp_path / "grid.csv").write_text("width,blocks\n2,3,\n")
+    assert read_sweep(tmp_path / "grid.csv") == [RunConfig(width=2, blocks=3)], "a comma at the end moves nothing"
+    (tmp_path / "grid.yaml").write_text("lr: [1e-2, 2E+0, 3.e-1, 0.5]")
+    assert [run.lr for run in read_sweep(tmp_path / "grid.yaml")] == [0.01, 2.0, 0.3, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -444,7 +448,10 @@ def test_a_sweep_is_every_combination_of_values(tmp_path):
         ("grid.yaml", "", "holds something else than fields of runs"),
         ("grid.yaml", f"seed: {list(range(400))}\nwidth: {list(range(1, 400))}", "describes more than 100000 runs"),
         ("grid.yaml", "a: !!python/object/apply:os.system ['false']", "is not YAML ("),
+        ("grid.yaml", "width: 2\nwidth: 4", "is not YAML ('width' is there twice)"),
         ("grid.csv", "", "is not a table ("),
+        ("grid.csv", "width,blocks\n2,3,4\n", "is not a table ("),
+        ("grid.csv", "width,blocks\n2,3,4,5\n", "is not a table ("),
         ("grid.csv", "wide\n1", "a run has no field 'wide'; "),
         ("grid.csv", "width\nhuge", "entry 1: width='huge' is not a whole number"),
         ("grid.txt", "width: 8", "does not name a table of runs; let it end in .yaml or .csv"),
@@ -483,12 +490,12 @@ def test_options_that_do_not_fit_the_place_are_refused(tmp_path, capsys, words, 
 @pytest.mark.medium
 def test_a_sweep_ends_in_a_table_and_repeats_nothing(tmp_path, capsys):
     small = "samples: 100, evaluation_samples: 50, width: 2, blocks: 2, stages: 1, epochs: 1"
-    (tmp_path / "grid.yaml").write_text(f"{{data: digits, {small}, seed: [0, 1]}}")
+    (tmp_path / "grid.yaml").write_text(f"{{data: digits, {small}, precision: [float32, bf16]}}")
     words = ["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "runs"), "--workers", "1"]
     assert main([*words, "--dry-run"]) == 0 and "2 of 2 runs to do" in capsys.readouterr().out
     assert main(words) == 0
     table = pd.read_csv(tmp_path / "runs" / "grid.csv")
-    assert list(table.seed) == [0, 1] and table.test_error.between(0, 1).all() and table.seed.is_unique
+    assert list(table.precision) == ["float32", "bf16"] and table.test_error.between(0, 1).all()
     before = {path: path.read_bytes() for path in tmp_path.glob("runs/digits*/*")}
     capsys.readouterr()
     assert main(words) == 0 and "2 of 2 runs in" in capsys.readouterr().out

@@ -50,10 +50,14 @@ def sweep(file: Path, root: Path, engine: EngineOptions, dry_run: bool, stop: th
     if not finished:
         raise InputError(f"no run of {file} succeeded; see the reasons above")
     table = pd.concat([job.tables(root)["runs"] for job in finished], ignore_index=True)
+    varied = varied_fields(runs)
+    for name in varied:
+        if name not in table:  # fields that came later, which the studies' tables don't have
+            table[name] = [getattr(job.config, name) for job in finished]
     path = root / f"{file.stem}.csv"
     with writing(path):
         write_atomically(path, table.to_csv(index=False).encode())
-    shown = [*varied_fields(runs), "test_error", "convergence", "recurrence", "divergence"]
+    shown = [*varied, "test_error", "convergence", "recurrence", "divergence"]
     console.print(table[shown].to_string(index=False, float_format="{:.3f}".format))
     console.print(f"{len(finished)} of {len(jobs)} runs in {path}")
     return 0 if whole else 1

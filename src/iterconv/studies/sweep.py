@@ -1,6 +1,8 @@
 """Sweeps: grids of runs that users write down in a small file."""
 
 import io
+import re
+import warnings
 from collections import Counter
 from dataclasses import fields
 from itertools import product
@@ -58,8 +60,10 @@ def read_sweep(path: Path) -> list[RunConfig]:
 
 def _read_csv(path: Path, contents: bytes) -> list[dict[str, Any]]:
     try:
-        table = pd.read_csv(io.BytesIO(contents))
-    except ValueError as problem:  # pandas' own errors are such
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            # Where rows are longer than the header, pandas would else take their first cells for names of the rows.
+            table = pd.read_csv(io.BytesIO(contents), index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as problem:  # pandas' own errors are values' errors
         raise InputError(f"{path} is not a table ({line_of(problem)}); write one run a row") from None
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     # pandas reads whole numbers as floats where cells of the column are empty.
@@ -74,13 +78,30 @@ def _whole(value: Any) -> Any:
 def _read_yaml(path: Path, contents: bytes) -> list[dict[str, Any]]:
     yaml = require("yaml", "reading sweeps")
     try:
-        found = yaml.safe_load(contents)
+        found = yaml.load(contents, _loader(yaml))
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise InputError(f"{path} is not YAML ({line_of(problem)}); write fields, as width: [8, 16]") from None
     blocks = found if isinstance(found, list) else [found]
     if not all(isinstance(block, dict) for block in blocks):
         raise InputError(f"{path} holds something else than fields of runs; write them as width: [8, 16]")
     return blocks
+
+
+def _loader(yaml: Any) -> Any:
+    """Make a loader for which 1e-3 is a number, as everywhere else, and that refuses a name that is there twice."""
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+    loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+    return loader
+
+
+def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
+    for name, count in Counter(str(key.value) for key, _ in node.value).items():
+        if count > 1:  # of which the last one would win without a word
+            raise ValueError(f"{name!r} is there twice")
+    mapping: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return mapping
 
 
 def _combine(path: Path, number: int, block: dict[Any, Any]) -> list[RunConfig]:
