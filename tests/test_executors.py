@@ -325,6 +325,19 @@ def test_a_launcher_that_is_asked_to_stop_stops_all_and_leaves_nothing_behind(tm
     assert [leases.read_state(tmp_path, job.name).state for job in jobs[:2]] == ["stopped", "stopped"]
 
 
+def test_a_second_interruption_does_not_take_back_the_first(tmp_path, hurried, monkeypatch):
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+
+    def interrupt(loop):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base._Loop, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Executor(InThreads()).run([Line("a", 3), Line("b", 3)], tmp_path, stop=stop)
+    assert [leases.read_state(tmp_path, name).state for name in "ab"] == ["stopped", "stopped"]
+
+
 def test_jobs_may_outlive_their_launcher_where_the_engine_lets_them(tmp_path, hurried):
     stop, asked = threading.Event(), []
     engine = InThreads()
