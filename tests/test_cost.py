@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from iterconv import models
 from iterconv.measuring.measurement import measure
-from iterconv.studies.cost import CORE, GPU, cost
+from iterconv.studies.cost import CORE, GPU, cost, side_by_side
 from iterconv.training.config import RunConfig
 
 IMAGES = {"data": "cifar10", "samples": 64, "evaluation_samples": 10, "epochs": 1, "batch_size": 32}
@@ -69,3 +69,8 @@ def test_narrow_layers_are_slower_on_a_core_only():
 def test_pinned_estimates(options, seconds, gpu):
     run = RunConfig(**options)
     assert (cost(run).seconds(CORE), cost(run).seconds(GPU)) == pytest.approx((seconds, gpu), rel=0.15)
+
+
+def test_more_workers_do_not_make_the_longest_run_shorter():
+    assert side_by_side([30.0, 10.0, 20.0], 2) == 30.0 and side_by_side([30.0], 2) == 30.0
+    assert side_by_side([5.0] * 6, 2) == 15.0 and side_by_side([], 2) == 0.0

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -325,6 +325,19 @@ def test_a_launcher_that_is_asked_to_stop_stops_all_and_leaves_nothing_behind(tm
     assert [leases.read_state(tmp_path, job.name).state for job in jobs[:2]] == ["stopped", "stopped"]
 
 
+def test_a_second_interruption_does_not_take_back_the_first(tmp_path, hurried, monkeypatch):
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+
+    def interrupt(loop):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base._Loop, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Executor(InThreads()).run([Line("a", 3), Line("b", 3)], tmp_path, stop=stop)
+    assert [leases.read_state(tmp_path, name).state for name in "ab"] == ["stopped", "stopped"]
+
+
 def test_jobs_may_outlive_their_launcher_where_the_engine_lets_them(tmp_path, hurried):
     stop, asked = threading.Event(), []
     engine = InThreads()
@@ -408,6 +421,16 @@ def test_status_prints_a_table_or_an_object_a_line(tmp_path, capsys):
     assert main(["status", str(tmp_path), "--json", "--watch"]) == 0, "nobody is at work, so there is nothing to watch"
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["name"] for row in rows] == ["bad", "done"] and rows[0]["seconds_left"] is None
+
+
+@pytest.mark.parametrize("damage", [{"state": "asleep"}, {"state": ["failed"]}, {"step": "many"}, {"reason": 5}])
+def test_a_state_that_makes_no_sense_is_as_none(tmp_path, capsys, damage):
+    (tmp_path / ".jobs" / "bad").mkdir(parents=True)
+    assert main(["status", str(tmp_path)]) == 2 and "nothing was begun in" in capsys.readouterr().err
+    values = asdict(leases.JobState("failed", step=1)) | damage
+    (tmp_path / ".jobs" / "bad" / leases.STATE).write_text(json.dumps(values))
+    assert leases.read_state(tmp_path, "bad") == leases.JobState()
+    assert main(["status", str(tmp_path)]) == 0 and capsys.readouterr().out.startswith("1 stopped\n")
 
 
 GRID = """

@@ -7,6 +7,7 @@ import threading
 import time
 import types
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pandas as pd
 import pytest
@@ -122,6 +123,36 @@ def test_a_tracker_that_stays_out_of_reach_ends_nothing_and_is_told_by_the_same_
     book.fails = ()
     complete(RUN, tmp_path / "run", log=("mlflow",))
     assert book.pages == pages_of(pd.read_csv(tmp_path / "run" / "history.csv")) and len(book.end) == 1
+
+
+def test_a_server_that_is_away_is_tried_twice_and_not_for_minutes(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    for name in ("MAX_RETRIES", "TIMEOUT"):  # which are set by the first log, and put back afterwards
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "")
+        monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}")
+    asked = []
+
+    class Away(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(503)
+
+    with HTTPServer(("127.0.0.1", 0), Away) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(InputError, match="--log mlflow failed"):
+            complete(RUN, tmp_path / "run", log=("mlflow",))
+        server.shutdown()
+    assert len(asked) == 2 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("notes", ["[]", "{", '{"mlflow": {"x": 1}}', '{"mlflow": 3}', '{"mlflow": {"epochs": "2"}}'])
+def test_damaged_notes_matter_to_those_who_log_only(tmp_path, book, notes):
+    complete(replace(RUN, epochs=1), tmp_path / "run", log=("mlflow",))
+    (tmp_path / "run" / "logs" / "told.json").write_text(notes)
+    complete(replace(RUN, epochs=1), tmp_path / "run")
+    with pytest.raises(InputError, match=r"logs/told.json is damaged; delete .*logs to begin new logs"):
+        complete(replace(RUN, epochs=1), tmp_path / "run", log=("mlflow",))
 
 
 def test_a_log_that_cannot_be_opened_is_told_before_anything_is_trained(tmp_path, book, monkeypatch):

@@ -14,7 +14,7 @@ from iterconv.cli.console import bar, console
 from iterconv.errors import InputError
 from iterconv.files import require_folder
 from iterconv.studies import leases
-from iterconv.studies.cost import in_words, machine_factor
+from iterconv.studies.cost import in_words, machine_factor, side_by_side
 from iterconv.studies.executors.base import Executor
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.executors.work import LOG
@@ -46,7 +46,7 @@ def list_jobs(jobs: Sequence[StudyJob], root: Path, options: EngineOptions) -> N
         left += [] if finished else [job]
         here, gpu = in_words(job.seconds * factor), in_words(job.gpu_seconds)
         console.print(f"{'finished' if finished else 'to do':8}  about {here} here, {gpu} on a GPU  {job.name}")
-    here = in_words(sum(job.seconds for job in left) * factor / options.parallel)
+    here = in_words(side_by_side([job.seconds * factor for job in left], options.parallel))
     gpu = in_words(sum(job.gpu_seconds for job in left))
     console.print(
         f"{len(left)} of {len(jobs)} runs to do; about {here} here with {options.parallel} worker(s) "

@@ -8,7 +8,7 @@ from iterconv.cli.console import console
 from iterconv.cli.jobs import check_place, list_jobs, run_jobs
 from iterconv.report import render
 from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
-from iterconv.studies.cost import in_words
+from iterconv.studies.cost import in_words, side_by_side
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import StudyJob
 from iterconv.studies.runs import find_unfinished, gather
@@ -56,7 +56,7 @@ def _find(names: tuple[str, ...], scale_name: str, root: Path) -> tuple[list[Stu
 
 def _duration(jobs: list[StudyJob], workers: int) -> str:
     """Estimate the time of jobs side by side on the reference machine, in words."""
-    return in_words(sum(job.seconds for job in jobs) / workers)
+    return in_words(side_by_side([job.seconds for job in jobs], workers))
 
 
 def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:

@@ -1,7 +1,7 @@
 """The cost of a run, estimated from the FLOPs of its network and from how fast a kind of machine is."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -133,6 +133,11 @@ def machine_factor() -> float:
 
 REFERENCE_STEP = 0.060
 """Seconds of that step on one core of the reference machine (AMD EPYC with AVX-512)."""
+
+
+def side_by_side(seconds: Sequence[float], workers: int) -> float:
+    """Estimate the time of jobs of so many seconds each, so many at a time: no less than that of the longest one."""
+    return max(sum(seconds) / workers, *seconds, 0.0)
 
 
 def in_words(seconds: float) -> str:

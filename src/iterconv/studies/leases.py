@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 BEAT = 5.0
 """Seconds between two touches of a lease."""
@@ -81,12 +81,15 @@ def folder_of(root: Path, name: str = "") -> Path:
 
 
 def read_state(root: Path, name: str) -> JobState:
-    """Read the state of a job; one of which nothing is known is as if it had been stopped."""
+    """Read the state of a job; one of which nothing is known, or nothing sound, is as if it had been stopped."""
     try:
         values = json.loads((folder_of(root, name) / STATE).read_text())
-        return JobState(**{field.name: values[field.name] for field in fields(JobState) if field.name in values})
+        state = JobState(**{field.name: values[field.name] for field in fields(JobState) if field.name in values})
     except (OSError, ValueError, TypeError):  # it may just be written, and nothing but a display depends on it
         return JobState()
+    others = [field for field in fields(JobState) if field.name != "state"]
+    sound = all(type(getattr(state, field.name)) is field.type for field in others)
+    return state if sound and state.state in get_args(State) else JobState()
 
 
 def write_state(root: Path, name: str, state: JobState) -> None:

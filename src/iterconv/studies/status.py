@@ -26,15 +26,14 @@ def job_states(root: Path) -> pd.DataFrame:
     Raises:
         InputError: If there is no such folder, or no job was begun there.
     """
-    folder = leases.folder_of(root)
-    if not folder.is_dir():
-        raise InputError(f"nothing was begun in {root}; name the folder that --out of reproduce or sweep names")
     states = {}
-    for path in sorted(folder.glob(f"*/{leases.STATE}")):
+    for path in sorted(leases.folder_of(root).glob(f"*/{leases.STATE}")):
         name = path.parent.name
         state = leases.read_state(root, name)
         lost = state.state == "running" and not leases.is_held(root, name)
         states[name] = replace(state, state="lost") if lost else state
+    if not states:
+        raise InputError(f"nothing was begun in {root}; name the folder that --out of reproduce or sweep names")
     return tabulate(states)
 
 

@@ -66,6 +66,9 @@ class _MLflow:
 
     def __init__(self, logs: Path, folder: RunFolder, identity: str) -> None:
         self._entities = require("mlflow.entities", "logging to MLflow", "track")
+        # A server that is away would else be tried for four minutes at each epoch, with training at a halt meanwhile.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         here = None if os.environ.get("MLFLOW_TRACKING_URI") else f"sqlite:///{logs.absolute().as_posix()}/mlflow.db"
         self._client = require("mlflow", "logging to MLflow", "track").MlflowClient(here)
         if identity:
@@ -155,14 +158,24 @@ class RunLog:
 
     def __init__(self, names: Sequence[str], folder: RunFolder) -> None:
         self._folder, self._logs = folder, folder.path / LOGS
-        notes = read_json(self._logs / _NOTES, "") if (self._logs / _NOTES).exists() else {}
-        self._told = {name: _Told(**about) for name, about in notes.items()}
+        self._told: dict[str, _Told] = {}
         self._writers: dict[str, _Writer] = {}
         self._problems: dict[str, Exception] = {}
+        if names and (self._logs / _NOTES).exists():
+            self._read_notes()
         for name in dict.fromkeys(names):
             told = self._told.setdefault(name, _Told())
             if not told.complete:
                 self._open(name, told)
+
+    def _read_notes(self) -> None:
+        path, again = self._logs / _NOTES, f"delete {self._logs} to begin new logs"
+        try:
+            self._told = {name: _Told(**about) for name, about in read_json(path, again).items()}
+            if any(type(told.epochs) is not int or told.epochs < 0 for told in self._told.values()):
+                raise TypeError
+        except (InputError, TypeError, AttributeError):
+            raise InputError(f"{path} is damaged; {again}") from None
 
     def _open(self, name: str, told: _Told) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)

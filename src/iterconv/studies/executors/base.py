@@ -137,7 +137,8 @@ class Executor(Generic[AnyJob]):
                 return loop.failed
             raise
         finally:
-            file.unlink(missing_ok=True)
+            if not loop.at_work():  # else a second Ctrl-C came, and the jobs may not have seen the file yet
+                file.unlink(missing_ok=True)
             self.states.clear()
             self.engine.close()
 
@@ -186,8 +187,12 @@ class _Loop(Generic[AnyJob]):
 
     def wait(self) -> None:
         """Wait until the engine is through with all jobs."""
-        while any(not handle.done() for _, handle in self._handed.values()):
+        while self.at_work():
             time.sleep(0.05)
+
+    def at_work(self) -> bool:
+        """True if the engine is not through with a job yet."""
+        return any(not handle.done() for _, handle in self._handed.values())
 
     def _hand_over(self) -> None:
         most = self.engine.parallel
