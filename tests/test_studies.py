@@ -283,7 +283,7 @@ def test_workers_save_and_leave_when_the_main_process_is_killed(tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def wait_for(condition):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -341,7 +341,7 @@ def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutte
         if isinstance(job, ToyRun):
             perturb_quickly(job, tmp_path)
         else:
-            job.run(tmp_path, lambda note: None, threading.Event())
+            job.run(tmp_path, lambda *news: None, threading.Event())
     assert write_report((), "tiny", tmp_path) == 0
     folder = tmp_path / "report-tiny"
     drawn = {path.stem for path in folder.glob("*.png")}
