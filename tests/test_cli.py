@@ -38,7 +38,7 @@ from iterconv.cli.main import main
         ([], "the command is missing; use reproduce, train"),
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),
         (["claims", "OUT"], "holds no tables"),
-        (["claims", "OUT", "--scale", "small"], "--scale and --out are for finished runs"),
+        (["claims", "OUT", "--scale", "small"], "--scale, --out and --stack are for finished runs"),
         (["reproduce", "--dry-run", "--workers", "0"], "--workers 0"),
         (["train", "--evaluation-samples", "0"], "--evaluation-samples 0 is not in [1, 1e12]"),
         # Values may look like options: only options themselves are spelled as they are typed.

@@ -25,8 +25,10 @@ from iterconv.tasks import Task
 from iterconv.training import loop
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
+from iterconv.training.network import make_network
 from iterconv.training.progress import Progress
 from iterconv.training.run import complete, open_run
+from iterconv.training.trainee import evaluate
 
 pytestmark = pytest.mark.medium
 
@@ -59,7 +61,7 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config.pop("seal") and config == TINY.to_dict()
     network, dataset, _ = open_run(tmp_path / "run")
-    assert result["test_error"] == loop.evaluate(network, dataset, dataset.test)[1]
+    assert result["test_error"] == evaluate(network, dataset, dataset.test)[1]
     again = measure(network, dataset.batches(dataset.test))
     pd.testing.assert_frame_equal(again.curves, Report.load(tmp_path / "run" / "report.parquet").curves)
 
@@ -118,14 +120,14 @@ def test_the_best_epoch_is_kept(tmp_path):
     complete(replace(TINY, epochs=6), tmp_path / "run")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     network, dataset, _ = open_run(tmp_path / "run")
-    assert loop.evaluate(network, dataset, dataset.validation)[1] == history.selection_error.min()
+    assert evaluate(network, dataset, dataset.validation)[1] == history.selection_error.min()
 
 
 @pytest.mark.parametrize(
     "errors, kept", [([0.5, 0.2, 0.4], 2), ([0.5, 0.2, 0.2, 0.3], 3), ([0.1, 0.1], 2), ([0.1, 0.2], 1)]
 )
 def test_of_equally_good_epochs_the_later_one_is_kept(errors, kept):
-    progress, network = Progress(), loop.make_network(TINY, data.load("digits"))
+    progress, network = Progress(), make_network(TINY, data.load("digits"))
     for epoch, error in enumerate(errors, 1):
         torch.nn.init.constant_(network.head.linear.bias, epoch)
         progress.finish_epoch({"selection_error": error}, network)
@@ -149,7 +151,7 @@ def test_coupling_at_0_is_the_plain_loop_bit_for_bit(tmp_path):
     run = replace(TINY, epochs=1)
     complete(run, tmp_path / "run")
     dataset = data.load("digits", samples=150)
-    network = loop.make_network(run, dataset).to(memory_format=torch.channels_last)
+    network = make_network(run, dataset).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     for inputs, targets in dataset.training_batches(32, torch.Generator().manual_seed(0)):
         optimizer.zero_grad()
@@ -164,8 +166,8 @@ def test_equal_seeds_give_equal_networks_and_leave_the_global_random_state():
     dataset = data.load("digits")
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first, second = loop.make_network(TINY, dataset), loop.make_network(TINY, dataset)
-    other = loop.make_network(replace(TINY, seed=1), dataset)
+    first, second = make_network(TINY, dataset), make_network(TINY, dataset)
+    other = make_network(replace(TINY, seed=1), dataset)
     assert torch.equal(first.stem.weight, second.stem.weight)
     assert not torch.equal(first.stem.weight, other.stem.weight)
     assert torch.equal(torch.get_rng_state(), state)
@@ -553,7 +555,9 @@ def test_a_checkpoint_beside_a_finished_run_is_removed(finished, tmp_path, again
 
 def test_the_end_of_an_epoch_is_saved_if_the_last_checkpoint_is_some_seconds_old(tmp_path, monkeypatch):
     saved, clock = [], iter(range(0, 10_000, 3))
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock) / 5 * (loop.SAVE_AFTER_EPOCH / 4))
+    monkeypatch.setattr(
+        "iterconv.training.checkpoint.time.monotonic", lambda: next(clock) / 5 * (loop.SAVE_AFTER_EPOCH / 4)
+    )
     monkeypatch.setattr(RunFolder, "save_checkpoint", lambda folder, state: saved.append(state["progress"]))
     complete(replace(TINY, epochs=6), tmp_path / "run")
     assert [(state["epoch"], state["batch"]) for state in saved] == [(e, 0) for e in range(2, 7, 2)]

@@ -194,12 +194,14 @@ class Report:
     """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
+    stack: int = 1
+    """The option --stack with which the runs were trained."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Write the report from the finished runs."""
         from iterconv.cli.studies import write_report
 
-        return write_report(self.studies, self.scale, self.out)
+        return write_report(self.studies, self.scale, self.out, self.stack)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,14 +214,16 @@ class Claims:
     """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
+    stack: int = 1
+    """The option --stack with which the runs were trained."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Print the verdict on every claim."""
         from iterconv.cli.studies import print_claims
 
-        if self.tables is not None and (self.scale, self.out) != ("quick", DEFAULT_ROOT):
-            raise InputError(f"{self.tables} is a folder of tables; --scale and --out are for finished runs")
-        return print_claims(self.tables, self.scale, self.out)
+        if self.tables is not None and (self.scale, self.out, self.stack) != ("quick", DEFAULT_ROOT, 1):
+            raise InputError(f"{self.tables} is a folder of tables; --scale, --out and --stack are for finished runs")
+        return print_claims(self.tables, self.scale, self.out, self.stack)
 
 
 @dataclass(frozen=True, kw_only=True)

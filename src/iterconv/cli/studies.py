@@ -1,6 +1,8 @@
 """The commands ``reproduce``, ``report`` and ``claims``."""
 
 import threading
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from iterconv.claims.verdicts import describe, judge_all, scale_of
@@ -12,6 +14,7 @@ from iterconv.studies.cost import in_words, side_by_side
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import StudyJob
 from iterconv.studies.runs import find_unfinished, gather
+from iterconv.studies.stacks import group
 from iterconv.studies.study import Scale, Study, unique_jobs
 from iterconv.studies.tables import Tables
 
@@ -34,7 +37,7 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
         KeyboardInterrupt: If the user interrupts, once all state is saved.
     """
     engine.check()
-    studies, scale = _find(names, scale_name, root)
+    studies, scale = _find(names, scale_name, root, engine.stack)
     missing = find_unfinished(studies, scale, root)
     if missing:
         console.print(
@@ -42,16 +45,21 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
             f"about {_duration(missing, engine.parallel)} on cores like the reference machine's"
         )
     # The costliest first, so that no core waits long for the last run, unless the scale has an order of its own.
-    order = missing if scale.in_order else sorted(missing, key=lambda job: job.seconds, reverse=True)
+    jobs = [job for job in group(unique_jobs(studies, scale)) if not job.finished(root)]
+    order = jobs if scale.in_order else sorted(jobs, key=lambda job: job.seconds, reverse=True)
     whole = run_jobs(order, root, engine, stop)
-    write_report(names, scale_name, root)
+    write_report(names, scale_name, root, engine.stack)
     return 0 if whole else 1
 
 
-def _find(names: tuple[str, ...], scale_name: str, root: Path) -> tuple[list[Study], Scale]:
+def _find(names: tuple[str, ...], scale_name: str, root: Path, stack: int) -> tuple[list[Study], Scale]:
     check_place(root)
     scale = find_scale(scale_name)
-    return find_studies(names, scale), scale
+    return _in_stacks(find_studies(names, scale), stack), scale
+
+
+def _in_stacks(studies: Iterable[Study], stack: int) -> list[Study]:
+    return [replace(study, stack=stack) for study in studies]
 
 
 def _duration(jobs: list[StudyJob], workers: int) -> str:
@@ -59,13 +67,14 @@ def _duration(jobs: list[StudyJob], workers: int) -> str:
     return in_words(side_by_side([job.seconds for job in jobs], workers))
 
 
-def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
+def write_report(names: tuple[str, ...], scale_name: str, root: Path, stack: int = 1) -> int:
     """Draw the figures and write the report from the runs that are finished.
 
     Args:
         names: The studies; all of them if empty.
         scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of runs and reports.
+        stack: The size of the stacks in which the runs were trained.
 
     Returns:
         The exit code.
@@ -74,7 +83,7 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path) -> int:
         InputError: If a name is unknown, nothing is finished, or a file is damaged or can't be written.
     """
     scale = find_scale(scale_name)
-    studies = find_studies(names, scale)
+    studies = _in_stacks(find_studies(names, scale), stack)
     path = render(studies, scale, gather(studies, scale, root), root)
     console.print(f"report in {path}")
     return 0
@@ -96,7 +105,7 @@ def list_studies(root: Path, engine: EngineOptions) -> int:
     engine.check()
     check_place(root)
     for scale in SCALES.values():
-        everything = list(STUDIES.values())
+        everything = _in_stacks(STUDIES.values(), engine.stack)
         runs, left = unique_jobs(everything, scale), find_unfinished(everything, scale, root)
         console.print(f"{scale.name}: {scale.summary}")
         for study in everything:
@@ -129,18 +138,19 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineO
         InputError: If a name is unknown or the options don't fit.
     """
     engine.check()
-    studies, scale = _find(names, scale_name, root)
-    list_jobs(unique_jobs(studies, scale), root, engine)
+    studies, scale = _find(names, scale_name, root, engine.stack)
+    list_jobs(group(unique_jobs(studies, scale)), root, engine)
     return 0
 
 
-def print_claims(folder: Path | None, scale_name: str, root: Path) -> int:
+def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 1) -> int:
     """Judge every claim and print the findings.
 
     Args:
         folder: A folder of tables that ``iterconv reproduce`` wrote; None for the finished runs of a scale.
         scale_name: The name of the scale: quick, small, desk or paper.
         root: The folder of all runs.
+        stack: The size of the stacks in which the runs were trained.
 
     Returns:
         The exit code.
@@ -148,7 +158,8 @@ def print_claims(folder: Path | None, scale_name: str, root: Path) -> int:
     Raises:
         InputError: If there are no tables or runs, or a file is damaged.
     """
-    tables = Tables.load(folder) if folder else gather(list(STUDIES.values()), find_scale(scale_name), root)
+    studies = _in_stacks(STUDIES.values(), stack)
+    tables = Tables.load(folder) if folder else gather(studies, find_scale(scale_name), root)
     console.print(f"from {scale_of(tables)}")
     for judgement in judge_all(tables):
         claim = judgement.claim

@@ -13,6 +13,7 @@ from iterconv.errors import InputError
 from iterconv.files import write_atomically, writing
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import TrainingRun
+from iterconv.studies.stacks import for_stacks, group
 from iterconv.studies.status import job_states
 from iterconv.studies.sweep import read_sweep, varied_fields
 
@@ -40,12 +41,14 @@ def sweep(file: Path, root: Path, engine: EngineOptions, dry_run: bool, stop: th
     """
     engine.check()
     runs = read_sweep(file)
+    if engine.stack > 1:
+        runs = [for_stacks(run, engine.stack) for run in runs]
     jobs = [TrainingRun(run) for run in runs]
     check_place(root)
     if dry_run:
-        list_jobs(jobs, root, engine)
+        list_jobs(group(jobs), root, engine)
         return 0
-    whole = run_jobs([job for job in jobs if not job.finished(root)], root, engine, stop)
+    whole = run_jobs([job for job in group(jobs) if not job.finished(root)], root, engine, stop)
     finished = [job for job in jobs if job.finished(root)]
     if not finished:
         raise InputError(f"no run of {file} succeeded; see the reasons above")

@@ -10,7 +10,7 @@ from iterconv.errors import InputError
 from iterconv.figures.style import save
 from iterconv.files import write_atomically
 from iterconv.report.sections import Section, make_section
-from iterconv.studies.study import Scale, Study
+from iterconv.studies.study import Scale, Study, command_of
 from iterconv.studies.tables import Tables, machine
 
 
@@ -32,9 +32,8 @@ def render(studies: list[Study], scale: Scale, tables: Tables, root: Path) -> Pa
     sections = [make_section(study, scale, tables) for study in studies]
     judgements = judge_all(tables)
     folder = root / f"report-{scale.name}"
-    command = f"iterconv reproduce {' '.join(study.name for study in studies)} --scale {scale.name}"
     try:
-        tables.save(folder / "tables", {"command": command, "scale": scale_of(tables)})
+        tables.save(folder / "tables", {"command": command_of(studies, scale), "scale": scale_of(tables)})
         write_atomically(folder / "tables" / "claims.csv", verdict_table(judgements).to_csv(index=False).encode())
         text = _load_template().render(
             scale=scale,

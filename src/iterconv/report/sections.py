@@ -15,7 +15,7 @@ from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
 from iterconv.indices import INDICES
-from iterconv.studies.study import Scale, Setting, Study, unique_jobs
+from iterconv.studies.study import Scale, Setting, Study, command_of, unique_jobs
 from iterconv.studies.tables import Tables, prediction_indices
 
 
@@ -62,7 +62,7 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
     draw = _PICTURES.get(study.name, _draw_coupling)
     return Section(
         study=study,
-        command=f"iterconv reproduce {study.name} --scale {scale.name}",
+        command=command_of([study], scale),
         wanted=len(unique_jobs([study], scale)),
         finished=finished,
         pictures=list(draw(study, parts, tables)) if finished else [],

@@ -119,11 +119,12 @@ class TrainingRun:
         """Train what is missing, and measure; calls ``on_progress`` after each epoch."""
 
         def on_epoch(row: dict[str, float]) -> None:
-            on_progress(self._describe(row), int(row["epoch"]))
+            on_progress(self.describe(row), int(row["epoch"]))
 
         complete(self.config, root / self.name, on_epoch=on_epoch, stop=stop)
 
-    def _describe(self, row: dict[str, float]) -> str:
+    def describe(self, row: dict[str, float]) -> str:
+        """Say in a few words how far the run is after an epoch, whose row of the history is given."""
         return f"epoch {row['epoch']} of {self.steps}, error {row['selection_error']:.2%}"
 
     def outcome(self, root: Path) -> str:

@@ -1,12 +1,13 @@
 """Studies: networks that are trained on data sets, at several scales. Source: Lippl et al., Sec. 3.3, 5, C to F."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from iterconv.options import Init, Residual
 from iterconv.studies.jobs import StudyJob, TrainingRun
+from iterconv.studies.stacks import for_stacks
 from iterconv.studies.toy_runs import ToyRun, toy_runs
 from iterconv.training.config import RunConfig
 
@@ -77,6 +78,8 @@ class Study:
     """The first one is what the study is about; others are trained for comparison."""
     toy_seeds: Mapping[str, int] = field(default_factory=dict)
     """The number of seeds of the toy networks, by the name of the scale; studies without toy networks name none."""
+    stack: int = 1
+    """The size of the stacks in which runs are trained where that pays, see `iterconv.studies.stacks`."""
 
     @property
     def residual(self) -> Residual:
@@ -93,7 +96,8 @@ class Study:
 
     def setting_runs(self, setting: Setting) -> list[RunConfig]:
         """The networks that this study needs of one setting."""
-        return [run for variant in self.variants for run in variant.runs(setting)]
+        runs = [run for variant in self.variants for run in variant.runs(setting)]
+        return [for_stacks(run, self.stack) for run in runs] if self.stack > 1 else runs
 
     def runs(self, scale: Scale) -> list[RunConfig]:
         """The residual networks that this study needs at a scale."""
@@ -103,6 +107,12 @@ class Study:
         """The toy networks that this study needs at a scale."""
         seeds = self.toy_seeds.get(scale.name, 0)
         return toy_runs(range(seeds)) if seeds else []
+
+
+def command_of(studies: Sequence[Study], scale: Scale) -> str:
+    """Write the command that trains what studies need at a scale."""
+    stack = f" --stack {studies[0].stack}" if studies[0].stack > 1 else ""
+    return f"iterconv reproduce {' '.join(study.name for study in studies)} --scale {scale.name}{stack}"
 
 
 def unique_jobs(studies: list[Study], scale: Scale) -> list[StudyJob]:

@@ -83,6 +83,10 @@ class RunConfig:
     compile: bool = False
     """Compile the network's training steps, and record them as CUDA graphs on a GPU (torch.compile, "reduce-overhead").
     It takes a minute at the start and needs a C++ compiler; results change by rounding."""
+    stack: Annotated[int, "[1, 64]"] = 1
+    """Up to so many runs of a study or sweep that differ only in seed, coupling, kernel, first_coupled and init are
+    trained side by side as one network, which changes results by rounding. For ordinary networks of one stage; it is
+    faster for narrow ones. A run that is alone is trained as ever."""
 
     def __post_init__(self) -> None:
         """Check the fields; the fit of stages and samples to the data is checked when the data are loaded."""
@@ -98,6 +102,14 @@ class RunConfig:
             problem = f"leaves fewer than two of {self.blocks} blocks to couple"
             remedy = "use fewer uncoupled blocks, more blocks, or no coupling"
             raise OptionError("first_coupled", self.first_coupled, f"{problem}; {remedy}")
+        if self.stack > 1 and not self.stackable:
+            problem = "is for ordinary networks of one stage that are not compiled; leave it out"
+            raise OptionError("stack", self.stack, problem)
+
+    @property
+    def stackable(self) -> bool:
+        """True if the network can be trained side by side with others of its shape, as one network."""
+        return self.residual == "ordinary" and self.resolved().stages == 1 and not self.compile
 
     @property
     def tieable(self) -> bool:
@@ -127,7 +139,7 @@ class RunConfig:
         what they were.
         """
         values = asdict(self.resolved())
-        for name, only in (("threads", 1), ("precision", "float32"), ("compile", False)):
+        for name, only in (("threads", 1), ("precision", "float32"), ("compile", False), ("stack", 1)):
             if values[name] == only:
                 del values[name]
         return values

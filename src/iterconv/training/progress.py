@@ -76,13 +76,14 @@ class Progress:
         self._count()
         return {name: value for name, value in vars(self).items() if name != "_uncounted"}
 
-    def load_state_dict(self, state: dict[str, Any], epochs: int, network: StagedModel) -> None:
+    def load_state_dict(self, state: dict[str, Any], epochs: int, network: StagedModel, finite: bool = True) -> None:
         """Take over the state that ``state_dict`` returned.
 
         Args:
             state: The state.
             epochs: The number of epochs that the run has.
             network: The network; the best weights have to be of the same shapes.
+            finite: False to accept losses that are NaN or infinite.
 
         Raises:
             ValueError: If the state makes no sense.
@@ -94,7 +95,7 @@ class Progress:
         sums = [state[name] for name in ("loss", "error")]
         if any(type(count) is not int or count < 0 for count in counts) or state["epoch"] > epochs:
             raise ValueError("counts out of range")
-        if any(type(number) is not float or not math.isfinite(number) for number in sums):
+        if any(type(number) is not float or (finite and not math.isfinite(number)) for number in sums):
             raise ValueError("sums that are not numbers")
         _check_history(state["history"], state["epoch"], state["best_error"])
         _check_best(state["best"], network.state_dict() if state["epoch"] else {})

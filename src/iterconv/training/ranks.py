@@ -29,8 +29,10 @@ from iterconv.files import read_tensors
 from iterconv.paths.contract import StagedModel
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
-from iterconv.training.loop import OnEpoch, Stop, make_network, train
+from iterconv.training.loop import Stop, train
+from iterconv.training.network import make_network
 from iterconv.training.team import Team, default_device
+from iterconv.training.trainee import OnEpoch
 
 PATIENCE = 5.0
 """Seconds that the other processes have to end by themselves after one has failed."""

@@ -18,17 +18,12 @@ from iterconv.measuring.report import Report
 from iterconv.paths.contract import StagedModel
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
-from iterconv.training.loop import (
-    OnEpoch,
-    Stop,
-    check_network,
-    make_network,
-    selection_split,
-    train,
-)
+from iterconv.training.loop import Stop, train
+from iterconv.training.network import check_network, make_network
 from iterconv.training.ranks import check_devices, train_on
 from iterconv.training.team import default_device
 from iterconv.training.trackers import check_trackers, opened
+from iterconv.training.trainee import OnEpoch, selection_split
 
 
 def complete(
@@ -62,7 +57,7 @@ def complete(
     """
     folder = RunFolder(path, config)
     check_trackers(log)
-    with folder.claim(), _threads(config.threads):
+    with folder.claim(), on_threads(config.threads):
         if folder.finished:
             folder.check()
             Report.load(path / "report.parquet")
@@ -94,6 +89,34 @@ def _finish(folder: RunFolder, dataset: data.Data, devices: int, on_epoch: OnEpo
     started = time.monotonic()
     arguments = folder.config, folder, dataset, on_epoch, stop
     network = train_on(devices, *arguments) if devices > 1 else train(*arguments)
+    conclude(folder, network, dataset, stop, started, devices=devices)
+
+
+def conclude(
+    folder: RunFolder,
+    network: StagedModel,
+    dataset: data.Data,
+    stop: Stop | None,
+    started: float,
+    *,
+    devices: int = 1,
+    stack: int = 1,
+) -> None:
+    """Measure a trained network, and finish the folder of its run.
+
+    Args:
+        folder: The run's folder, claimed by this process.
+        network: The network with the best epoch's weights.
+        dataset: Its data.
+        stop: Asked after each measured batch.
+        started: The time by ``time.monotonic`` at which this session began.
+        devices: The number of devices that it was trained on.
+        stack: The number of networks that were trained together as one.
+
+    Raises:
+        InputError: If a file can't be written.
+        KeyboardInterrupt: If it was asked to stop.
+    """
 
     def progress(done: int, total: int | None) -> None:
         if stop is not None and stop.is_set():
@@ -101,12 +124,15 @@ def _finish(folder: RunFolder, dataset: data.Data, devices: int, on_epoch: OnEpo
 
     report = measure(network, dataset.batches(dataset.test), progress=progress)
     report.save(folder.path / "report.parquet")
-    folder.write_json("result.json", _result(folder, network, devices, report, started))
+    result = _result(folder, network, devices, report, started)
+    if folder.config.stack > 1:
+        result["stack"] = stack
+    folder.write_json("result.json", result)
     folder.drop_checkpoint()
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def on_threads(count: int) -> Iterator[None]:
     """Compute on so many threads: sums in another order differ in their last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -19,7 +19,7 @@ from iterconv.paths.contract import is_staged
 from iterconv.tasks.batches import inputs_of
 from iterconv.tasks.tokens import is_causal
 from iterconv.training.config import RunConfig
-from iterconv.training.loop import make_network
+from iterconv.training.network import make_network
 from iterconv.training.run import load_data, open_run
 from iterconv.zoo.common import Opened, choose_reference, to_device
 from iterconv.zoo.hugging_face import open_hugging_face
