@@ -53,8 +53,8 @@ class Joint(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs of each network for its own batch; the batches are of equal size."""
-        outputs: tuple[Tensor, ...] = self.body(torch.cat(inputs, 1))
-        return outputs
+        outputs: Tensor = self.body(torch.cat(inputs, 1))
+        return outputs.chunk(len(inputs), 1)
 
     def leave(self, position: int) -> None:
         """Go on without one of the networks."""
@@ -97,9 +97,9 @@ class _Norms(_Layers):
 
 
 class _Linears(_Layers):
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, features: Tensor) -> Tensor:
         own = features.chunk(len(self.layers), 1)
-        return tuple(layer(part) for layer, part in zip(self.layers, own, strict=True))
+        return torch.cat([layer(part) for layer, part in zip(self.layers, own, strict=True)], 1)
 
 
 _JOINT = {nn.Conv2d: _Convolutions, nn.BatchNorm2d: _Norms, nn.Linear: _Linears}
