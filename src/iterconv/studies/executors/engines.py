@@ -37,9 +37,9 @@ class EngineOptions:
     memory: str | None = None
     """On a cluster: the memory that each run reserves, as 4GB."""
     stack: int = 1
-    """Train up to so many runs side by side as one network, which is faster for runs of one ordinary stage and at most 8
-    channels that differ only in seed, coupling, kernel, first_coupled and init; others are trained alone. Runs in stacks
-    have names of their own. See docs/training.md."""
+    """Train up to so many runs side by side as one network, which is faster for runs of one ordinary stage and at most
+    8 channels that differ only in seed, coupling, kernel, first_coupled and init; others are trained alone. Runs in
+    stacks have names of their own. See docs/training.md."""
     fail_fast: bool = False
     """Stop all runs once one has failed; by default the others go on."""
     detach: bool = False
