@@ -496,6 +496,7 @@ def test_sweeps_that_are_not_understood_are_refused_before_the_work(tmp_path, ca
         (["--address", "x:1"], "--address x:1 is not for --on here; leave it out"),
         (["--memory", "4GB"], "--memory 4GB is not for --on here"),
         (["--on", "slurm", "--address", "x:1"], "--address x:1 is not for --on slurm"),
+        (["--on", "ray", "--memory", "9" * 400], "is not an amount of memory; use a number and a unit, as 4GB"),
         (
             ["--on", "ray", "--memory", "lots"],
             "--memory lots is not an amount of memory; use a number and a unit, as 4GB",

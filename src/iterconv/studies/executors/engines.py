@@ -86,7 +86,7 @@ _CLUSTER = ("address", "cpus_per_run", "gpus_per_run", "memory", "detach")
 def _bytes_of(memory: str | None) -> int | None:
     if memory is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?I?B?)", memory.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?I?B?)", memory.strip(), re.IGNORECASE)
     unit = UNITS.get(found[2].upper()) if found else None
     if not found or unit is None or not float(found[1]):
         raise OptionError("memory", memory, "is not an amount of memory; use a number and a unit, as 4GB")
