@@ -16,7 +16,7 @@ from commands import TINY, refused
 from iterconv import InputError
 from iterconv.cli.main import main
 from iterconv.measuring.report import Report
-from iterconv.training import loop, trackers
+from iterconv.training import trackers, trainee
 from iterconv.training.config import RunConfig
 from iterconv.training.run import complete
 
@@ -166,7 +166,7 @@ def test_a_log_that_cannot_be_opened_is_told_before_anything_is_trained(tmp_path
 
 
 def test_a_run_that_leaves_its_folder_to_others_leaves_no_log_there(tmp_path, book, monkeypatch):
-    monkeypatch.setattr(loop, "evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainee, "evaluate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         complete(RUN, tmp_path / "run", log=("mlflow",))
     assert not list(tmp_path.iterdir()) and book.closed == [False]
