@@ -24,15 +24,19 @@ def make_net(width: int = 8) -> ic.StagedModel:
     return ic.models.resnet(width, blocks=16, stages=3, in_channels=3, init="recurrent").eval()
 
 
-def all_routes(net: ic.StagedModel) -> list[paths.Route]:
-    """All paths that the three indices need."""
-    full = paths.full_route(net.stages)
+def all_routes(full: paths.Route) -> list[paths.Route]:
+    """List all routes that the three indices need, the ordinary pass first."""
     routes = [full]
     for stage, path in enumerate(full):
         count = len(path)
         for family in (paths.early_readouts(count), paths.dropouts(count), paths.extra_evaluations(count, EXTRA)):
             routes += [(*full[:stage], p.path, *full[stage + 1 :]) for p in family]
     return list(dict.fromkeys(routes))
+
+
+def allowed_ratio(routes: list[paths.Route]) -> float:
+    """The ratio of the block applications of one pass for each route to those of the prefix tree."""
+    return sum(len(path) for route in routes for path in route) / paths.block_applications(routes)
 
 
 def whole_pass(net: ic.StagedModel, route: paths.Route, z: Tensor) -> Tensor:
@@ -49,7 +53,7 @@ def whole_pass(net: ic.StagedModel, route: paths.Route, z: Tensor) -> Tensor:
 def indices(quick: bool, device: str = "cpu") -> Iterator[Row]:
     """Evaluate all paths of the three indices."""
     net = make_net().to(device)
-    inputs, routes = torch.randn(16, 3, 16, 16).to(device), all_routes(net)
+    inputs, routes = torch.randn(16, 3, 16, 16).to(device), all_routes(paths.full_route(net.stages))
 
     def together() -> dict[paths.Route, Tensor]:
         return {route: outcome.output for route, outcome in paths.evaluate(net, routes, inputs)}
@@ -61,8 +65,7 @@ def indices(quick: bool, device: str = "cpu") -> Iterator[Row]:
         found, expected = together(), apart()
         if not all(torch.equal(found[route], expected[route]) for route in routes):
             raise SystemExit("the prefix tree comes to other bits than whole passes")
-        passes = sum(len(path) for route in routes for path in route)
-        allowed = passes / paths.block_applications(routes)
+        allowed = allowed_ratio(routes)
         note = f"{len(routes)} paths of 3 x 16 blocks, same bits; the count of block applications allows {allowed:.2f}"
         rounds = 3 if quick else 9
         yield compare(
@@ -91,7 +94,7 @@ class Peak(TorchDispatchMode):
 def memory(quick: bool) -> Iterator[Row]:
     """Compare the peak memory of all paths with that of one forward pass."""
     net = make_net()
-    inputs, routes = torch.randn(16, 3, 32, 32), all_routes(net)
+    inputs, routes = torch.randn(16, 3, 32, 32), all_routes(paths.full_route(net.stages))
     with torch.no_grad():
         with Peak() as one:
             net(inputs)
@@ -124,7 +127,7 @@ def foreign(quick: bool) -> Iterator[Row]:
             expected, found = by_hand(model, stages, inputs), ours(adapted, inputs)
             if max(abs(a - b) for a, b in zip(expected, found, strict=True)) > 1e-6:
                 raise SystemExit(f"{name}: the two ways come to different errors")
-            allowed = allowed_ratio([len(blocks) for blocks in stages])
+            allowed = allowed_ratio(all_routes(tuple(tuple(range(len(blocks))) for blocks in stages)))
             yield compare(
                 f"indices-foreign {name}",
                 "at least 0.9",
@@ -135,14 +138,3 @@ def foreign(quick: bool) -> Iterator[Row]:
                 rounds=1 if quick else 3,
                 scale=1 / allowed,
             )
-
-
-def allowed_ratio(blocks: list[int]) -> float:
-    """The ratio of block applications of whole passes for each path, and of the prefix tree."""
-    full = tuple(tuple(range(count)) for count in blocks)
-    routes = [full]
-    for stage, count in enumerate(blocks):
-        for family in (paths.early_readouts(count), paths.dropouts(count), paths.extra_evaluations(count, EXTRA)):
-            routes += [(*full[:stage], p.path, *full[stage + 1 :]) for p in family]
-    routes = list(dict.fromkeys(routes))
-    return sum(len(path) for route in routes for path in route) / paths.block_applications(routes)

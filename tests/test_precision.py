@@ -16,19 +16,9 @@ from iterconv.errors import InputError
 from iterconv.measuring.report import Report
 from iterconv.training.config import RunConfig
 from iterconv.training.run import complete, open_run
+from stopping import StopAfter
 
 TINY = RunConfig(width=4, blocks=3, epochs=2, samples=150, precision="bf16")
-
-
-class StopAfter:
-    """Asks to stop once it was looked at so many times."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def is_set(self):
-        self.left -= 1
-        return self.left < 0
 
 
 def test_only_bf16_changes_the_name_of_a_run():

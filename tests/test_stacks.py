@@ -27,6 +27,7 @@ from iterconv.training.folder import RunFolder
 from iterconv.training.joint import apart, join
 from iterconv.training.run import complete, open_run
 from iterconv.training.stack import complete_stack
+from stopping import StopAfter
 
 TINY = RunConfig(width=4, blocks=3, stages=1, epochs=3, samples=150, lr=0.02, augment=True, stack=4)
 MIXED = [
@@ -36,17 +37,6 @@ MIXED = [
     replace(TINY, seed=1, coupling=1.0),
 ]
 FILES = {"config.json", "history.csv", "best.safetensors", "report.parquet", "result.json"}
-
-
-class StopAfter:
-    """Asks to stop once it was looked at so many times."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def is_set(self):
-        self.left -= 1
-        return self.left < 0
 
 
 def train(runs, root, **options):

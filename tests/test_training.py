@@ -29,6 +29,7 @@ from iterconv.training.network import make_network
 from iterconv.training.progress import Progress
 from iterconv.training.run import complete, open_run
 from iterconv.training.trainee import evaluate
+from stopping import StopAfter
 
 pytestmark = pytest.mark.medium
 
@@ -37,17 +38,6 @@ TINY = RunConfig(width=4, blocks=2, epochs=3, samples=150)
 
 def weights(folder):
     return (folder / "best.safetensors").read_bytes()
-
-
-class StopAfter:
-    """Asks to stop once it was looked at so many times."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def is_set(self):
-        self.left -= 1
-        return self.left < 0
 
 
 def test_a_run_leaves_everything_that_it_promises(tmp_path):

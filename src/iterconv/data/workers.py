@@ -1,8 +1,11 @@
-"""Worker processes that end with the process that started them."""
+"""Worker processes: they end with the process that started them, and leave it to decide what follows from a signal."""
 
 import os
+import signal
 import threading
-from multiprocessing import parent_process
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import parent_process, resource_tracker
 
 
 class Parent:
@@ -28,3 +31,26 @@ class Parent:
         self._gone.set()
         with self.busy:
             os._exit(1)
+
+
+@contextmanager
+def signals_held(*names: str) -> Iterator[None]:
+    """Hold back signals that may reach all processes, for good in those that start meanwhile.
+
+    The main process decides what follows from a signal, and must not lose workers to it, not even while they import.
+
+    Args:
+        names: The names of the signals; those that the system does not have are left out.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    held = {getattr(signal, name) for name in names if hasattr(signal, name)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        # Python's tracker of semaphores starts with the first process, and lets Ctrl-C through again when it does.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

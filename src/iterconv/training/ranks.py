@@ -11,10 +11,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from torch import distributed
 
 from iterconv import data
+from iterconv.data.workers import signals_held
 from iterconv.errors import InputError, OptionError, check_count
 from iterconv.files import read_tensors
 from iterconv.paths.contract import StagedModel
@@ -95,7 +95,7 @@ def train_on(
     with TemporaryDirectory(prefix="iterconv-") as meeting:
         ranks: list[_Rank] = []
         try:
-            with _signals_held():
+            with signals_held("SIGINT", "SIGTERM", "SIGHUP"):
                 for number in range(devices):
                     ranks.append(_start(Team(number, devices), folder, device.type, f"{meeting}/ranks"))
             _follow(ranks, on_epoch, stop)
@@ -147,23 +147,6 @@ def _start(team: Team, folder: RunFolder, kind: str, meeting: str) -> _Rank:
     process.start()
     other.close()  # so that the line is seen to end with the process
     return _Rank(team, process, line)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back signals that may reach all processes, for good in those that start meanwhile.
-
-    This process decides what follows from a signal; the others must not be lost to it, not even while they import.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which would let the signals through again, if it were started below
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _follow(ranks: list[_Rank], on_epoch: OnEpoch | None, stop: Stop | None) -> None:

@@ -1,16 +1,14 @@
 """The cores of this machine, one job and one thread on each."""
 
 import signal
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from iterconv.data.workers import Parent
+from iterconv.data.workers import Parent, signals_held
 from iterconv.errors import check_count
 from iterconv.studies.executors.base import Died
 from iterconv.studies.executors.work import work
@@ -36,7 +34,7 @@ class HereEngine:
 
     def start(self, job: Job, root: Path, launcher: str) -> "HereHandle":
         """Hand a job to a process that is free."""
-        with _signals_held():  # a process starts when it gets its first job
+        with signals_held("SIGINT", "SIGHUP"):  # a process starts when it gets its first job
             pool = self._free.pop() if self._free else ProcessPoolExecutor(1, _context, _start_worker)
             return HereHandle(self._free, pool, pool.submit(_work, job, root, launcher))
 
@@ -77,28 +75,6 @@ class HereHandle:
         if isinstance(problem, BrokenProcessPool):
             return Died("killed, perhaps for lack of memory: use fewer --workers or free memory")
         return problem if isinstance(problem, Exception) else None
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back Ctrl-C and the loss of the terminal, which reach all processes, for good in those that start meanwhile.
-
-    The main process decides what follows from a signal, and must not lose workers to it, not even while they import.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    try:
-        # Python's tracker of semaphores starts with the first process, and lets Ctrl-C through again when it does.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_HELD = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
 
 
 _parent: Parent
