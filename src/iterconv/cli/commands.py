@@ -71,13 +71,16 @@ class Measure:
     """The number of bootstrap resamples for the intervals; 0 for no intervals."""
     audit: bool = False
     """Also bound and measure the Lipschitz constant of every block."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and measure it."""
         from iterconv.cli.models import measure_model
 
         options = {"extra_evaluations": self.extra_evaluations, "resamples": self.resamples, "families": self.families}
-        return measure_model(self.model, self.data_and_model, self.out, self.audit, self.against, **options)
+        model = (self.model, self.data_and_model)
+        return measure_model(*model, self.out, self.html, self.audit, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,8 @@ class Plan:
     """The number of blocks of a smaller model, which is made and written to --save."""
     save: Path | None = None
     """The place of the smaller model: a folder for transformers models, else a .safetensors file; measure opens it."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model, plan, and save the smaller model if one is asked for."""
@@ -114,7 +119,8 @@ class Plan:
         share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
         budget = self.budget if share or self.budget is None else int(self.budget)
         options = {"budget": budget, "mode": self.mode, "beam": self.beam}
-        return plan_model(self.model, self.data_and_model, self.out, self.blocks, self.save, self.against, **options)
+        model = (self.model, self.data_and_model)
+        return plan_model(*model, self.out, self.html, self.blocks, self.save, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,22 +192,33 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Draw the figures and write the report again from the runs that are finished."""
+    """Write the report again: from the runs that are finished, with their figures, or from a folder of tables."""
 
-    studies: conf.Positional[tuple[str, ...]] = ()
-    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
+    studies_or_folder: conf.Positional[tuple[str, ...]] = ()
+    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default. Or one folder of tables, as
+    results/small or runs/report-quick/tables."""
     scale: str = "quick"
     """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
     stack: int = 1
     """The option --stack with which the runs were trained."""
+    html: Path | None = None
+    """The file of the report on a folder of tables; report.html in that folder by default."""
 
     def __call__(self, stop: threading.Event) -> int:
-        """Write the report from the finished runs."""
-        from iterconv.cli.studies import write_report
+        """Write the report from the finished runs, or from tables."""
+        from iterconv.cli.studies import report_on_folder, write_report
+        from iterconv.studies.catalogue import STUDIES
 
-        return write_report(self.studies, self.scale, self.out, self.stack)
+        folder = Path(self.studies_or_folder[0]) if len(self.studies_or_folder) == 1 else None
+        if folder and str(folder) not in STUDIES and (folder.is_dir() or len(folder.parts) > 1):
+            if (self.scale, self.out, self.stack) != ("quick", DEFAULT_ROOT, 1):
+                raise InputError(f"{folder} is a folder of tables; --scale, --out and --stack are for finished runs")
+            return report_on_folder(folder, self.html)
+        if self.html:
+            raise InputError("--html is for a folder of tables; the report on finished runs goes below --out")
+        return write_report(self.studies_or_folder, self.scale, self.out, self.stack)
 
 
 @dataclass(frozen=True, kw_only=True)

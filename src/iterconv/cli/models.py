@@ -14,6 +14,7 @@ from iterconv.measuring.measurement import check_extent, measure
 from iterconv.measuring.planning import least_blocks, plan
 from iterconv.measuring.report import check_suffix
 from iterconv.options import Against
+from iterconv.report import check_html, write_result
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -25,7 +26,13 @@ AUDITED = 16
 
 
 def measure_model(
-    name: str, options: ModelOptions, out: Path | None, audit: bool, against: Against | None, **settings: Any
+    name: str,
+    options: ModelOptions,
+    out: Path | None,
+    html: Path | None,
+    audit: bool,
+    against: Against | None,
+    **settings: Any,
 ) -> int:
     """Measure a trained run or a foreign model with a progress bar, print the indices and draw the curves.
 
@@ -33,6 +40,7 @@ def measure_model(
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The report's file; by default ``report-<against>.parquet`` in a run's folder, else named by the model.
+        html: The file of a page about the report, if one is wanted.
         audit: True if the Lipschitz constants are audited too.
         against: The reference of errors; by default the labels, if there are any.
         settings: Further options of ``iterconv.measure``.
@@ -49,6 +57,8 @@ def measure_model(
     if out:
         check_suffix(out)
         require_file(out)
+    if html:
+        check_html(html)
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
@@ -67,6 +77,7 @@ def measure_model(
         f"{report.options['chance']:.2%} (n = {report.options['examples']})"
     )
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
+    _write_page(report, f"{name}: how iterative, how convergent?", html)
     if audit:
         inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
         with bar("blocks", None) as advance:
@@ -80,6 +91,7 @@ def plan_model(
     name: str,
     options: ModelOptions,
     out: Path | None,
+    html: Path | None,
     keep: int | None,
     save: Path | None,
     against: Against | None,
@@ -91,6 +103,7 @@ def plan_model(
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The frontier's file, .csv; a picture is drawn beside it.
+        html: The file of a page about the plan, if one is wanted.
         keep: The number of blocks of a smaller model, which has to be on the frontier.
         save: The file or folder of the smaller model.
         against: The reference of errors; by default the labels, if there are any.
@@ -107,6 +120,8 @@ def plan_model(
     check_count("beam", settings["beam"], why="keeps no route")
     if out:
         _check_table(out)
+    if html:
+        check_html(html)
     opened = open_model(name, options)
     out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
     _check_places(opened, out, keep, save, settings)
@@ -127,12 +142,19 @@ def plan_model(
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
     console.print("search_error is on the half of the batches that chose the routes, error on the other half")
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
+    _write_page(found, f"{name}: which blocks can go?", html)
     if keep is not None and save is not None:
         with writing(save):
             opening = _save(found, keep, save, opened, options)
         words = shlex.join(["iterconv", "measure", *opening])
         console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
     return 0
+
+
+def _write_page(result: Any, title: str, html: Path | None) -> None:
+    if html:
+        size = write_result(result, title, html)
+        console.print(f"page in {html} ({size / 1e6:.1f} MB)")
 
 
 def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from iterconv.claims.verdicts import describe, judge_all, scale_of
 from iterconv.cli.console import console
 from iterconv.cli.jobs import check_place, list_jobs, run_jobs
-from iterconv.report import render
+from iterconv.report import check_html
 from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words, side_by_side
 from iterconv.studies.executors.engines import EngineOptions
@@ -37,6 +37,7 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
         KeyboardInterrupt: If the user interrupts, once all state is saved.
     """
     engine.check()
+    check_html()
     studies, scale = _find(names, scale_name, root, engine.stack)
     missing = find_unfinished(studies, scale, root)
     if missing:
@@ -84,8 +85,34 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path, stack: int
     """
     scale = find_scale(scale_name)
     studies = _in_stacks(find_studies(names, scale), stack)
-    path = render(studies, scale, gather(studies, scale, root), root)
-    console.print(f"report in {path}")
+    check_html()
+    from iterconv.report.write import render  # late, as altair is optional
+
+    path, size = render(studies, scale, gather(studies, scale, root), root)
+    console.print(f"report in {path} ({size / 1e6:.1f} MB)")
+    return 0
+
+
+def report_on_folder(folder: Path, html: Path | None) -> int:
+    """Write the report from a folder of tables.
+
+    Args:
+        folder: The folder that ``iterconv reproduce`` wrote.
+        html: The file of the report; report.html in the folder by default.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If there are no tables, a file is damaged, or the report can't be written.
+    """
+    path = html or folder / "report.html"
+    tables = Tables.load(folder)
+    check_html(path)
+    from iterconv.report.write import render_folder  # late, as altair is optional
+
+    size = render_folder(tables, path)
+    console.print(f"report in {path} ({size / 1e6:.1f} MB)")
     return 0
 
 
