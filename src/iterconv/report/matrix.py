@@ -11,7 +11,7 @@ import pandas as pd
 
 from iterconv.claims.claims import CLAIMS
 from iterconv.claims.verdicts import Judgement
-from iterconv.report.charts import INK, data, finish, tooltip
+from iterconv.report.charts import INK, data, finish, rate_axis, tooltip
 from iterconv.report.page import Plot, Section, Table, rows_of
 
 COLUMNS = ["claim", "part", "setting", "verdict", "effect", "low", "high", "n", "reason"]
@@ -149,6 +149,6 @@ def _chart_findings() -> Any:
     y = alt.Y("place:N", title="finding", sort=None)
     tips = tooltip(finding="part:N", effect="effect:Q|.3f", low="low:Q|.3f", high="high:Q|.3f", n="n:Q", verdict="verdict:N")
     zero = chart.transform_aggregate(n="count()").mark_rule(strokeDash=[2, 3], color=INK).encode(x=alt.datum(0))
-    bars = chart.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title="effect"), x2="high:Q", y=y, color=colour, tooltip=tips)
+    bars = chart.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=rate_axis("false", "effect")), x2="high:Q", y=y, color=colour, tooltip=tips)
     dots = chart.mark_point(filled=True, size=90, opacity=1).encode(x="effect:Q", y=y, color=colour, tooltip=tips)
     return finish(zero + bars + dots, 200)

@@ -5,7 +5,7 @@ const all = (query, place = document) => [...place.querySelectorAll(query)];
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const selects = all("form.controls select");
 const picked = {}; // the parameters that links set, by name
-const views = [];
+const views = new Map(); // by their places
 
 const chosen = () => ({ ...picked, ...Object.fromEntries(selects.map((select) => [select.name, select.value])) });
 
@@ -13,32 +13,50 @@ function fits(keys, values) {
   return Object.entries(keys).every(([name, own]) => !values[name] || [own].flat().includes(values[name]));
 }
 
-function apply() {
-  const values = chosen();
-  for (const view of views) {
-    for (const [name, value] of Object.entries(values)) view.signal(`chosen_${name}`, value);
-    view.runAsync();
-  }
+function count() {
   for (const table of all("table:has(tr[data-keys])")) {
     const rows = all("tr[data-keys]", table);
-    for (const row of rows) row.hidden = !fits(JSON.parse(row.dataset.keys), values);
-    table.caption.dataset.count = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+    for (const row of rows) row.hidden = !fits(JSON.parse(row.dataset.keys), chosen());
+    table.caption.dataset.count = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
   }
   const counts = all("caption[data-count]").map((caption) => `${caption.textContent}: ${caption.dataset.count}`);
   for (const place of all("output").slice(0, 1)) place.textContent = counts.join("; ");
 }
 
-async function draw() {
-  for (const box of all("[data-plot]")) {
-    const spec = read(box.dataset.plot);
-    spec.datasets = Object.fromEntries(spec.usermeta.data.map((name) => [name, read(`data-${name}`)]));
-    const { view } = await vegaEmbed(box, spec, { actions: false, renderer: "svg" });
-    view.addEventListener("click", (event, item) => {
-      if (item?.datum?.run) location.hash = `run-${item.datum.run}`;
-    });
-    views.push(view);
+async function embed(box) {
+  const spec = read(box.dataset.plot);
+  const values = chosen();
+  spec.datasets = Object.fromEntries(spec.usermeta.data.map((name) => [name, read(`data-${name}`)]));
+  for (const param of spec.params) param.value = values[param.name.replace("chosen_", "")] ?? param.value;
+  const { view } = await vegaEmbed(box, spec, { actions: false, renderer: "svg", logLevel: 1 });
+  view.addEventListener("click", (event, item) => {
+    if (item?.datum?.run) location.hash = `run-${item.datum.run}`;
+  });
+  box.querySelector("svg").setAttribute("aria-hidden", "true"); // the place around it tells what is drawn
+  views.set(box, view);
+}
+
+// Brings all plots to what is chosen. One that is hidden has no width, and is drawn once it is seen; one in which nothing
+// is left is taken away, since the axes of Vega do not come back from nothing.
+async function redraw() {
+  count();
+  for (const box of all("[data-plot]").filter((one) => one.closest("figure").offsetParent)) {
+    const view = views.get(box);
+    if (view) {
+      for (const [name, value] of Object.entries(chosen())) view.signal(`chosen_${name}`, value);
+      await view.runAsync();
+    } else await embed(box);
+    const empty = !box.querySelector(".role-mark.mark-symbol path");
+    box.closest("figure").classList.toggle("empty", empty);
+    if (!empty) continue;
+    views.get(box).finalize();
+    views.delete(box);
+    box.replaceChildren();
   }
 }
+
+let drawing = Promise.resolve();
+const draw = () => (drawing = drawing.then(redraw)); // one after the other
 
 // An address such as #claim-4-2 or #run-NAME is a choice: it can be linked to, and the way back undoes it.
 function follow() {
@@ -50,8 +68,7 @@ function follow() {
   }
   const opened = document.getElementById(id);
   if (opened?.matches("article")) open(opened);
-  show();
-  apply();
+  return show();
 }
 
 function open(article) {
@@ -74,7 +91,7 @@ function show() {
       return pair;
     }));
   }
-  dispatchEvent(new Event("resize")); // plots that were hidden had no width
+  return draw();
 }
 
 function sort(button) {
@@ -109,17 +126,15 @@ document.addEventListener("click", (event) => {
   else for (const [name, value] of Object.entries(JSON.parse(target.dataset.set))) {
     for (const select of selects.filter((one) => one.name === name)) select.value = value;
   }
-  if (target.dataset.set) apply();
+  if (target.dataset.set) draw();
 });
 document.addEventListener("input", (event) => {
   if (event.target.name === "run") history.replaceState(null, "", `#run-${event.target.value}`);
   show();
-  apply();
 });
-for (const form of all("form")) form.addEventListener("reset", () => setTimeout(() => { show(); apply(); }));
+for (const form of all("form")) form.addEventListener("reset", () => setTimeout(show));
 addEventListener("hashchange", follow);
 for (const place of all(".evidence")) open(place.querySelector("article"));
-draw().then(() => {
-  follow();
-  document.documentElement.dataset.drawn = views.length;
+follow().then(() => {
+  document.documentElement.dataset.drawn = views.size;
 });

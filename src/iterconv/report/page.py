@@ -78,6 +78,11 @@ class Table:
         return list(self.frame.columns.difference(self.keys, sort=False) if self.shown is None else self.shown)
 
     @property
+    def numeric(self) -> set[str]:
+        """The columns that hold numbers."""
+        return {column for column in self.columns if self.frame[column].dtype.kind in "iuf"}
+
+    @property
     def rows(self) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
         """The rows: the values of the keys in JSON, and each cell as it is read and, if it is a number, sorted."""
         for row in self.frame.to_dict("records"):

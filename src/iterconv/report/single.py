@@ -10,7 +10,7 @@ from iterconv.indices import INDICES
 from iterconv.measuring.frontier import Plan
 from iterconv.measuring.report import Report
 from iterconv.paths.families import family_of
-from iterconv.report.charts import RATES, counting, interval_chart, rate_axis
+from iterconv.report.charts import RATES, counting, interval_chart, title_of
 from iterconv.report.page import METRICS, Control, Page, Plot, Section, Table, rows_of
 
 
@@ -60,7 +60,7 @@ def _(result: Report, title: str) -> Page:
                 title="Curves",
                 text="Lines are stages, bands their intervals; point at a dot for its values.",
                 controls=controls,
-                plots=[_draw(i, family, curves, stages) for i, family in enumerate(families)],
+                plots=[_draw(i, family, curves, stages, result.options["chance"]) for i, family in enumerate(families)],
                 tables=[Table(name="curves", title="Points of the curves", frame=written, keys=["metric"], folded=True)],
             ),
         ],
@@ -68,14 +68,14 @@ def _(result: Report, title: str) -> Page:
     )
 
 
-def _draw(number: int, family: str, curves: Any, stages: list[str]) -> Plot:
+def _draw(number: int, family: str, curves: Any, stages: list[str], chance: float) -> Plot:
     own = curves[(curves["perturbation"] == family) & (curves["metric"] == curves["metric"].iloc[0])]
     several = own.duplicated(["stage", "position"]).any()  # several blocks are left out at once
     where = f"datum.perturbation === '{family}' && datum.metric === chosen_metric"
     where += " && (chosen_stage === '' || datum.stage === chosen_stage)"
     x = counting("position", family_of(family).axis)
-    chart = interval_chart("points", x, "stage", stages, rate_axis(RATES), where, joined=not several)
-    return Plot(name=f"curve-{number}", title=f"{family_of(family).title}: {family}", chart=chart)
+    chart = interval_chart("points", x, "stage", stages, rate=RATES, where=where, joined=not several, chance=chance)
+    return Plot(name=f"curve-{number}", title=title_of(family), chart=chart)
 
 
 @page_of.register
@@ -88,7 +88,7 @@ def _(result: Plan, title: str) -> Page:
     )
     held_out = held_out.assign(low=frontier["low"], high=frontier["high"])
     routes = [" | ".join(" ".join(str(block + 1) for block in path) for path in route) for route in frontier["route"]]
-    chart = interval_chart("frontier", counting(column, label), "half", list(halves.values()), rate_axis())
+    chart = interval_chart("frontier", counting(column, label), "half", list(halves.values()))
     return Page(
         title=title,
         lead="For each number of blocks, the best route that was found. Routes were searched on one half of the batches; "
@@ -107,7 +107,7 @@ def _(result: Plan, title: str) -> Page:
 
 
 def _state(options: dict[str, Any], **more: str) -> dict[str, str]:
-    return {name.replace("_", " "): str(value) for name, value in {**more, **options}.items() if value is not None}
+    return {name.replace("_", " "): str(value) for name, value in {**more, **options}.items() if value not in (None, [])}
 
 
 def _name_stage(stage: Any) -> str:

@@ -10,6 +10,7 @@ from iterconv.claims.verdicts import judge_all, scale_of
 from iterconv.indices import INDICES
 from iterconv.paths.families import family_of
 from iterconv.report import study_charts as charts
+from iterconv.report.charts import title_of
 from iterconv.report.matrix import findings_of, make_matrix_section
 from iterconv.report.page import Control, Page, Plot, Section, Table
 from iterconv.report.study_data import LABELS, families_in, label_runs, make_rows, metrics_in
@@ -171,7 +172,7 @@ def _curve_plots(rows: Rows) -> list[Plot]:
     return [
         Plot(
             name=f"curve-{number}",
-            title=f"{family_of(family).title}: {family}",
+            title=title_of(family),
             chart=charts.curve_chart(family),
             text=f"Against {family_of(family).axis}; the indices computed from it are in the tables below.",
         )
@@ -200,12 +201,13 @@ def _tables(runs: pd.DataFrame) -> Section:
     keys = ["study", *LABELS]
     measures = [name for name in ("test_error", *INDICES, "mean_deviation", "effective", "raw") if name in runs]
     columns = ["name", *LABELS, *measures]
+    means = summarise(runs)
     return Section(
         name="tables",
         title="Tables",
         text="They hold the networks that are chosen above, and so do the files that can be downloaded.",
         tables=[
-            Table(name="means", title="Means over seeds", frame=summarise(runs), keys=keys[:-1], shown=None),
+            Table(name="means", title="Means over seeds", frame=means, keys=keys[:-1], shown=list(means.columns.drop("study"))),
             Table(name="runs", title="Networks", frame=runs, keys=keys, shown=columns, links="run-", folded=True),
         ],
     )

@@ -9,7 +9,7 @@ from scipy import stats
 from iterconv.claims.findings import CONFIDENCE
 from iterconv.indices import INDICES
 from iterconv.paths.families import family_of
-from iterconv.report.charts import COLOURS, INK, RATES, SHAPES, counting, data, finish, rate_axis, tooltip
+from iterconv.report.charts import INK, RATES, colour_by, counting, data, draw_chance, finish, in_words, rate_axis, tooltip, unit_scale
 from iterconv.report.study_data import LABELS, MEASURES
 
 _CHOSEN = " && ".join(
@@ -37,26 +37,20 @@ def curve_chart(family: str) -> Any:
     )
     x = counting("x", family_of(family).axis)
     axis = rate_axis(RATES)
-    y = alt.Y("y:Q", axis=axis)
     colour, _ = _by_group("chosen_colour")
-    base = chart.encode(x=x, y=y, detail=["run:N", "stage:N"])
+    base = chart.encode(x=x, y=alt.Y("y:Q", axis=axis, scale=unit_scale(RATES)), detail=["run:N", "stage:N"])
     thin = base.mark_line(strokeWidth=1, opacity=0.22, clip=True).encode(color=colour, tooltip=tooltip(network="run:N"))
     picked = base.transform_filter("datum.run === chosen_run").mark_line(strokeWidth=2, color=INK, strokeDash=[5, 3])
-    chance = (
-        chart.transform_filter("chosen_metric === 'error'")
-        .transform_aggregate(chance="max(chance)", groupby=["setting"])
-        .mark_rule(strokeDash=[2, 3], color="var(--quiet)")
-        .encode(y=alt.Y("chance:Q"), tooltip=tooltip(error_of_guessing="chance:Q|.1%"))
-    )
-    return finish(chance + thin + picked + _means(chart, x, "x", axis, "chosen_colour"))
+    chance = draw_chance(chart, "setting")
+    return finish(chance + thin + picked + _means(chart, x, "x", RATES, "chosen_colour"))
 
 
 def coupling_chart(measure: str, conditions: list[str]) -> Any:
     """Draw a measure of chosen networks against coupling: dots are networks, lines join means."""
     control = "(indexof(['stage', 'coupling'], chosen_colour) >= 0 ? 'width' : chosen_colour)"
     chart = _of_runs(measure).transform_calculate(group=f"datum[{control}]")
-    x = alt.X("coupling:N", title="coupling strength", scale=alt.Scale(domain=conditions), axis=alt.Axis(labelAngle=0))
-    return finish(_dots_and_means(chart, x, "coupling", _axis(measure), control))
+    x = alt.X("coupling:N", title="coupling strength", scale=alt.Scale(type="point", padding=0.5, domain=conditions), axis=alt.Axis(labelAngle=0))
+    return finish(_dots_and_means(chart, x, "coupling", _is_rate(measure), control))
 
 
 def stage_chart(index: str, stages: list[str]) -> Any:
@@ -67,9 +61,9 @@ def stage_chart(index: str, stages: list[str]) -> Any:
         .transform_filter(f"datum.stage === 'mean' || {_STAGE}")
         .transform_calculate(group=f"datum[{control}]", y="datum.value")
     )
-    x = alt.X("stage:N", title="stage", scale=alt.Scale(domain=stages), axis=alt.Axis(labelAngle=0))
+    x = alt.X("stage:N", title="stage", scale=alt.Scale(type="point", padding=0.5, domain=stages), axis=alt.Axis(labelAngle=0))
     tips = tooltip(network="run:N", value="y:Q|.3f", low="low:Q|.3f", high="high:Q|.3f")
-    return finish(_dots_and_means(chart, x, "stage", _axis(index), control, tips))
+    return finish(_dots_and_means(chart, x, "stage", _is_rate(index), control, tips))
 
 
 def training_chart(column: str) -> Any:
@@ -86,11 +80,12 @@ def training_chart(column: str) -> Any:
     base = chart.encode(x=x, y=alt.Y("y:Q", axis=axis), detail="run:N")
     thin = base.mark_line(strokeWidth=1, opacity=0.22).encode(color=colour, tooltip=tooltip(network="run:N"))
     picked = base.transform_filter("datum.run === chosen_run").mark_line(strokeWidth=2, color=INK, strokeDash=[5, 3])
-    return finish(thin + picked + _means(chart, x, "epoch", axis, control))
+    return finish(thin + picked + _means(chart, x, "epoch", "true", control))
 
 
 def own_training_chart() -> Any:
     """Draw the course of the training of the one network that is looked at."""
+    colours = colour_by("images", ["training", "validation"])
     chart = (
         alt.Chart(data("history"))
         .transform_lookup("id", from_=alt.LookupData(data=data("runs"), key="id", fields=["run"]))
@@ -100,11 +95,11 @@ def own_training_chart() -> Any:
         .encode(
             x=counting("epoch", "epoch"),
             y=alt.Y("error:Q", axis=alt.Axis(format=".0%", title=None)),
-            color=alt.Color("images:N", scale=alt.Scale(range=COLOURS), legend=alt.Legend(title=None)),
+            color=colours["color"],
         )
     )
     dots = chart.mark_point(filled=True, size=36, opacity=1).encode(
-        shape=alt.Shape("images:N", scale=alt.Scale(range=SHAPES), legend=alt.Legend(title=None)),
+        shape=colours["shape"],
         tooltip=tooltip(images="images:N", epoch="epoch:Q", error="error:Q|.2%"),
     )
     return finish(chart.mark_line(strokeWidth=2) + dots)
@@ -120,8 +115,8 @@ def scatter_chart() -> Any:
         .transform_calculate(group=f"datum[{control}]", x="datum[chosen_x]", y="datum[chosen_y]")
         .transform_filter("isValid(datum.x) && isValid(datum.y)")
         .encode(
-            x=alt.X("x:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title=None, format="~s")),
-            y=alt.Y("y:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title=None, format="~s")),
+            x=alt.X("x:Q", scale=alt.Scale(zero=False), axis=rate_axis("indexof(chosen_x, 'error') >= 0")),
+            y=alt.Y("y:Q", scale=alt.Scale(zero=False), axis=rate_axis("indexof(chosen_y, 'error') >= 0")),
         )
     )
     dots = chart.mark_point(filled=True, size=60, opacity=0.75).encode(
@@ -141,30 +136,27 @@ def _of_runs(measure: str) -> Any:
     return chart.transform_calculate(y=f"datum.{measure}")
 
 
-def _axis(measure: str) -> alt.Axis:
-    return alt.Axis(title=None, format=".1~%" if "error" in measure else "~s")
+def _is_rate(measure: str) -> str:
+    return "true" if "error" in measure else "false"
 
 
 def _by_group(control: str) -> tuple[alt.Color, alt.Shape]:
     """Colour and shape by group, which keeps its colour when other groups are not chosen."""
-    domain: Any = alt.ExprRef(f"orders[{control}]")
-    legend = alt.Legend(title=None)
-    return (
-        alt.Color("group:N", scale=alt.Scale(domain=domain, range=COLOURS), legend=legend),
-        alt.Shape("group:N", scale=alt.Scale(domain=domain, range=SHAPES), legend=legend),
-    )
+    channels = colour_by("group", alt.ExprRef(f"orders[{control}]"))
+    return channels["color"], channels["shape"]
 
 
-def _dots_and_means(chart: Any, x: Any, field: str, axis: alt.Axis, control: str, tips: Any = None) -> Any:
+def _dots_and_means(chart: Any, x: Any, field: str, rate: str, control: str, tips: Any = None) -> Any:
     """Draw networks as dots and their means as lines, groups side by side."""
     colour, shape = _by_group(control)
-    side = alt.XOffset("group:N", scale=alt.Scale(domain=alt.ExprRef(f"orders[{control}]"), paddingOuter=1))
-    y = alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False))
+    chart = chart.transform_calculate(side=f"indexof(orders[{control}], datum.group) + 0.5 - length(orders[{control}]) / 2")
+    side = alt.XOffset("side:Q", scale=alt.Scale(domain=[-4, 4], range=[-16, 16]))
+    y = alt.Y("y:Q", axis=rate_axis(rate), scale=alt.Scale(zero=False))
     base = chart.encode(x=x, y=y, xOffset=side)
     dots = base.mark_point(filled=True, size=30, opacity=0.4).encode(
         color=colour, shape=shape, tooltip=tips or tooltip(network="run:N", value="y:Q|.4~g")
     )
-    return dots + _ring(base) + _means(chart, x, field, axis, control, side)
+    return dots + _ring(base) + _means(chart, x, field, rate, control, side)
 
 
 def _ring(chart: Any) -> Any:
@@ -172,25 +164,30 @@ def _ring(chart: Any) -> Any:
     return chart.transform_filter("datum.run === chosen_run").mark_point(size=160, stroke=INK, strokeWidth=2, opacity=1)
 
 
-def _means(chart: Any, x: Any, field: str, axis: alt.Axis, control: str, side: Any = None) -> Any:
+def _means(chart: Any, x: Any, field: str, rate: str, control: str, side: Any = None) -> Any:
     """Draw means over seeds with their intervals at the pointer.
 
     Choice: runs of one seed share data order and initial weights, so that they are averaged first and count as one.
     """
     colour, shape = _by_group(control)
+    groups = ["group", field, *(["side"] if side else [])]
     half = "factors[min(datum.n, length(factors) - 1)] * datum.sd / sqrt(datum.n)"
     means = (
         chart.transform_filter("isValid(datum.y)")
-        .transform_aggregate(of_seed="mean(y)", groupby=["group", "seed", field])
-        .transform_aggregate(mean="mean(of_seed)", sd="stdev(of_seed)", n="count()", groupby=["group", field])
+        .transform_aggregate(of_seed="mean(y)", groupby=[*groups, "seed"])
+        .transform_aggregate(mean="mean(of_seed)", sd="stdev(of_seed)", n="count()", groupby=groups)
+        .transform_calculate(half=half)
         .transform_calculate(
-            interval=f"datum.n > 1 ? format(datum.mean - {half}, '.3f') + ' to ' + format(datum.mean + {half}, '.3f') "
-            ": 'none (one seed)'",
+            value=in_words("datum.mean", rate),
+            interval=f"datum.n < 2 ? 'none (one seed)' : ({in_words('(datum.mean - datum.half)', rate)}) + ' to ' + "
+            f"({in_words('(datum.mean + datum.half)', rate)})",
         )
-        .encode(x=x, y=alt.Y("mean:Q", axis=axis), color=colour, **({"xOffset": side} if side else {}))
+        .encode(x=x, y=alt.Y("mean:Q", axis=rate_axis(rate)), color=colour, **({"xOffset": side} if side else {}))
     )
-    tips = tooltip(group="group:N", at=f"{field}:N", mean="mean:Q|.4~g", interval="interval:N", seeds="n:Q")
-    return means.mark_line(strokeWidth=2.2, clip=True) + means.mark_point(filled=True, size=46, opacity=1).encode(
+    at = x.to_dict()["title"]
+    tips = tooltip(group="group:N", **{at: f"{field}:N"}, mean="value:N", interval="interval:N", seeds="n:Q")
+    lines = means.transform_filter(f"datum.{field} !== 'mean'").mark_line(strokeWidth=2.2, clip=True)
+    return lines + means.mark_point(filled=True, size=46, opacity=1).encode(
         shape=shape, tooltip=tips
     )
 

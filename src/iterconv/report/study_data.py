@@ -94,7 +94,7 @@ def _run_row(labelled: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
         **measures,
         "chance": row["chance"],
         "command": command_of_run(row),
-        "facts": {name: str(value) for name, value in facts.items()},
+        "facts": {name.replace("_", " "): str(value) for name, value in facts.items()},
     }
 
 

@@ -28,15 +28,22 @@ def make_toy_section(toy: pd.DataFrame) -> tuple[Section, dict[str, list[dict[st
     section = Section(
         name="toy",
         title="The toy inverse problem",
-        text="Root mean squared error over 4,096 points: thin lines are networks, thick ones means over seeds. Below: "
-        "estimates of four latent points in the plane, read out after each block and after each further evaluation of "
-        f"the last one; crosses are the truth. Axes end at {LIMIT:g}; networks without shortcuts leave them.",
+        text="Root mean squared error over 4,096 points: thin lines are networks, thick ones means over seeds. "
+        f"Axes end at {LIMIT:g}; networks without shortcuts leave them.",
         plots=[
             *(
                 Plot(name=f"toy-{i}", title=family_of(family).title, chart=_errors(family, [TITLES[k] for k in kinds]))
                 for i, family in enumerate(families)
             ),
-            *(Plot(name=f"trace-{kind}", title=TITLES[kind], chart=_traces(TITLES[kind])) for kind in kinds),
+        ],
+        parts=[
+            Section(
+                name="traces",
+                title="Traces of the first seed",
+                text="Estimates of four latent points in the plane, read out after each block and after each further "
+                "evaluation of the last one; crosses are the truth.",
+                plots=[Plot(name=f"trace-{kind}", title=TITLES[kind], chart=_traces(TITLES[kind])) for kind in kinds],
+            )
         ],
     )
     columns = ["network", "seed", "perturbation", "position", "rmse"]
