@@ -39,7 +39,10 @@ def write_result(result: Any, title: str, path: Path) -> int:
         InputError: If a library is missing or the file can't be written.
     """
     check_html(path)
+    from altair.utils.schemapi import debug_mode
+
     from iterconv.report.page import write_page
     from iterconv.report.single import page_of  # late, as altair is optional
 
-    return write_page(page_of(result, title), path)
+    with debug_mode(False):  # the tests check the charts, which takes seconds
+        return write_page(page_of(result, title), path)

@@ -12,7 +12,6 @@ from iterconv.paths.families import family_of
 
 COLOURS = [f"var(--c{number})" for number in range(8)]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left"]
-FONT = "system-ui, sans-serif"
 INK, QUIET = "var(--ink)", "var(--quiet)"
 RATES = "indexof(['error', 'disagreement', 'exact_error'], chosen_metric) >= 0"
 """An expression that holds if the metric that the reader chose is a rate."""
@@ -28,19 +27,21 @@ _LEGEND = {
 }
 
 
-def finish(chart: Any, height: Any = 240) -> Any:
-    """Give a chart its looks: as wide as its place, without marks of its own for screen readers.
+def finish(chart: Any, height: int = 240) -> Any:
+    """Make a chart as wide as its place. Its looks are in ``LOOKS``, which pages add to each chart."""
+    return chart.properties(width="container", height=height)
 
-    Choice: a mark is no stop for a screen reader, since a plot has hundreds. The page describes each plot in words, and
-    the numbers are in its tables.
-    """
-    return (
-        chart.properties(width="container", height=height, padding={"left": 2, "right": 14, "top": 8, "bottom": 4})
-        .configure(aria=False, font=FONT, background="transparent")
-        .configure_view(stroke=None)
-        .configure_axis(**_AXIS)
-        .configure_legend(**_LEGEND)
-    )
+
+LOOKS: dict[str, Any] = {
+    # A mark is no stop for a screen reader, since a plot has hundreds: the page describes each plot in words.
+    "aria": False,
+    "font": "system-ui, sans-serif",
+    "background": "transparent",
+    "padding": {"left": 2, "right": 14, "top": 8, "bottom": 4},
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "legend": _LEGEND,
+}
 
 
 def data(name: str) -> Any:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import altair
 import pandas as pd
+import vl_convert
+from jinja2 import Environment
 
-from iterconv.errors import require
 from iterconv.files import write_atomically, writing
-
-if TYPE_CHECKING:
-    import altair
+from iterconv.report.charts import LOOKS
 
 DIGITS = 4
 """The significant digits of numbers in a page. Tables that are kept as files have all of them."""
@@ -51,7 +51,7 @@ class Plot:
 
     name: str
     title: str
-    chart: "altair.TopLevelMixin"
+    chart: altair.TopLevelMixin
     text: str = ""
     """The plot in words, for those who do not see it."""
 
@@ -141,7 +141,7 @@ def write_page(page: Page, path: Path) -> int:
         The size of the file in bytes.
 
     Raises:
-        InputError: If jinja2, altair or vl-convert-python is missing, or if the file can't be written.
+        InputError: If the file can't be written.
     """
     contents = _render(page).encode()
     with writing(path):
@@ -150,9 +150,7 @@ def write_page(page: Page, path: Path) -> int:
 
 
 def _render(page: Page) -> str:
-    jinja = require("jinja2", "an HTML report")
-    require("altair", "an HTML report")
-    environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["slug"] = slug
     sections = [section for top in page.sections for section in top.walk()]
     chosen = {**page.signals, **{control.name: control.value for each in sections for control in each.controls}}
@@ -174,8 +172,9 @@ def _render(page: Page) -> str:
 
 def _specify(plot: Plot, params: Mapping[str, Any], data: Iterable[str]) -> dict[str, Any]:
     """Turn a chart into its specification, with the page's parameters and the names of the data it needs."""
-    spec: dict[str, Any] = plot.chart.to_dict()
+    spec: dict[str, Any] = plot.chart.to_dict(validate=False)  # the tests do, which takes seconds
     text = json.dumps(spec)
+    spec["config"] = LOOKS
     spec["params"] = [{"name": name, "value": value} for name, value in params.items()] + spec.get("params", [])
     spec["usermeta"] = {"data": [name for name in data if f'"name": "{name}"' in text]}
     return spec
@@ -188,8 +187,7 @@ def _read(name: str) -> str:
 @cache
 def _vega() -> str:
     """The libraries Vega, Vega-Lite and Vega-Embed in one script, from vl-convert's own files."""
-    bundle = str(require("vl_convert", "an HTML report").javascript_bundle())
-    return bundle.replace("</script", "<\\/script")
+    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
 
 
 def _to_script(contents: Any) -> str:

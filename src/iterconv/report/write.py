@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 
 from iterconv.claims.verdicts import judge_all, scale_of, verdict_table
 from iterconv.files import write_atomically, writing
@@ -82,7 +83,8 @@ def _write(studies: Sequence[Study], scale: Scale, tables: Tables, path: Path, l
         for study in studies
     ]
     title = "Do ResNets compute iteratively and convergently?"
-    return write_page(make_study_page(title, lead, tables, members, progress, _state_facts(tables)), path)
+    with debug_mode(False):  # the tests check the charts, which takes seconds
+        return write_page(make_study_page(title, lead, tables, members, progress, _state_facts(tables)), path)
 
 
 def _find_scale(tables: Tables) -> Scale:
