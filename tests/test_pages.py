@@ -112,8 +112,10 @@ def test_a_study_of_five_hundred_large_networks_fits(tmp_path, quick):
     curves = curves.drop_duplicates(["name", "stage", "perturbation", "metric"]).merge(
         pd.DataFrame({"position": range(49)}), how="cross"
     )
-    history = few.history.drop_duplicates("name").drop(columns="epoch").merge(
-        pd.DataFrame({"epoch": range(400)}), how="cross"
+    history = (
+        few.history.drop_duplicates("name")
+        .drop(columns="epoch")
+        .merge(pd.DataFrame({"epoch": range(400)}), how="cross")
     )
     tables = Tables(few.runs, few.indices, curves, history, quick.toy)
     copies = [
@@ -196,7 +198,9 @@ def test_a_further_kind_of_result_takes_one_function(tmp_path):
     write_result(Found(), "Found", tmp_path / "found.html")
     page = (tmp_path / "found.html").read_text()
     found = scripts(page)
-    assert found["data-rows"] == [{"name": "</script>", "value": 1.0}] and found["plot-p"]["usermeta"]["data"] == ["rows"]
+    assert found["data-rows"] == [{"name": "</script>", "value": 1.0}] and found["plot-p"]["usermeta"]["data"] == [
+        "rows"
+    ]
     assert '<td data-value="">' in page and '<td data-value="1e-09">1e-09' in page
 
 

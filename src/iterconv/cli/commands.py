@@ -195,7 +195,7 @@ class Report:
     """Write the report again: from the runs that are finished, with their figures, or from a folder of tables."""
 
     studies_or_folder: conf.Positional[tuple[str, ...]] = ()
-    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default. Or one folder of tables, as
+    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default. Or a folder of tables, as
     results/small or runs/report-quick/tables."""
     scale: str = "quick"
     """The scale: quick, small, desk or paper."""

@@ -18,11 +18,25 @@ RATES = "indexof(['error', 'disagreement', 'exact_error'], chosen_metric) >= 0"
 _AXIS = {
     **dict.fromkeys(("domainColor", "tickColor"), "var(--rule)"),
     **{"gridColor": "var(--grid)", "labelColor": QUIET, "titleColor": INK, "titleFontWeight": "normal"},
-    **{"labelFontSize": 12, "titleFontSize": 12, "titlePadding": 8, "labelOverlap": "greedy", "labelFlush": False, "tickCount": 6},
+    **{
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titlePadding": 8,
+        "labelOverlap": "greedy",
+        "labelFlush": False,
+        "tickCount": 6,
+    },
 }
 _LEGEND = {
     **{"orient": "bottom", "direction": "horizontal", "labelColor": INK, "titleColor": QUIET},
-    **{"titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "symbolSize": 70, "symbolOpacity": 1, "columns": 3},
+    **{
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "symbolSize": 70,
+        "symbolOpacity": 1,
+        "columns": 3,
+    },
     **{"labelLimit": 240, "columnPadding": 14, "rowPadding": 4, "titleOrient": "top", "offset": 12},
 }
 

@@ -90,8 +90,9 @@ def make_matrix_section(
     section = Section(
         name="claims",
         title="The paper's claims",
-        text="A cell is contradicted if one of its findings is, supported if all of them are, and otherwise not decided "
-        "by these runs. Intervals hold 95%, seeds are the units, and bounds for words such as “close to” are ours.",
+        text="A cell is contradicted if one of its findings is, supported if all of them are, and otherwise not "
+        "decided by these runs. Intervals hold 95%, seeds are the units, and bounds for words such as “close to” are "
+        "ours.",
         special="matrix",
         content={"settings": columns, "rows": claims},
         plots=[
@@ -147,8 +148,12 @@ def _chart_findings() -> Any:
     )
     chart = alt.Chart(data("findings")).transform_filter("datum.cell === chosen_cell && isValid(datum.effect)")
     y = alt.Y("place:N", title="finding", sort=None)
-    tips = tooltip(finding="part:N", effect="effect:Q|.3f", low="low:Q|.3f", high="high:Q|.3f", n="n:Q", verdict="verdict:N")
+    tips = tooltip(
+        finding="part:N", effect="effect:Q|.3f", low="low:Q|.3f", high="high:Q|.3f", n="n:Q", verdict="verdict:N"
+    )
     zero = chart.transform_aggregate(n="count()").mark_rule(strokeDash=[2, 3], color=INK).encode(x=alt.datum(0))
-    bars = chart.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=rate_axis("false", "effect")), x2="high:Q", y=y, color=colour, tooltip=tips)
+    bars = chart.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", axis=rate_axis("false", "effect")), x2="high:Q", y=y, color=colour, tooltip=tips
+    )
     dots = chart.mark_point(filled=True, size=90, opacity=1).encode(x="effect:Q", y=y, color=colour, tooltip=tips)
     return finish(zero + bars + dots, 200)

@@ -1,6 +1,7 @@
 """One self-contained HTML file in which a reader explores a result: controls, plots, tables, all from data frames.
 
-A `Page` says what is on it. A new kind of result takes a function that makes a page of it, see `iterconv.report.single`.
+A `Page` says what is on it. A new kind of result takes a function that makes a page of it, see
+`iterconv.report.single`.
 """
 
 import json

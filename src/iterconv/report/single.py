@@ -46,8 +46,8 @@ def _(result: Report, title: str) -> Page:
     explained = {index.name: f"{index.title} ({index.short})" for index in INDICES.values()}
     return Page(
         title=title,
-        lead="Its blocks were read out early, left out or evaluated again, and its errors compared. Intervals are those "
-        "of the bootstrap over examples. Stages and blocks count from 1.",
+        lead="Its blocks were read out early, left out or evaluated again, and the errors compared. Intervals are from "
+        "the bootstrap over examples. Stages and blocks count from 1.",
         facts=_state(result.options, error=f"{result.intact_error:.4g}"),
         sections=[
             Section(
@@ -61,7 +61,9 @@ def _(result: Report, title: str) -> Page:
                 text="Lines are stages, bands their intervals; point at a dot for its values.",
                 controls=controls,
                 plots=[_draw(i, family, curves, stages, result.options["chance"]) for i, family in enumerate(families)],
-                tables=[Table(name="curves", title="Points of the curves", frame=written, keys=["metric"], folded=True)],
+                tables=[
+                    Table(name="curves", title="Points of the curves", frame=written, keys=["metric"], folded=True)
+                ],
             ),
         ],
         data={"points": rows_of(curves.drop(columns="path"))},
@@ -80,19 +82,19 @@ def _draw(number: int, family: str, curves: Any, stages: list[str], chance: floa
 
 @page_of.register
 def _(result: Plan, title: str) -> Page:
-    column, label = ("blocks", "blocks executed") if result.options["mode"] == "drop" else ("distinct", "different blocks")
+    column, label = (
+        ("blocks", "blocks executed") if result.options["mode"] == "drop" else ("distinct", "different blocks")
+    )
     frontier = result.frontier
     halves = {"error": "on held-out batches", "search_error": "on those of the search"}
-    held_out, searched = (
-        frontier[[column]].assign(half=name, value=frontier[error]) for error, name in halves.items()
-    )
+    held_out, searched = (frontier[[column]].assign(half=name, value=frontier[error]) for error, name in halves.items())
     held_out = held_out.assign(low=frontier["low"], high=frontier["high"])
     routes = [" | ".join(" ".join(str(block + 1) for block in path) for path in route) for route in frontier["route"]]
     chart = interval_chart("frontier", counting(column, label), "half", list(halves.values()))
     return Page(
         title=title,
-        lead="For each number of blocks, the best route that was found. Routes were searched on one half of the batches; "
-        "their errors on the other half have intervals. Blocks count from 1, and bars stand between stages.",
+        lead="For each number of blocks, the best route that was found. Routes were searched on one half of the "
+        "batches; their errors on the other half have intervals. Blocks count from 1, and bars stand between stages.",
         facts=_state(result.options),
         sections=[
             Section(
@@ -107,7 +109,9 @@ def _(result: Plan, title: str) -> Page:
 
 
 def _state(options: dict[str, Any], **more: str) -> dict[str, str]:
-    return {name.replace("_", " "): str(value) for name, value in {**more, **options}.items() if value not in (None, [])}
+    return {
+        name.replace("_", " "): str(value) for name, value in {**more, **options}.items() if value not in (None, [])
+    }
 
 
 def _name_stage(stage: Any) -> str:

@@ -35,7 +35,12 @@ class Progress:
 
 
 def make_study_page(
-    title: str, lead: str, tables: Tables, studies: Mapping[str, Collection[str]], progress: list[Progress], facts: dict[str, str]
+    title: str,
+    lead: str,
+    tables: Tables,
+    studies: Mapping[str, Collection[str]],
+    progress: list[Progress],
+    facts: dict[str, str],
 ) -> Page:
     """Make the page about a set of runs.
 
@@ -109,7 +114,9 @@ def _controls(runs: pd.DataFrame, orders: dict[str, list[str]], rows: Rows) -> l
         Control(
             name="colour",
             label="Colours tell apart",
-            options={name: _TITLES.get(name, "Stage").lower() for name in ("coupling", "stage", "width", "kind", "seed")},
+            options={
+                name: _TITLES.get(name, "Stage").lower() for name in ("coupling", "stage", "width", "kind", "seed")
+            },
             value="coupling",
         ),
         Control(name="metric", label="Curves show", options=metrics_in(rows["curves"]), value="error"),
@@ -136,7 +143,11 @@ def _explore(rows: Rows, runs: pd.DataFrame, orders: dict[str, list[str]]) -> Se
                 name="coupling",
                 title="Against coupling",
                 plots=[
-                    Plot(name=f"coupling-{name}", title=_upper(title), chart=charts.coupling_chart(name, orders["coupling"]))
+                    Plot(
+                        name=f"coupling-{name}",
+                        title=_upper(title),
+                        chart=charts.coupling_chart(name, orders["coupling"]),
+                    )
                     for name, title in measures.items()
                     if name != "raw"
                 ],
@@ -191,8 +202,8 @@ def _one_network(runs: pd.DataFrame) -> Section:
         title="One network",
         controls=[Control(name="run", label="Network", options={"": "none yet"} | names)],
         special="run",
-        content="Choose a network here, in a table or in a plot: its configuration, its command and its training appear, "
-        "and it is emphasised in all plots.",
+        content="Choose a network here, in a table or in a plot: its configuration, its command and its training "
+        "appear, and it is emphasised in all plots.",
         plots=[Plot(name="own-training", title="Error in training and validation", chart=charts.own_training_chart())],
     )
 
@@ -207,7 +218,13 @@ def _tables(runs: pd.DataFrame) -> Section:
         title="Tables",
         text="They hold the networks that are chosen above, and so do the files that can be downloaded.",
         tables=[
-            Table(name="means", title="Means over seeds", frame=means, keys=keys[:-1], shown=list(means.columns.drop("study"))),
+            Table(
+                name="means",
+                title="Means over seeds",
+                frame=means,
+                keys=keys[:-1],
+                shown=list(means.columns.drop("study")),
+            ),
             Table(name="runs", title="Networks", frame=runs, keys=keys, shown=columns, links="run-", folded=True),
         ],
     )

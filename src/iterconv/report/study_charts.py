@@ -9,7 +9,19 @@ from scipy import stats
 from iterconv.claims.findings import CONFIDENCE
 from iterconv.indices import INDICES
 from iterconv.paths.families import family_of
-from iterconv.report.charts import INK, RATES, colour_by, counting, data, draw_chance, finish, in_words, rate_axis, tooltip, unit_scale
+from iterconv.report.charts import (
+    INK,
+    RATES,
+    colour_by,
+    counting,
+    data,
+    draw_chance,
+    finish,
+    in_words,
+    rate_axis,
+    tooltip,
+    unit_scale,
+)
 from iterconv.report.study_data import LABELS, MEASURES
 
 _CHOSEN = " && ".join(
@@ -28,9 +40,11 @@ def intervals() -> list[float]:
 
 
 def curve_chart(family: str) -> Any:
-    """Draw the errors of chosen networks along one family of perturbations: thin lines are networks, thick ones means."""
+    """Draw the errors of chosen networks along a family of perturbations: thin lines are networks, thick ones means."""
     chart = (
-        _lookup(alt.Chart(data("curves")).transform_filter(f"datum.family === '{family}' && datum.metric === chosen_metric"))
+        _lookup(
+            alt.Chart(data("curves")).transform_filter(f"datum.family === '{family}' && datum.metric === chosen_metric")
+        )
         .transform_filter(_STAGE)
         .transform_flatten(["x", "y"])
         .transform_calculate(group="datum[chosen_colour]")
@@ -49,7 +63,12 @@ def coupling_chart(measure: str, conditions: list[str]) -> Any:
     """Draw a measure of chosen networks against coupling: dots are networks, lines join means."""
     control = "(indexof(['stage', 'coupling'], chosen_colour) >= 0 ? 'width' : chosen_colour)"
     chart = _of_runs(measure).transform_calculate(group=f"datum[{control}]")
-    x = alt.X("coupling:N", title="coupling strength", scale=alt.Scale(type="point", padding=0.5, domain=conditions), axis=alt.Axis(labelAngle=0))
+    x = alt.X(
+        "coupling:N",
+        title="coupling strength",
+        scale=alt.Scale(type="point", padding=0.5, domain=conditions),
+        axis=alt.Axis(labelAngle=0),
+    )
     return finish(_dots_and_means(chart, x, "coupling", _is_rate(measure), control))
 
 
@@ -61,7 +80,9 @@ def stage_chart(index: str, stages: list[str]) -> Any:
         .transform_filter(f"datum.stage === 'mean' || {_STAGE}")
         .transform_calculate(group=f"datum[{control}]", y="datum.value")
     )
-    x = alt.X("stage:N", title="stage", scale=alt.Scale(type="point", padding=0.5, domain=stages), axis=alt.Axis(labelAngle=0))
+    x = alt.X(
+        "stage:N", title="stage", scale=alt.Scale(type="point", padding=0.5, domain=stages), axis=alt.Axis(labelAngle=0)
+    )
     tips = tooltip(network="run:N", value="y:Q|.3f", low="low:Q|.3f", high="high:Q|.3f")
     return finish(_dots_and_means(chart, x, "stage", _is_rate(index), control, tips))
 
@@ -149,7 +170,9 @@ def _by_group(control: str) -> tuple[alt.Color, alt.Shape]:
 def _dots_and_means(chart: Any, x: Any, field: str, rate: str, control: str, tips: Any = None) -> Any:
     """Draw networks as dots and their means as lines, groups side by side."""
     colour, shape = _by_group(control)
-    chart = chart.transform_calculate(side=f"indexof(orders[{control}], datum.group) + 0.5 - length(orders[{control}]) / 2")
+    chart = chart.transform_calculate(
+        side=f"indexof(orders[{control}], datum.group) + 0.5 - length(orders[{control}]) / 2"
+    )
     side = alt.XOffset("side:Q", scale=alt.Scale(domain=[-4, 4], range=[-16, 16]))
     y = alt.Y("y:Q", axis=rate_axis(rate), scale=alt.Scale(zero=False))
     base = chart.encode(x=x, y=y, xOffset=side)
@@ -187,9 +210,7 @@ def _means(chart: Any, x: Any, field: str, rate: str, control: str, side: Any = 
     at = x.to_dict()["title"]
     tips = tooltip(group="group:N", **{at: f"{field}:N"}, mean="value:N", interval="interval:N", seeds="n:Q")
     lines = means.transform_filter(f"datum.{field} !== 'mean'").mark_line(strokeWidth=2.2, clip=True)
-    return lines + means.mark_point(filled=True, size=46, opacity=1).encode(
-        shape=shape, tooltip=tips
-    )
+    return lines + means.mark_point(filled=True, size=46, opacity=1).encode(shape=shape, tooltip=tips)
 
 
 def measures_in(rows: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -48,7 +48,9 @@ def label_runs(tables: Tables, studies: Mapping[str, Collection[str]]) -> pd.Dat
     return runs.assign(
         id=range(len(runs)),
         setting=settings,
-        kind=[_kind(*row) for row in runs[["residual", "norm_scale", "kernel", "first_coupled"]].itertuples(index=False)],
+        kind=[
+            _kind(*row) for row in runs[["residual", "norm_scale", "kernel", "first_coupled"]].itertuples(index=False)
+        ],
         width=runs["width"].astype(str),
         coupling=[condition_label(str(i), float(c)) for i, c in zip(runs["init"], runs["coupling"], strict=True)],
         seed=runs["seed"].astype(str),

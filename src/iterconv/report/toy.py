@@ -73,7 +73,9 @@ def _traces(network: str) -> Any:
     chart = alt.Chart(data("traces")).transform_filter(f"datum.network === '{network}'")
     place = {"x": alt.X("z1:Q", scale=scale, title="z1"), "y": alt.Y("z2:Q", scale=scale, title="z2")}
     colour = alt.Color("perturbation:N", scale=alt.Scale(domain=families, range=COLOURS), legend=alt.Legend(title=None))
-    lines = chart.encode(**place, color=colour, detail="point:N", order="position:Q").mark_line(strokeWidth=1.2, clip=True)
+    lines = chart.encode(**place, color=colour, detail="point:N", order="position:Q").mark_line(
+        strokeWidth=1.2, clip=True
+    )
     tips = tooltip(position="position:Q", z1="z1:Q|.3f", z2="z2:Q|.3f")
     shape = alt.Shape("perturbation:N", scale=alt.Scale(domain=families, range=SHAPES), legend=alt.Legend(title=None))
     dots = chart.encode(**place, color=colour, shape=shape, tooltip=tips).mark_point(

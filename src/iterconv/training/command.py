@@ -22,7 +22,7 @@ def command_of_run(values: Mapping[str, Any]) -> str:
     given = {field.name: values[field.name] for field in fields(RunConfig) if _is_given(values.get(field.name))}
     # Tables turn whole numbers into floats where some rows lack them.
     whole = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in given.items()}
-    run = RunConfig(**whole)
+    run = RunConfig.from_dict(whole)
     usual = RunConfig(data=run.data, coupling=run.coupling, first_coupled=run.first_coupled, blocks=run.blocks)
     words = ["iterconv", "train", "--data", run.data]
     for field in fields(RunConfig):
