@@ -1,5 +1,6 @@
 """Reports: HTML files that hold everything they show, on studies and on single results."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def check_html(path: Path | None = None) -> None:
         require(library, "an HTML report")
 
 
-def write_result(result: Any, title: str, path: Path) -> int:
+def write_result(result: Any, title: str, path: str | os.PathLike[str]) -> int:
     """Write a page about a result, such as that of ``iterconv.measure`` or ``iterconv.plan``.
 
     Args:
@@ -38,6 +39,7 @@ def write_result(result: Any, title: str, path: Path) -> int:
     Raises:
         InputError: If a library is missing or the file can't be written.
     """
+    path = Path(path)
     check_html(path)
     from altair.utils.schemapi import debug_mode
 
