@@ -46,6 +46,7 @@ def curve_chart(family: str) -> Any:
             alt.Chart(data("curves")).transform_filter(f"datum.family === '{family}' && datum.metric === chosen_metric")
         )
         .transform_filter(_STAGE)
+        .transform_calculate(x="isNumber(datum.x) ? sequence(datum.x, datum.x + length(datum.y)) : datum.x")
         .transform_flatten(["x", "y"])
         .transform_calculate(group="datum[chosen_colour]")
     )

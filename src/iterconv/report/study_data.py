@@ -1,6 +1,5 @@
 """The rows behind the plots of a report on studies: small enough for a page, and labelled for its controls."""
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ LABELS = ("setting", "kind", "width", "coupling", "seed")
 """What tells runs apart, each of which is a control."""
 POINTS = 250_000
 """The number of points of curves that a page holds; further metrics are left out."""
-EPOCHS = 60
+EPOCHS = 40
 """The number of epochs of each run that a page holds."""
 
 
@@ -112,11 +111,17 @@ def _curve_rows(curves: pd.DataFrame, ids: Mapping[str, int]) -> list[dict[str, 
             rows.append(
                 {
                     **{"id": ids[name], "stage": str(stage + 1), "family": family, "metric": metric},
-                    "x": curve["position"].tolist(),
-                    "y": [compact(value) for value in curve["value"]],
+                    "x": _shorten(curve["position"].tolist()),
+                    "y": [compact(value, 3) for value in curve["value"]],
                 }
             )
     return rows
+
+
+def _shorten(positions: list[int]) -> int | list[int]:
+    """Keep the first of positions only, if they follow each other, as charts can count."""
+    first = positions[0]
+    return first if positions == list(range(first, first + len(positions))) else positions
 
 
 def metrics_in(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -144,11 +149,6 @@ def _epoch_rows(history: pd.DataFrame, ids: Mapping[str, int]) -> list[dict[str,
     for name, own in history.groupby("name", sort=False) if len(history) else ():
         kept = own.iloc[np.unique(np.linspace(0, len(own) - 1, EPOCHS).astype(int))]
         columns = {"epoch": "epoch", "training": "train_error", "validation": "selection_error"}
-        values = {title: [compact(value) for value in kept[column]] for title, column in columns.items()}
+        values = {title: [compact(value, 3) for value in kept[column]] for title, column in columns.items()}
         rows.append({"id": ids[name], **values})
     return rows
-
-
-def size_of(rows: Any) -> int:
-    """Return the number of bytes of rows in a page."""
-    return len(json.dumps(rows, separators=(",", ":")))
