@@ -79,8 +79,8 @@ class Measure:
         from iterconv.cli.models import measure_model
 
         options = {"extra_evaluations": self.extra_evaluations, "resamples": self.resamples, "families": self.families}
-        model = (self.model, self.data_and_model)
-        return measure_model(*model, self.out, self.html, self.audit, self.against, **options)
+        out, html = self.out, self.html
+        return measure_model(self.model, self.data_and_model, out, html, self.audit, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +119,8 @@ class Plan:
         share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
         budget = self.budget if share or self.budget is None else int(self.budget)
         options = {"budget": budget, "mode": self.mode, "beam": self.beam}
-        model = (self.model, self.data_and_model)
-        return plan_model(*model, self.out, self.html, self.blocks, self.save, self.against, **options)
+        out, html, blocks = self.out, self.html, self.blocks
+        return plan_model(self.model, self.data_and_model, out, html, blocks, self.save, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

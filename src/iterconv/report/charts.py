@@ -85,7 +85,8 @@ def tooltip(**fields: str) -> list[alt.Tooltip]:
     made = []
     for title, field in fields.items():
         name, _, form = field.partition("|")
-        made.append(alt.Tooltip(name, title=title.replace("_", " "), **({"format": form} if form else {})))
+        written = form or alt.Undefined
+        made.append(alt.Tooltip(name, title=title.replace("_", " "), format=written))
     return made
 
 
@@ -119,7 +120,7 @@ def interval_chart(
     colours = colour_by(group, list(order))
     scale = alt.Scale() if chance is None else unit_scale(rate)
     y = alt.Y("value:Q", axis=rate_axis(rate), scale=scale)
-    at = str(x.to_dict()["field"])
+    at = x.to_dict()["field"]  # type: ignore[call-overload]
     tips = tooltip(of=f"{group}:N", at=f"{at}:Q", value="value:Q|.4~g", low="low:Q|.4~g", high="high:Q|.4~g")
     dots = chart.mark_point(filled=True, size=44, opacity=1 if joined else 0.6).encode(
         x=x, y=y, **colours, tooltip=tips

@@ -188,7 +188,8 @@ def _read(name: str) -> str:
 @cache
 def _vega() -> str:
     """The libraries Vega, Vega-Lite and Vega-Embed in one script, from vl-convert's own files."""
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets the default
+    return str(bundle).replace("</script", "<\\/script")
 
 
 def _to_script(contents: Any) -> str:

@@ -71,7 +71,7 @@ def _traces(network: str) -> Any:
     scale = alt.Scale(domain=[-LIMIT, LIMIT])
     families = ["early read-out", "extra evaluation"]
     chart = alt.Chart(data("traces")).transform_filter(f"datum.network === '{network}'")
-    place = {"x": alt.X("z1:Q", scale=scale, title="z1"), "y": alt.Y("z2:Q", scale=scale, title="z2")}
+    place: dict[str, Any] = {"x": alt.X("z1:Q", scale=scale, title="z1"), "y": alt.Y("z2:Q", scale=scale, title="z2")}
     colour = alt.Color("perturbation:N", scale=alt.Scale(domain=families, range=COLOURS), legend=alt.Legend(title=None))
     lines = chart.encode(**place, color=colour, detail="point:N", order="position:Q").mark_line(
         strokeWidth=1.2, clip=True
