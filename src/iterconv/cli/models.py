@@ -57,8 +57,7 @@ def measure_model(
     if out:
         check_suffix(out)
         require_file(out)
-    if html:
-        check_html(html)
+    _check_page(html)
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
@@ -79,12 +78,16 @@ def measure_model(
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     _write_page(report, f"{name}: how iterative, how convergent?", html)
     if audit:
-        inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
-        with bar("blocks", None) as advance:
-            table = lipschitz.audit(opened.model, inputs, progress=advance)
-        table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
-        console.print(table.to_string(index=False, float_format="{:.3f}".format))
+        _audit(opened)
     return 0
+
+
+def _audit(opened: Any) -> None:
+    inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
+    with bar("blocks", None) as advance:
+        table = lipschitz.audit(opened.model, inputs, progress=advance)
+    table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
+    console.print(table.to_string(index=False, float_format="{:.3f}".format))
 
 
 def plan_model(
@@ -120,8 +123,7 @@ def plan_model(
     check_count("beam", settings["beam"], why="keeps no route")
     if out:
         _check_table(out)
-    if html:
-        check_html(html)
+    _check_page(html)
     opened = open_model(name, options)
     out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
     _check_places(opened, out, keep, save, settings)
@@ -134,6 +136,17 @@ def plan_model(
             progress=advance,
             **settings,
         )
+    _write_frontier(found, out)
+    _write_page(found, f"{name}: which blocks can go?", html)
+    if keep is not None and save is not None:
+        with writing(save):
+            opening = _save(found, keep, save, opened, options)
+        words = shlex.join(["iterconv", "measure", *opening])
+        console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
+    return 0
+
+
+def _write_frontier(found: Any, out: Path) -> None:
     with writing(out):
         write_atomically(out, found.frontier.to_csv(index=False).encode())
     with writing(out.with_suffix(".png")):
@@ -142,13 +155,11 @@ def plan_model(
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
     console.print("search_error is on the half of the batches that chose the routes, error on the other half")
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
-    _write_page(found, f"{name}: which blocks can go?", html)
-    if keep is not None and save is not None:
-        with writing(save):
-            opening = _save(found, keep, save, opened, options)
-        words = shlex.join(["iterconv", "measure", *opening])
-        console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
-    return 0
+
+
+def _check_page(html: Path | None) -> None:
+    if html:
+        check_html(html)
 
 
 def _write_page(result: Any, title: str, html: Path | None) -> None:

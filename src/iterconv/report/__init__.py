@@ -12,7 +12,7 @@ def check_html(path: Path | None = None) -> None:
     """Refuse before the work what would be refused after it: a file that can't be written, libraries that are missing.
 
     Args:
-        path: The file of the report, if it is known already.
+        path: The file of the page; None to look for the libraries only.
 
     Raises:
         InputError: If the name does not end in .html, the file can't be written, or a library is missing.

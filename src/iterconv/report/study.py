@@ -125,58 +125,47 @@ def _controls(runs: pd.DataFrame, orders: dict[str, list[str]], rows: Rows) -> l
 
 def _explore(rows: Rows, runs: pd.DataFrame, orders: dict[str, list[str]]) -> Section:
     measures = charts.measures_in(rows["runs"])
-    stages = [*orders["stage"], "mean"]
-    lines = "Thin lines and faint dots are networks, strong ones are means over seeds; point at them for values and "
-    seen = f"{lines}intervals, and click a network to see all about it."
     axes = [
         Control(name=name, label=label, options=measures, value=value)
         for name, label, value in (("x", "Across", "divergence"), ("y", "Up", "test_error"))
     ]
+    scatter = Plot(name="scatter", title="Each dot is a network", chart=charts.scatter_chart())
     return Section(
         name="explore",
         title="Explore the networks",
-        text=seen,
+        text="Thin lines and faint dots are networks, strong ones are means over seeds; point at them for values and "
+        "intervals, and click a network to see all about it.",
         controls=_controls(runs, orders, rows),
         parts=[
             Section(name="curves", title="Perturbed networks", plots=_curve_plots(rows)),
-            Section(
-                name="coupling",
-                title="Against coupling",
-                plots=[
-                    Plot(
-                        name=f"coupling-{name}",
-                        title=_upper(title),
-                        chart=charts.coupling_chart(name, orders["coupling"]),
-                    )
-                    for name, title in measures.items()
-                    if name != "raw"
-                ],
-            ),
-            Section(
-                name="stages",
-                title="Indices by stage",
-                plots=[
-                    Plot(name=f"stage-{name}", title=INDICES[name].title, chart=charts.stage_chart(name, stages))
-                    for name in charts.indices_in(rows["indices"])
-                ],
-            ),
-            Section(
-                name="training",
-                title="Training",
-                plots=[
-                    Plot(name=f"training-{name}", title=f"Error in {name}", chart=charts.training_chart(name))
-                    for name in ("training", "validation")
-                    if rows["history"]
-                ],
-            ),
-            Section(
-                name="scatter",
-                title="Any two measures",
-                controls=axes,
-                plots=[Plot(name="scatter", title="Each dot is a network", chart=charts.scatter_chart())],
-            ),
+            Section(name="coupling", title="Against coupling", plots=_coupling_plots(measures, orders["coupling"])),
+            Section(name="stages", title="Indices by stage", plots=_stage_plots(rows, [*orders["stage"], "mean"])),
+            Section(name="training", title="Training", plots=_training_plots() if rows["history"] else []),
+            Section(name="scatter", title="Any two measures", controls=axes, plots=[scatter]),
         ],
     )
+
+
+def _coupling_plots(measures: dict[str, str], conditions: list[str]) -> list[Plot]:
+    return [
+        Plot(name=f"coupling-{name}", title=_upper(title), chart=charts.coupling_chart(name, conditions))
+        for name, title in measures.items()
+        if name != "raw"  # which coupling does not change
+    ]
+
+
+def _stage_plots(rows: Rows, stages: list[str]) -> list[Plot]:
+    return [
+        Plot(name=f"stage-{name}", title=INDICES[name].title, chart=charts.stage_chart(name, stages))
+        for name in charts.indices_in(rows["indices"])
+    ]
+
+
+def _training_plots() -> list[Plot]:
+    return [
+        Plot(name=f"training-{name}", title=f"Error in {name}", chart=charts.training_chart(name))
+        for name in ("training", "validation")
+    ]
 
 
 def _curve_plots(rows: Rows) -> list[Plot]:
