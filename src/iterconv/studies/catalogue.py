@@ -25,8 +25,10 @@ SCALES = Registry(
 _CONSTRAINED = {
     "quick": (settings.QUICK_DIGITS,),
     "small": (settings.SMALL_CIFAR_ONE_WIDTH,),
+    "desk": (settings.DESK_MNIST_CONSTRAINED, settings.DESK_CIFAR_CONSTRAINED),
     "paper": (settings.PAPER_CIFAR,),
 }
+_DESK = (settings.DESK_MNIST, settings.DESK_MNIST_WIDE, settings.DESK_CIFAR, settings.DESK_CIFAR_WIDE)
 
 
 def _constrained(residual: Residual) -> tuple[Variant, ...]:
@@ -47,7 +49,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
                 "small": (settings.SMALL_CIFAR,),
-                "desk": settings.DESK_MNIST,
+                "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR_ONE_WIDTH,),
             },
             variants=(Variant(conditions=CONDITIONS[:1]),),
@@ -58,7 +60,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
                 "small": (settings.SMALL_CIFAR, settings.SMALL_CLUTTER),
-                "desk": settings.DESK_MNIST,
+                "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR, settings.PAPER_CLUTTER),
             },
         ),
@@ -74,7 +76,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
                 "small": (settings.SMALL_CIFAR,),
-                "desk": settings.DESK_MNIST,
+                "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR,),
             },
         ),
@@ -84,6 +86,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS_TWO_SEEDS,),
                 "small": (settings.SMALL_CIFAR_ONE_WIDTH,),
+                "desk": (settings.DESK_MNIST_VARIANTS, settings.DESK_CIFAR_VARIANTS),
                 "paper": (settings.PAPER_CIFAR,),
             },
             # Choice: at strength 1 the normalised triangular kernel is the uniform one, so it is not trained twice.
@@ -107,7 +110,7 @@ STUDIES = Registry(
             settings={
                 "quick": settings.QUICK_SETS,
                 "small": settings.SMALL_SETS,
-                "desk": settings.DESK_MNIST,
+                "desk": (*_DESK, *settings.DESK_SETS),
                 "paper": settings.PAPER_SETS,
             },
         ),

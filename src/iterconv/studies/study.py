@@ -43,6 +43,10 @@ class Setting:
     base: RunConfig
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
+    conditions: tuple[Condition, ...] = CONDITIONS
+    """Other conditions than these are not trained in this setting."""
+    order: int = 0
+    """Settings of a lower number are trained first, and those of equal numbers in the order of the studies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,10 @@ class Variant:
         changes = dict(self.changes)
         if self.late:
             changes["first_coupled"] = round(setting.base.blocks * 5 / 16)
+        conditions = [condition for condition in self.conditions if condition in setting.conditions]
         return [
             replace(setting.base, width=width, init=init, coupling=coupling, seed=seed, **changes)
-            for width, (init, coupling), seed in product(setting.widths, self.conditions, setting.seeds)
+            for width, (init, coupling), seed in product(setting.widths, conditions, setting.seeds)
         ]
 
 
@@ -123,11 +128,12 @@ def unique_jobs(studies: list[Study], scale: Scale) -> list[StudyJob]:
         scale: Their scale.
 
     Returns:
-        Toy networks first, then the settings in the order of the studies; within a setting, every condition of one seed
+        Toy networks first, then the settings in their `Setting.order` and that of the studies; within a setting, every condition of one seed
         comes before the next seed, so that all conditions grow evenly.
     """
     jobs: list[StudyJob] = [toy for study in studies for toy in study.toys(scale)]
-    for setting in dict.fromkeys(setting for study in studies for setting in study.settings_at(scale)):
+    settings = dict.fromkeys(setting for study in studies for setting in study.settings_at(scale))
+    for setting in sorted(settings, key=lambda setting: setting.order):
         sharing = [study for study in studies if setting in study.settings_at(scale)]
         runs = [run for study in sharing for run in study.setting_runs(setting)]
         jobs += [TrainingRun(run) for run in sorted(runs, key=lambda run: run.seed)]
