@@ -128,8 +128,8 @@ def unique_jobs(studies: list[Study], scale: Scale) -> list[StudyJob]:
         scale: Their scale.
 
     Returns:
-        Toy networks first, then the settings in their `Setting.order` and that of the studies; within a setting, every condition of one seed
-        comes before the next seed, so that all conditions grow evenly.
+        Toy networks first, then the settings in the order of `Setting.order` and, where it is equal, of the studies.
+        Within a setting, every condition of one seed comes before the next seed, so that all conditions grow evenly.
     """
     jobs: list[StudyJob] = [toy for study in studies for toy in study.toys(scale)]
     settings = dict.fromkeys(setting for study in studies for setting in study.settings_at(scale))
