@@ -92,9 +92,9 @@ def test_desk_grows_every_condition_evenly_and_the_most_valuable_first():
     ]
     assert settings[-1] == ("cifar10", 2048, 8, "ordinary")
     assert {(r.init, r.coupling) for r in runs if r.residual == "proper"} == {CONDITIONS[0], CONDITIONS[-1]}
-    assert {(r.blocks, r.batch_size, r.learning_rate(0)) for r in runs} == {(16, 32, 0.1)}
-    assert [runs[0].learning_rate(epoch) for epoch in range(3)] == [0.1, 0.1, 0.01]
-    assert runs[0].hash == "31b1dbd1", "these networks are trained for days"
+    assert {(r.blocks, r.batch_size, r.learning_rate(0)) for r in runs} == {(16, 32, 0.025)}
+    assert [runs[0].learning_rate(epoch) for epoch in range(3)] == [0.025, 0.025, 0.0025]
+    assert runs[0].hash == "ef022c33", "these networks are trained for days"
 
 
 @pytest.mark.parametrize("scale", [name for name in catalogue.SCALES if name != "desk"])
