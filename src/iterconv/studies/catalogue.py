@@ -25,10 +25,16 @@ SCALES = Registry(
 _CONSTRAINED = {
     "quick": (settings.QUICK_DIGITS,),
     "small": (settings.SMALL_CIFAR_ONE_WIDTH,),
-    "desk": (settings.DESK_MNIST_CONSTRAINED, settings.DESK_CIFAR_CONSTRAINED),
+    "desk": (settings.DESK_DIGITS_CONSTRAINED, settings.DESK_MNIST_CONSTRAINED, settings.DESK_CIFAR_CONSTRAINED),
     "paper": (settings.PAPER_CIFAR,),
 }
-_DESK = (settings.DESK_MNIST, settings.DESK_MNIST_WIDE, settings.DESK_CIFAR, settings.DESK_CIFAR_WIDE)
+_DESK = (
+    settings.DESK_DIGITS,
+    settings.DESK_MNIST,
+    settings.DESK_MNIST_WIDE,
+    settings.DESK_CIFAR,
+    settings.DESK_CIFAR_WIDE,
+)
 
 
 def _constrained(residual: Residual) -> tuple[Variant, ...]:
@@ -86,7 +92,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS_TWO_SEEDS,),
                 "small": (settings.SMALL_CIFAR_ONE_WIDTH,),
-                "desk": (settings.DESK_MNIST_VARIANTS, settings.DESK_CIFAR_VARIANTS),
+                "desk": (settings.DESK_DIGITS_VARIANTS, settings.DESK_MNIST_VARIANTS, settings.DESK_CIFAR_VARIANTS),
                 "paper": (settings.PAPER_CIFAR,),
             },
             # Choice: at strength 1 the normalised triangular kernel is the uniform one, so it is not trained twice.
@@ -110,7 +116,7 @@ STUDIES = Registry(
             settings={
                 "quick": settings.QUICK_SETS,
                 "small": settings.SMALL_SETS,
-                "desk": (*_DESK, *settings.DESK_SETS),
+                "desk": (*_DESK, settings.DESK_FEW_DIGITS, *settings.DESK_SETS),
                 "paper": settings.PAPER_SETS,
             },
         ),

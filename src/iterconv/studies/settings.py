@@ -82,6 +82,21 @@ _DESK_CIFAR = replace(_DESK, data="cifar10", stages=3, epochs=15)
 _DESK_CLUTTER = replace(_DESK, stages=3, samples=25_000, epochs=5)
 _ENDS: tuple[Condition, ...] = (CONDITIONS[0], CONDITIONS[-1])
 
+# Choice: the paper's network for MNIST on UCI digits first, which takes seconds. It is trained for as long as it helps.
+DESK_DIGITS = Setting(
+    label="UCI digits, one stage of 16 blocks, trained out",
+    base=RunConfig(data="digits", stages=1, blocks=16, epochs=30),
+    widths=(8, 16),
+    seeds=SIX_SEEDS,
+)
+DESK_DIGITS_CONSTRAINED = replace(DESK_DIGITS, widths=(8,))
+DESK_DIGITS_VARIANTS = replace(DESK_DIGITS, widths=(8,))
+DESK_FEW_DIGITS = replace(
+    DESK_DIGITS,
+    label="200 samples of UCI digits, one stage of 16 blocks",
+    base=replace(DESK_DIGITS.base, samples=200, epochs=60),
+    widths=(8,),
+)
 DESK_MNIST = Setting(label="MNIST, one stage of 16 blocks", base=_DESK_MNIST, widths=(8,), seeds=SIX_SEEDS, order=1)
 DESK_MNIST_CONSTRAINED = replace(DESK_MNIST, seeds=THREE_SEEDS, conditions=_ENDS, order=2)
 DESK_MNIST_WIDE = replace(DESK_MNIST, widths=(16,), seeds=THREE_SEEDS, order=3)
