@@ -15,23 +15,30 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from iterconv.data.known import KNOWN, OTHER_DATA
 from iterconv.errors import InputError, suggest
+from iterconv.options import Shell
 
 DESCRIPTION = """Measure how iterative and how convergent a residual network is, and train networks to be more so.
 
-Each command has a help screen of its own with an example: iterconv train --help.
-iterconv --version tells the version."""
+Each command has a help screen of its own with two examples: iterconv train --help.
+iterconv --version tells the version. Exit codes: 0 success, 1 some runs failed, 2 bad input, 130 interrupted, 141 the
+reader of the output went away."""
 
 EXAMPLES = {
-    "reproduce": "iterconv reproduce fig2 fig3 --scale quick",
-    "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x",
+    "reproduce": "iterconv reproduce fig2 fig3 --scale quick\n  iterconv reproduce --scale small --dry-run",
+    "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x\n"
+    "  iterconv train --data cifar10 --residual proper --epochs 20 --log tensorboard",
     "measure": "iterconv measure runs/x --audit\n  iterconv measure timm:resnet50 --data cifar10",
-    "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors",
-    "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid",
-    "status": "iterconv status runs --watch",
-    "report": "iterconv report --scale quick",
-    "claims": "iterconv claims results/small",
+    "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors\n"
+    "  iterconv plan timm:resnet18 --data cifar10 --mode share --budget 0.5",
+    "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid\n  iterconv sweep grid.yaml --out runs/grid --dry-run",
+    "status": "iterconv status runs --watch\n  iterconv status runs --json",
+    "report": "iterconv report --scale quick\n  iterconv report fig2 fig3 --scale small --out runs",
+    "claims": "iterconv claims results/small\n  iterconv claims --scale quick --json",
     "data": "iterconv data cifar10\n  iterconv data digitclutter --digits 4 --n 1000 --out clutter.safetensors",
+    "completion": "iterconv completion bash > ~/.local/share/bash-completion/completions/iterconv\n"
+    "  iterconv completion fish > ~/.config/fish/completions/iterconv.fish",
 }
+"""Two examples of each command, in lines that begin with two spaces but for the first."""
 
 
 def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
@@ -57,15 +64,13 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
     if first not in commands and not first.startswith("-"):
         hint = suggest(first, commands)
         raise InputError(f"there is no command {first!r}; {hint}" if first else f"the command is missing; {hint}")
-    union: Any = reduce(or_, (Annotated[kind, conf.subcommand(name)] for name, kind in commands.items()))
-    options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _register_numbers()}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return cli(union, args=arguments, prog="iterconv", description=DESCRIPTION, **options)
+            return _call_tyro(commands, arguments)
     except SystemExit as leaving:
         if not leaving.code and first in commands:  # the user asked for the command's help
-            print(f"Example:\n  {EXAMPLES[first]}" + (f"\n\n{recipes()}" if first == "train" else ""))
+            print(f"Examples:\n  {EXAMPLES[first]}" + (f"\n\n{recipes()}" if first == "train" else ""))
         # tyro exits on our errors as well; the context of its exit still holds them.
         problem: BaseException | None = leaving
         while problem is not None:
@@ -74,6 +79,23 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
             problem = problem.__context__
         sys.stderr.write(complaint.getvalue())
         raise
+
+
+def _call_tyro(commands: Mapping[str, type], arguments: list[str]) -> Any:
+    union: Any = reduce(or_, (Annotated[kind, conf.subcommand(name)] for name, kind in commands.items()))
+    options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _register_numbers()}
+    return cli(union, args=arguments, prog="iterconv", description=DESCRIPTION, **options)
+
+
+def print_completion(commands: Mapping[str, type], shell: Shell) -> None:
+    """Print the script with which a shell completes commands and options.
+
+    Args:
+        commands: The classes of all commands, by name.
+        shell: The shell.
+    """
+    with contextlib.suppress(SystemExit):  # with which tyro ends once it has printed
+        _call_tyro(commands, ["--tyro-write-completion", shell, "-"])
 
 
 def _register_numbers() -> ConstructorRegistry:
