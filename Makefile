@@ -33,7 +33,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks $(NAMES)
 
 docs: .venv/dev  # site/index.html; a warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 notebooks: .venv/dev  # executes them anew, and keeps what they show
 	$(THREADS) $(BIN)/python docs/site/notebooks.py

@@ -42,7 +42,14 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
 
 
 def test_every_explaining_page_has_an_example():
-    assert {page.stem for page in WITH_PYTHON} >= {"five-minutes", "ten-lines", "indices", "coupling", "constraint", "any-model"}
+    assert {page.stem for page in WITH_PYTHON} >= {
+        "five-minutes",
+        "ten-lines",
+        "indices",
+        "coupling",
+        "constraint",
+        "any-model",
+    }
 
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -64,13 +71,18 @@ def test_the_commands_of_the_first_five_minutes_work(tmp_path, monkeypatch, caps
         assert main(words) == 0, words
     assert (tmp_path / "runs/first/report-labels.png").stat().st_size > 10_000
     printed = capsys.readouterr().out
-    assert "swap" not in printed and "bound" in printed and "the model of 3 blocks is in runs/small.safetensors" in printed
+    assert (
+        "swap" not in printed and "bound" in printed and "the model of 3 blocks is in runs/small.safetensors" in printed
+    )
 
 
 def test_the_page_of_the_command_line_lists_every_command_and_exit_code():
     text = (ROOT / "docs" / "command-line.md").read_text()
     rows = [set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)), {*re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}]
-    assert rows == [{*COMMANDS}, {*re.findall(r"\b(\d+)\b", main.__doc__.split("The exit code:")[1].split("Raises")[0])}]
+    assert rows == [
+        {*COMMANDS},
+        {*re.findall(r"\b(\d+)\b", main.__doc__.split("The exit code:")[1].split("Raises")[0])},
+    ]
 
 
 def test_every_command_has_two_examples_that_can_be_given():
@@ -98,7 +110,8 @@ def test_all_decisions_are_collected(tmp_path):
 def test_a_decision_ends_where_the_next_thing_begins(tmp_path):
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "one.py").write_text(
-        '"""Does it.\n\nSource: the paper, Sec. 3.3. Choice: one way,\nnot two | three. Departure: another.\n\nArgs: none.\n"""\n'
+        '"""Does it.\n\nSource: the paper, Sec. 3.3. Choice: one way,\nnot two | three. '
+        'Departure: another.\n\nArgs: none.\n"""\n'
         "# Choice: of a comment\n# that goes on.\nX = 1\n\n\ndef f():\n    x = 2\n    '''Choice: of a name.'''\n"
     )
     found = collect(tmp_path)

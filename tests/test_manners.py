@@ -174,7 +174,9 @@ def test_last_words_of_other_commands_name_the_files_that_are_there(tmp_path, mo
     monkeypatch.setattr(files, "WRITTEN", {})
     assert what_is_saved(Data(name="digits")) == what_is_saved(None) == "nothing was written"
     files.write_atomically(tmp_path / "x.csv", b"")
-    assert what_is_saved(Data(name="digits")) == f"{tmp_path}/x.csv had been written by then, and what is there is whole"
+    assert (
+        what_is_saved(Data(name="digits")) == f"{tmp_path}/x.csv had been written by then, and what is there is whole"
+    )
     for number in range(4):
         files.write_atomically(tmp_path / f"{number}.csv", b"")
     assert f"{tmp_path}/1.csv and 2 more files had been written" in what_is_saved(None)
@@ -228,7 +230,16 @@ def test_a_file_in_the_place_of_the_logs(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     "typed, expected",
-    [("4G", 4e9), ("4TB", 4e12), ("2T", 2e12), ("512Mi", 2**29), ("1KiB", 2**10), ("3gb", 3e9), ("7", 7), ("1.5k", 1500)],
+    [
+        ("4G", 4e9),
+        ("4TB", 4e12),
+        ("2T", 2e12),
+        ("512Mi", 2**29),
+        ("1KiB", 2**10),
+        ("3gb", 3e9),
+        ("7", 7),
+        ("1.5k", 1500),
+    ],
 )
 def test_amounts_of_memory(typed, expected):
     assert _bytes_of(typed) == expected
@@ -244,7 +255,11 @@ def test_no_amounts_of_memory(typed):
     "name, text, says",
     [
         ("x.csv", "width,seed\n4,0\n,\n8,0\n", "entry 2: the row is empty; delete it"),
-        ("x.yaml", "- {width: 4}\n- {width: [], seed: 1}\n", "entry 2: width has no value; give it one, or leave it out"),
+        (
+            "x.yaml",
+            "- {width: 4}\n- {width: [], seed: 1}\n",
+            "entry 2: width has no value; give it one, or leave it out",
+        ),
     ],
 )
 def test_what_a_sweep_would_pass_over_is_refused(tmp_path, name, text, says):
@@ -275,7 +290,9 @@ def test_a_sweep_reads_its_own_table_and_does_not_write_over_its_file(capsys, tm
 @pytest.mark.medium
 def test_clutter_is_read_by_measure_too(capsys, tmp_path):
     clutter = str(tmp_path / "clutter.safetensors")
-    assert main(["data", "digitclutter", "--digits", "3", "--n", "40", "--workers", "1", "--out", clutter, "--json"]) == 0
+    assert (
+        main(["data", "digitclutter", "--digits", "3", "--n", "40", "--workers", "1", "--out", clutter, "--json"]) == 0
+    )
     assert records(capsys)[0][0]["file"] == clutter
     assert main(["data", clutter, "--json"]) == 0
     assert records(capsys)[0][0]["test"] > 0

@@ -19,7 +19,13 @@ INK = "#444444"
 PANELS = {
     "early read-out": ("Early read-out", "convergence", "blocks executed", "1234", (True, True, False, False)),
     "drop-out": ("Drop-out", "recurrence", "block left out", "1234", (True, False, True, True)),
-    "extra evaluation": ("Extra evaluations", "divergence", "further evaluations of the last block", "123444", (True,) * 6),
+    "extra evaluation": (
+        "Extra evaluations",
+        "divergence",
+        "further evaluations of the last block",
+        "123444",
+        (True,) * 6,
+    ),
 }
 
 
@@ -46,7 +52,11 @@ def draw_path(axes: Axes, title: str, names: str, executed: tuple[bool, ...]) ->
     axes.set_axis_off()
     for x, (name, on) in enumerate(zip(names, executed, strict=True)):
         colour = STAGE_COLOURS[1 if x >= BLOCKS // 2 else 0]
-        style: dict[str, Any] = {"edgecolor": colour, "facecolor": colour if on else "none", "linestyle": "-" if on else ":"}
+        style: dict[str, Any] = {
+            "edgecolor": colour,
+            "facecolor": colour if on else "none",
+            "linestyle": "-" if on else ":",
+        }
         axes.add_patch(Rectangle((x - 0.3, -0.3), 0.6, 0.6, **style))
         axes.text(x, 0, name, ha="center", va="center", color="white" if on else colour)
     edges = [(-0.9, -0.9), *((x - 0.3, x + 0.3) for x, on in enumerate(executed) if on), (len(names) - 0.1,) * 2]
@@ -68,7 +78,9 @@ def draw_curve(axes: Axes, report: ic.Report, family: str, index: str, label: st
     axes.plot(x, y, "o-", color=colour, markersize=3)
     axes.axhline(chance, color=INK, linestyle=":", linewidth=1)
     axes.axhline(reference, color=INK, linestyle="--", linewidth=1)
-    axes.fill_between(x[perturbed], y[perturbed], chance if index == "convergence" else reference, color=colour, alpha=0.25)
+    axes.fill_between(
+        x[perturbed], y[perturbed], chance if index == "convergence" else reference, color=colour, alpha=0.25
+    )
     value = report.indices.set_index(["stage", "index"]).value[0, index]
     axes.set_title(f"{ic.indices.INDICES[index].title} {value:.2f}", fontweight="normal")
     axes.set(xlabel=label, ylim=(0, 1))

@@ -6,11 +6,14 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-SETUP = """import torch
+SETUP = """import warnings
+
+import torch
 from iterconv.errors import InputError
 from iterconv.zoo.libraries import library
 
 torch.set_num_threads(1)
+warnings.filterwarnings("ignore", "IProgress not found")
 try:
     library("torchvision")  # of which not every build fits every build of torch
 except InputError:

@@ -1,4 +1,4 @@
-"""What MkDocs does with the pages before it builds them: it adds those that are made, and mends links out of the site."""
+"""What MkDocs does with pages before it builds them: it adds those that are made, and mends links out of the site."""
 
 import re
 import sys

@@ -44,7 +44,7 @@ class _Console(Console):
         finally:
             self.stderr = before
 
-    def record(self, **values: Any) -> None:
+    def emit(self, **values: Any) -> None:
         """Print a JSON object on a line of its own, if records are wanted."""
         if self.stderr:
             sys.stdout.write(json.dumps(_plain(values), allow_nan=False) + "\n")

@@ -71,14 +71,14 @@ def measure_model(
     )
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     error = {"error": report.intact_error, "chance": report.options["chance"], "examples": report.options["examples"]}
-    console.record(model=name, report=out, against=against, **error, indices=index_records(report.indices))
+    console.emit(model=name, report=out, against=against, **error, indices=index_records(report.indices))
     if audit:
         inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
         with bar("blocks", None) as advance:
             table = lipschitz.audit(opened.model, inputs, progress=advance)
         table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
         console.print(table.to_string(index=False, float_format="{:.3f}".format))
-        console.record(model=name, audit=table.to_dict("records"))
+        console.emit(model=name, audit=table.to_dict("records"))
     return 0
 
 
@@ -134,14 +134,14 @@ def plan_model(
     shown = found.frontier.drop(columns="route")
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
     console.print("search_error is on the half of the batches that chose the routes, error on the other half")
-    console.record(model=name, frontier=out, routes=found.frontier.to_dict("records"))
+    console.emit(model=name, frontier=out, routes=found.frontier.to_dict("records"))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
     if keep is not None and save is not None:
         console.doing("saving")
         with writing(save):
             opening = _save(found, keep, save, opened, options)
         words = shlex.join(["iterconv", "measure", *opening])
-        console.record(model=name, blocks=keep, saved=save, opened_by=["iterconv", "measure", *opening])
+        console.emit(model=name, blocks=keep, saved=save, opened_by=["iterconv", "measure", *opening])
         console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
     return 0
 

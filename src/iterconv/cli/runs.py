@@ -50,7 +50,7 @@ def train(config: RunConfig, path: Path, stop: threading.Event, **options: Any) 
         result = _complete(config, path, stop, **options)
     report = Report.load(path / "report.parquet")
     show_indices(report.indices)
-    console.record(folder=path, **result, indices=index_records(report.indices))
+    console.emit(folder=path, **result, indices=index_records(report.indices))
     console.print(f"test error {result['test_error']:.2%} (n = {result['test_examples']}), everything in {path}")
     return 0
 
@@ -92,7 +92,7 @@ def describe_data(name: str) -> int:
     )
     sizes = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
     shape = {"channels": dataset.in_channels, "height": height, "width": width}
-    console.record(data=name, **sizes, **shape, classes=dataset.classes, chance=dataset.chance)
+    console.emit(data=name, **sizes, **shape, classes=dataset.classes, chance=dataset.chance)
     return 0
 
 
@@ -127,6 +127,6 @@ def make_digitclutter(
     with writing(out):
         write_atomically(out, to_safetensors({name: torch.from_numpy(array) for name, array in arrays.items()}))
     console.print(f"{n} images of {digits} digits, {made.visible.mean():.0%} of them visible, in {out}")
-    console.record(file=out, images=n, digits=digits, visible=made.visible.mean())
+    console.emit(file=out, images=n, digits=digits, visible=made.visible.mean())
     console.print(f"to train on them: {shlex.join(['iterconv', 'train', '--data', str(out)])}")
     return 0

@@ -88,7 +88,7 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path, stack: int
     tables = gather(studies, scale, root)
     console.doing("drawing figures")
     path = render(studies, scale, tables, root)
-    console.record(report=path, tables=path.parent / "tables")
+    console.emit(report=path, tables=path.parent / "tables")
     console.print(f"report in {path}")
     return 0
 
@@ -115,7 +115,7 @@ def list_studies(root: Path, engine: EngineOptions) -> int:
         for study in everything:
             own, lacking = unique_jobs([study], scale), find_unfinished([study], scale, root)
             counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
-            console.record(
+            console.emit(
                 **{"scale": scale.name, "study": study.name, "runs": len(own), "finished": len(own) - len(lacking)},
                 seconds_left=side_by_side([job.seconds for job in lacking], engine.parallel),
             )
@@ -173,7 +173,7 @@ def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 
     console.doing("judging 17 claims")
     for judgement in judge_all(tables):
         claim = judgement.claim
-        console.record(
+        console.emit(
             claim=claim.number,
             statement=claim.statement,
             verdict=judgement.verdict,

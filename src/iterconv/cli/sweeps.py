@@ -67,7 +67,7 @@ def sweep(file: Path, root: Path, engine: EngineOptions, dry_run: bool, stop: th
     console.print(table[shown].to_string(index=False, float_format="{:.3f}".format))
     console.print(f"{len(finished)} of {len(jobs)} runs in {path}")
     for row in table.to_dict("records"):
-        console.record(table=path, **{str(column): value for column, value in row.items()})
+        console.emit(table=path, **{str(column): value for column, value in row.items()})
     return 0 if whole else 1
 
 
@@ -89,7 +89,7 @@ def status(root: Path, watch: bool, as_json: bool = False) -> int:
         table = job_states(root)
         if as_json:
             for row in table.to_dict("records"):
-                console.record(**{str(column): value for column, value in row.items()})
+                console.emit(**{str(column): value for column, value in row.items()})
         else:
             if watch and console.is_terminal:
                 console.clear()

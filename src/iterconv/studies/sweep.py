@@ -79,7 +79,9 @@ def _read_csv(path: Path, contents: bytes) -> list[dict[str, Any]]:
         if not row:
             raise InputError(f"{path}, entry {number}: the row is empty; delete it")
         if names is not None and _combine(path, number, row)[0].name != names[number - 1]:
-            raise InputError(f"{path}, entry {number} is not {names[number - 1]}; use the file that described the sweep")
+            raise InputError(
+                f"{path}, entry {number} is not {names[number - 1]}; use the file that described the sweep"
+            )
     return tidy
 
 
