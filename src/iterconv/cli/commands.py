@@ -162,7 +162,7 @@ class Completion:
     """Print a script that lets a shell complete commands and options; docs/command-line.md says where it goes."""
 
     shell: conf.Positional[Shell]
-    """The shell: bash, zsh, fish or tcsh."""
+    """The shell: bash, zsh or fish."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Print the script."""
