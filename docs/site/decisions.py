@@ -8,8 +8,8 @@ from pathlib import Path
 
 KINDS = ("Choice", "Departure")
 _MARK = re.compile(rf"\b({'|'.join(KINDS)}): ")
-_END = re.compile(rf"\n\s*\n|\b(?:{'|'.join(KINDS)}|Source): ")
-_SOURCE = re.compile(r"\bSource: ([^\n]*?\.)(?= |\n|$)(?! \d)")
+_END = re.compile(rf"\n\s*\n(?!\s*\d+\. )|\b(?:{'|'.join(KINDS)}|Source): ")
+_SOURCE = re.compile(rf"\bSource: (.*?)\s*(?:\n\s*\n|\b(?:{'|'.join(KINDS)}): |\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def collect(source: Path) -> list[Decision]:
 def _in_file(path: Path, source: Path) -> Iterator[Decision]:
     name = ".".join((source.name, *path.relative_to(source).with_suffix("").parts)).removesuffix(".__init__")
     for place, text in [*_docstrings(ast.parse(path.read_text()), ""), *(("", text) for text in _comments(path))]:
-        told = _SOURCE.search(" ".join(text.split()))
+        told = _SOURCE.search(text)
         for mark in _MARK.finditer(text):
             end = _END.search(text, mark.end())
             words = " ".join(text[mark.end() : end.start() if end else None].split())
-            yield Decision(mark[1], words, f"{name}.{place}".strip("."), told[1] if told else "")
+            yield Decision(mark[1], words, f"{name}.{place}".strip("."), " ".join(told[1].split()) if told else "")
 
 
 def _docstrings(tree: ast.AST, place: str) -> Iterator[tuple[str, str]]:
