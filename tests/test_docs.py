@@ -122,4 +122,4 @@ def test_a_decision_ends_where_the_next_thing_begins(tmp_path):
         ("Choice", "of a name.", f"{place}.f.x", ""),
         ("Choice", "of a comment that goes on.", place, ""),
     ]
-    assert "not two \\| three" in to_markdown(found)
+    assert "One way, not two \\| three." in to_markdown(found)

@@ -72,7 +72,7 @@ def test_every_link_within_the_site_leads_somewhere(site):
 
 def test_what_is_made_is_there(site):
     decisions = (site / "decisions.html").read_text()
-    assert "0/0 = 0" in decisions and "iterconv.coupling.counting.effective_parameter_count" in decisions
+    assert "0/0 = 0" in decisions and "coupling.counting.effective_parameter_count" in decisions
     assert "<!-- decisions -->" not in decisions
     assert "measure" in (site / "api" / "measuring.html").read_text()
     notebook = (site / "notebooks" / "measure-timm.html").read_text()

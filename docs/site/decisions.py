@@ -89,10 +89,10 @@ def to_markdown(decisions: list[Decision]) -> str:
         rooms.setdefault(decision.place.split(".")[1], []).append(decision)
     parts = []
     for room, own in rooms.items():
-        rows = [f"| {d.kind} | {_cell(d.text)} | {_cell(d.source)} | `{d.place}` |" for d in own]
+        rows = [f"| {d.kind} | {_cell(d.text)} | {_cell(d.source)} | `{d.place.partition('.')[2]}` |" for d in own]
         parts.append("\n".join([f"## {room}", "", "| | what | source | where |", "| --- | --- | --- | --- |", *rows]))
     return "\n\n".join(parts)
 
 
 def _cell(text: str) -> str:
-    return text.replace("``", "`").replace("|", "\\|")
+    return (text[:1].upper() + text[1:]).replace("``", "`").replace("|", "\\|")
