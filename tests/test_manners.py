@@ -109,13 +109,9 @@ def test_a_terminal_shows_at_once_what_is_done_and_no_colours_are_used_against_t
     assert COLOUR.search(on_a_terminal(["data", "--help"], NO_COLOR=""))
 
 
-@pytest.mark.medium
-def test_what_goes_to_files_and_pipes_is_plain_text():
-    words = [sys.executable, "-m", "iterconv"]
-    for more in (["train", "--help"], ["data", "digits"]):
-        done = subprocess.run([*words, *more], capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout and "\x1b" not in done.stdout + done.stderr
-    assert not done.stderr, "there is nothing to tell of work that takes a second"
+def test_what_goes_to_pipes_is_plain_text():
+    done = subprocess.run([sys.executable, "-m", "iterconv", "train", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--coupling" in done.stdout and "\x1b" not in done.stdout + done.stderr
 
 
 def test_a_log_gets_a_line_of_progress_now_and_then(capsys, monkeypatch):
