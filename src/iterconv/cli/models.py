@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from iterconv import lipschitz
-from iterconv.cli.console import bar, console, show_indices
+from iterconv.cli.console import bar, console
+from iterconv.cli.tables import index_records, show_indices
 from iterconv.errors import InputError, OptionError, check_count
 from iterconv.figures.style import write as write_figure
 from iterconv.files import require_file, require_folder, write_atomically, writing
@@ -49,6 +50,7 @@ def measure_model(
     if out:
         check_suffix(out)
         require_file(out)
+    console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
@@ -58,6 +60,7 @@ def measure_model(
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
         report = measure(opened.model, opened.batches, against=against, progress=advance, **settings)
+    console.doing("drawing")
     with writing(out):
         report.save(out)
     report.plot(out.with_suffix(".png"))
@@ -67,12 +70,15 @@ def measure_model(
         f"{report.options['chance']:.2%} (n = {report.options['examples']})"
     )
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
+    error = {"error": report.intact_error, "chance": report.options["chance"], "examples": report.options["examples"]}
+    console.emit(model=name, report=out, against=against, **error, indices=index_records(report.indices))
     if audit:
         inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
         with bar("blocks", None) as advance:
             table = lipschitz.audit(opened.model, inputs, progress=advance)
         table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
         console.print(table.to_string(index=False, float_format="{:.3f}".format))
+        console.emit(model=name, audit=table.to_dict("records"))
     return 0
 
 
@@ -107,6 +113,7 @@ def plan_model(
     check_count("beam", settings["beam"], why="keeps no route")
     if out:
         _check_table(out)
+    console.doing(f"opening {name}")
     opened = open_model(name, options)
     out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
     _check_places(opened, out, keep, save, settings)
@@ -119,6 +126,7 @@ def plan_model(
             progress=advance,
             **settings,
         )
+    console.doing("drawing")
     with writing(out):
         write_atomically(out, found.frontier.to_csv(index=False).encode())
     with writing(out.with_suffix(".png")):
@@ -126,11 +134,14 @@ def plan_model(
     shown = found.frontier.drop(columns="route")
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
     console.print("search_error is on the half of the batches that chose the routes, error on the other half")
+    console.emit(model=name, frontier=out, routes=found.frontier.to_dict("records"))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
     if keep is not None and save is not None:
+        console.doing("saving")
         with writing(save):
             opening = _save(found, keep, save, opened, options)
         words = shlex.join(["iterconv", "measure", *opening])
+        console.emit(model=name, blocks=keep, saved=save, opened_by=["iterconv", "measure", *opening])
         console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
     return 0
 

@@ -84,7 +84,11 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path, stack: int
     """
     scale = find_scale(scale_name)
     studies = _in_stacks(find_studies(names, scale), stack)
-    path = render(studies, scale, gather(studies, scale, root), root)
+    console.doing("reading results")
+    tables = gather(studies, scale, root)
+    console.doing("drawing figures")
+    path = render(studies, scale, tables, root)
+    console.emit(report=path, tables=path.parent / "tables")
     console.print(f"report in {path}")
     return 0
 
@@ -111,6 +115,10 @@ def list_studies(root: Path, engine: EngineOptions) -> int:
         for study in everything:
             own, lacking = unique_jobs([study], scale), find_unfinished([study], scale, root)
             counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
+            console.emit(
+                **{"scale": scale.name, "study": study.name, "runs": len(own), "finished": len(own) - len(lacking)},
+                seconds_left=side_by_side([job.seconds for job in lacking], engine.parallel),
+            )
             console.print(
                 f"  {study.name:6} {counts}, about {_duration(lacking, engine.parallel)} to go: {study.title}"
             )
@@ -159,10 +167,18 @@ def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 
         InputError: If there are no tables or runs, or a file is damaged.
     """
     studies = _in_stacks(STUDIES.values(), stack)
+    console.doing("reading results")
     tables = Tables.load(folder) if folder else gather(studies, find_scale(scale_name), root)
     console.print(f"from {scale_of(tables)}")
+    console.doing("judging 17 claims")
     for judgement in judge_all(tables):
         claim = judgement.claim
+        console.emit(
+            claim=claim.number,
+            statement=claim.statement,
+            verdict=judgement.verdict,
+            findings=[vars(finding) for finding in judgement.findings],
+        )
         console.print(f"\n{claim.number}. {judgement.verdict.upper()}: {claim.statement} (Sec. {claim.section})")
         for finding in judgement.findings:
             console.print(f"   {finding.verdict}: {describe(finding)}")
