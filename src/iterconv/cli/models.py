@@ -1,4 +1,4 @@
-"""The commands ``measure`` and ``plan``."""
+"""The commands ``measure``, ``plan`` and ``spans``."""
 
 import shlex
 from pathlib import Path
@@ -11,9 +11,11 @@ from iterconv.figures.style import write as write_figure
 from iterconv.files import require_file, require_folder, write_atomically, writing
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.measurement import check_extent, measure
-from iterconv.measuring.planning import least_blocks, plan
+from iterconv.measuring.planning import plan
 from iterconv.measuring.report import check_suffix
-from iterconv.options import Against
+from iterconv.measuring.search import last_number
+from iterconv.measuring.spans import spans
+from iterconv.options import Against, SpanKind
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -126,12 +128,69 @@ def plan_model(
     shown = found.frontier.drop(columns="route")
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
     console.print("search_error is on the half of the batches that chose the routes, error on the other half")
+    for method, own in found.baselines.groupby("method") if len(found.baselines) else ():
+        console.print(f"what {method} would have dropped:")
+        own = own.drop(columns=["method", "route"])
+        console.print(own.to_string(index=False, float_format="{:.3f}".format))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
     if keep is not None and save is not None:
         with writing(save):
             opening = _save(found, keep, save, opened, options)
         words = shlex.join(["iterconv", "measure", *opening])
         console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
+    return 0
+
+
+def map_spans(
+    name: str,
+    options: ModelOptions,
+    out: Path | None,
+    against: Against | None,
+    kinds: tuple[SpanKind, ...],
+    **settings: Any,
+) -> int:
+    """Map what it costs to drop, repeat or swap every span of blocks, print the best spans, and draw the maps.
+
+    Args:
+        name: The name of the model, as for ``open_model``.
+        options: The options of the model and its data.
+        out: The table's file, .csv; a picture is drawn beside it.
+        against: The reference of errors; by default the labels, if there are any.
+        kinds: The kinds of maps.
+        settings: Further options of ``iterconv.spans``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the model or data can't be opened, an option is out of range or a file can't be written.
+    """
+    check_bootstrap(settings["resamples"], 0.95, 0)
+    if out:
+        _check_table(out)
+    opened = open_model(name, options)
+    out = out or opened.place / f"{opened.file_stem}-spans.csv".removeprefix("-")
+    _check_table(out)
+    console.print(opened.note)
+    with bar("examples", opened.examples) as advance:
+        found = spans(
+            opened.model,
+            opened.batches,
+            kinds=kinds,
+            against=against or opened.against,
+            progress=advance,
+            **settings,
+        )
+    found.save(out)
+    with writing(out.with_suffix(".png")):
+        write_figure(found.plot(), out.with_suffix(".png"))
+    console.print(f"error {found.intact_error:.2%} of the unperturbed model; the spans of each kind that cost least:")
+    numbers = ["stage", "start"]  # printed numbers count from 1, and the end of a span is its last block
+    shown = found.table.sort_values("change", kind="stable").groupby("kind", sort=False).head(5)
+    shown = shown.sort_values("kind", kind="stable").assign(**{name: shown[name] + 1 for name in numbers})
+    shown = shown.rename(columns={"start": "first", "end": "last"})
+    console.print(shown.to_string(index=False, float_format="{:.3f}".format))
+    console.print(f"all spans (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
     return 0
 
 
@@ -145,10 +204,11 @@ def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, s
         return
     stages = opened.model.stages
     total = sum(len(stage.blocks) for stage in stages)
-    least = least_blocks(settings["budget"], total)
-    least = least if settings["mode"] == "drop" else max(least, len(stages))  # weights are shared within a stage
-    if not least <= keep <= total:
-        raise OptionError("blocks", keep, f"is out of reach; use {least} to {total}, or another --budget")
+    mode, last = settings["mode"], last_number(settings["mode"], settings["budget"], total)
+    last = max(last, len(stages)) if mode == "share" else last  # weights are shared within a stage
+    if not min(last, total) <= keep <= max(last, total):
+        reach = f"{min(last, total)} to {max(last, total)}"
+        raise OptionError("blocks", keep, f"is out of reach; use {reach}, or another --budget")
     if _saves_itself(opened.model):
         require_folder(save, "--save")
     elif save.suffix != ".safetensors":

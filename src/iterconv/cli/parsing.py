@@ -26,6 +26,7 @@ EXAMPLES = {
     "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x",
     "measure": "iterconv measure runs/x --audit\n  iterconv measure timm:resnet50 --data cifar10",
     "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors",
+    "spans": "iterconv spans runs/x --kinds drop repeat --out spans.csv",
     "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid",
     "status": "iterconv status runs --watch",
     "report": "iterconv report --scale quick",
