@@ -108,7 +108,8 @@ class Plan:
     blocks: Annotated[int | None, conf.arg(aliases=["--keep"])] = None
     """The number of blocks of a smaller model, which is made and written to --save."""
     save: Path | None = None
-    """The place of the smaller model: a folder for transformers models, else a .safetensors file; measure opens it."""
+    """The place of the smaller model: a folder for transformers models, else a .safetensors file, which measure opens;
+    or a .yaml file, for the recipe by which mergekit makes that model."""
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model, plan, and save the smaller model if one is asked for."""

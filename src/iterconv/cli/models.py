@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from iterconv import lipschitz
+from iterconv.adapters.rebuild import layers_of
 from iterconv.cli.console import bar, console, show_indices
 from iterconv.errors import InputError, OptionError, check_count
 from iterconv.figures.style import write as write_figure
@@ -16,6 +17,7 @@ from iterconv.measuring.report import check_suffix
 from iterconv.measuring.search import last_number
 from iterconv.measuring.spans import spans
 from iterconv.options import Against, SpanKind
+from iterconv.paths import full_route
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -134,6 +136,11 @@ def plan_model(
         console.print(own.to_string(index=False, float_format="{:.3f}".format))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
     if keep is not None and save is not None:
+        if save.suffix == ".yaml":
+            with writing(save):
+                write_atomically(save, found.recipe(keep, str(opened.origin.model).removeprefix("hf:")).encode())
+            console.print(f"the recipe of a model of {keep} blocks is in {save}, for mergekit-yaml")
+            return 0
         with writing(save):
             opening = _save(found, keep, save, opened, options)
         words = shlex.join(["iterconv", "measure", *opening])
@@ -209,7 +216,10 @@ def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, s
     if not min(last, total) <= keep <= max(last, total):
         reach = f"{min(last, total)} to {max(last, total)}"
         raise OptionError("blocks", keep, f"is out of reach; use {reach}, or another --budget")
-    if _saves_itself(opened.model):
+    if save.suffix == ".yaml":
+        layers_of(opened.model, full_route(stages))  # raises if its layers have no numbers
+        require_file(save, "--save")
+    elif _saves_itself(opened.model):
         require_folder(save, "--save")
     elif save.suffix != ".safetensors":
         raise InputError(f"--save {save} does not name a file of weights; let it end in .safetensors")

@@ -9,9 +9,10 @@ import pandas as pd
 from torch import nn
 
 from iterconv import paths
-from iterconv.adapters.rebuild import rebuild
+from iterconv.adapters.rebuild import layers_of, rebuild
 from iterconv.errors import InputError, OptionError, check_count, line_of, require
 from iterconv.files import read_json, to_json, write_atomically, writing
+from iterconv.measuring.recipes import passthrough
 from iterconv.paths.contract import require_staged
 
 if TYPE_CHECKING:
@@ -69,6 +70,36 @@ class Plan:
                 copy does not reproduce the route.
         """
         return rebuild(self.model, self.route(blocks))
+
+    def layers(self, blocks: int) -> list[int]:
+        """List the layers that one route executes, by their numbers in the model's own list of layers.
+
+        Args:
+            blocks: The number of blocks, which has to be on the frontier.
+
+        Returns:
+            The numbers, from 0, in the order of execution; layers that belong to no stage are among them.
+
+        Raises:
+            InputError: If the number is not on the frontier, or if the model's layers are not in one list.
+        """
+        return layers_of(self.model, self.route(blocks))[1]
+
+    def recipe(self, blocks: int, name: str) -> str:
+        """Write one route as a recipe for other tools that cut and repeat the layers of language models.
+
+        Args:
+            blocks: The number of blocks, which has to be on the frontier.
+            name: The name or the folder under which the tools find the original model.
+
+        Returns:
+            A passthrough merge of mergekit, in YAML. If the route only drops layers, its first line is a comment with
+            the option of llama-quantize (llama.cpp) that drops them from a GGUF file.
+
+        Raises:
+            InputError: If the number is not on the frontier, or if the model's layers are not in one list.
+        """
+        return passthrough(name, *layers_of(self.model, self.route(blocks)))
 
     def coupling_groups(self, blocks: int) -> list[list[nn.Module]]:
         """Suggest groups for ``iterconv.couple``: the blocks that a route replaces, with the blocks that replace them.
