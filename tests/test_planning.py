@@ -135,7 +135,7 @@ def test_foreign_models_become_smaller_ordinary_ones(family, name, mode):
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"mode": "memory"}, "mode='memory' is unknown; use 'drop' or 'share'"),
+        ({"mode": "memory"}, "mode='memory' is unknown; use 'drop', 'share' or 'repeat'"),
         ({"beam": 0}, "beam=0 keeps no route"),
         ({"budget": 7}, r"budget=7 is not in \[0, 6\]; use a number of blocks"),
         ({"budget": 1.5}, r"budget=1.5 is not in \[0, 1\]"),

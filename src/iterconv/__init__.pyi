@@ -16,9 +16,12 @@ from .lipschitz import audit as audit
 from .lipschitz import constrain as constrain
 from .measuring import Plan as Plan
 from .measuring import Report as Report
+from .measuring import SpanMap as SpanMap
+from .measuring import influence as influence
 from .measuring import measure as measure
 from .measuring import plan as plan
 from .measuring import similarity as similarity
+from .measuring import spans as spans
 from .paths import Stage as Stage
 from .paths import StagedModel as StagedModel
 from .paths import verify as verify

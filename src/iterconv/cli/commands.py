@@ -13,7 +13,7 @@ from tyro import conf
 from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
-from iterconv.options import Against, Debris, Mode, Shell, Tracker
+from iterconv.options import Against, Debris, Mode, Shell, SpanKind, Tracker
 from iterconv.paths.families import FAMILIES
 from iterconv.studies.executors.engines import cores
 from iterconv.training.config import RunConfig
@@ -102,15 +102,20 @@ class Plan:
     against: Annotated[Against | None, conf.arg(aliases=["--reference"])] = None
     """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
     budget: float | None = None
-    """The least number of blocks to be left, or their share as a number below 1; a quarter by default."""
+    """The least number of blocks to be left, or their share such as 0.5; a quarter by default. For repeat, the largest
+    number of blocks to be executed, or a share such as 1.5; 1.25 by default."""
     mode: Mode = "drop"
-    """The mode: drop leaves blocks out; share keeps their number and lets them share weights."""
+    """The mode: drop leaves blocks out; share keeps their number and lets them share weights; repeat executes blocks
+    several times."""
     beam: int = 2
     """The number of routes that are kept at each step."""
+    spans: bool = False
+    """Also drop or repeat several blocks in a row at once."""
     blocks: Annotated[int | None, conf.arg(aliases=["--keep"])] = None
     """The number of blocks of a smaller model, which is made and written to --save."""
     save: Path | None = None
-    """The place of the smaller model: a folder for transformers models, else a .safetensors file; measure opens it."""
+    """The place of the smaller model: a folder for transformers models, else a .safetensors file, which measure opens;
+    or a .yaml file, for the recipe by which mergekit makes that model."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
@@ -120,8 +125,34 @@ class Plan:
         # The option is a float, but 2.0 blocks are meant as a number of blocks and 0.5 as a share.
         share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
         budget = self.budget if share or self.budget is None else int(self.budget)
-        options = {"budget": budget, "mode": self.mode, "beam": self.beam}
+        options = {"budget": budget, "mode": self.mode, "beam": self.beam, "spans": self.spans}
         return plan_model(self.model, self.data_and_model, self.out, self.blocks, self.save, self.against, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """Map what it costs to drop, repeat or swap every span of blocks, and write a table and a picture."""
+
+    model: conf.Positional[str]
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    out: Path | None = None
+    """The file of the table (.csv); a picture is drawn beside it."""
+    against: Against | None = None
+    """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
+    kinds: tuple[SpanKind, ...] = ("drop", "repeat", "swap")
+    """The kinds of maps: drop leaves a span out, repeat executes it twice, swap exchanges its first and last block."""
+    resamples: int = 1000
+    """The number of bootstrap resamples for the intervals; 0 for no intervals."""
+    json: Json = False
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Open the model and map its spans."""
+        from iterconv.cli.spans import map_spans
+
+        own = (self.out, self.against, self.kinds)
+        return map_spans(self.model, self.data_and_model, *own, resamples=self.resamples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +208,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "measure": Measure,
     "plan": Plan,
+    "spans": Spans,
     "sweep": Sweep,
     "status": Status,
     "report": Report,

@@ -34,6 +34,8 @@ EXAMPLES = {
     "measure": "iterconv measure runs/x --audit\n  iterconv measure timm:resnet50 --data cifar10",
     "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors\n"
     "  iterconv plan timm:resnet18 --data cifar10 --mode share --budget 0.5",
+    "spans": "iterconv spans runs/x --kinds drop repeat --out spans.csv\n"
+    "  iterconv spans timm:vit_tiny_patch16_224 --data cifar10 --against predictions",
     "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid\n  iterconv sweep grid.yaml --dry-run",
     "status": "iterconv status runs --watch\n  iterconv status runs --json",
     "report": "iterconv report --scale quick\n  iterconv report fig2 fig3 --scale small --out runs",

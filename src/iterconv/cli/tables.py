@@ -1,11 +1,14 @@
 """Tables of indices, as the commands print them."""
 
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from iterconv.cli.console import console
+from iterconv.errors import InputError
+from iterconv.files import require_file
 
 
 def show_indices(indices: pd.DataFrame) -> None:
@@ -31,3 +34,11 @@ def index_records(indices: pd.DataFrame) -> list[dict[str, Any]]:
     """Return indices as records for machines; stages are numbered from 1, as in what is printed."""
     stages = [stage if stage == "mean" else int(stage) + 1 for stage in indices.stage]
     return [{str(key): value for key, value in row.items()} for row in indices.assign(stage=stages).to_dict("records")]
+
+
+def check_table(out: Path) -> None:
+    """Raise ``InputError`` if a table, or the picture beside it, can't be written under a name."""
+    if out.suffix != ".csv":
+        raise InputError(f"--out {out} does not name a table; let it end in .csv")
+    for path in (out, out.with_suffix(".png")):
+        require_file(path)

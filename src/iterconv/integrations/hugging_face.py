@@ -12,7 +12,7 @@ from iterconv.integrations.watching import Dial, Schedule, Watch
 _Callback: Any = require("transformers", "callbacks for Hugging Face's Trainer").TrainerCallback
 
 
-class MeasureCallback(_Callback):  # type: ignore[misc]
+class MeasureCallback(_Callback):
     """Measure the indices of a model while Hugging Face's Trainer trains it, and add them to its log history.
 
     Args:
@@ -48,7 +48,7 @@ class MeasureCallback(_Callback):  # type: ignore[misc]
                 state.log_history.append({"epoch": state.epoch, "step": state.global_step, **found})
 
 
-class CoupleCallback(_Callback):  # type: ignore[misc]
+class CoupleCallback(_Callback):
     """Couple the gradients of groups of modules while Hugging Face's Trainer trains them.
 
     Source: Lippl et al., Sec. 4.1.

@@ -15,7 +15,7 @@ _NAME = "lightning.pytorch" if "lightning" in sys.modules else "pytorch_lightnin
 _Callback: Any = require(_NAME, "callbacks for Lightning").Callback
 
 
-class MeasureCallback(_Callback):  # type: ignore[misc]
+class MeasureCallback(_Callback):
     """Measure the indices of a model while Lightning trains it, and log them.
 
     Args:
@@ -52,7 +52,7 @@ class MeasureCallback(_Callback):  # type: ignore[misc]
                 logger.log_metrics(found, step=trainer.global_step)
 
 
-class CoupleCallback(_Callback):  # type: ignore[misc]
+class CoupleCallback(_Callback):
     """Couple the gradients of groups of modules while Lightning trains them.
 
     Source: Lippl et al., Sec. 4.1.
