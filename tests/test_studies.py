@@ -94,7 +94,7 @@ def test_desk_grows_every_condition_evenly_and_the_most_valuable_first():
         ("mnist", None, 16, "ordinary"),
     ]
     assert settings[-1] == ("cifar10", 2048, 8, "ordinary")
-    proper = [r for r in runs if r.residual == "proper" and r.data != "digits"]
+    proper = [r for r in runs if r.residual == "proper"]
     assert {(r.init, r.coupling) for r in proper} == {CONDITIONS[0], CONDITIONS[-1]}
     assert {(r.blocks, r.batch_size, r.learning_rate(0)) for r in runs if r.data != "digits"} == {(16, 32, 0.025)}
     assert [first.learning_rate(epoch) for epoch in range(3)] == [0.025, 0.025, 0.0025]
