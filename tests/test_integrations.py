@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 import torch
-from test_coupled_training import WithLoss, assert_equal_nets, blocks, sgd
 from torch import nn
 
 import distributed
 import iterconv as ic
 import zoo
+from coupled import WithLoss, assert_equal_nets, blocks, sgd
 from iterconv.integrations.watching import Dial, Watch
 
 pytestmark = pytest.mark.medium

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from test_planning import error, make_batches, make_net
 from torch import nn
 
 import iterconv as ic
 import zoo
 from iterconv.measuring.influence import by_angle, by_influence
 from iterconv.measuring.recipes import passthrough
+from planned import error, make_batches, make_net
 
 pytestmark = pytest.mark.medium
 
