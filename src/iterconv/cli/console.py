@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from iterconv.errors import require
+from iterconv.indices import INDICES, explanations
 
 require("rich", "the command line")
 from rich.console import Console, RenderableType  # noqa: E402
@@ -41,6 +42,11 @@ def show_indices(indices: pd.DataFrame) -> None:
     console.print(wide.rename_axis(None, axis=1).to_string())
     for row in indices[(~indices.defined) & (indices.stage != "mean")].itertuples():
         console.print(f"{row.index} index of stage {row.stage + 1} is undefined: {row.reason}")
+    defined = indices[indices.defined]
+    for sentence in explanations(
+        (INDICES[row.index], row.value) for row in defined.itertuples() if row.index in INDICES
+    ):
+        console.print(sentence)
 
 
 def _format_index(row: Any) -> str:
