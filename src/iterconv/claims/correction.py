@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scipy import special
-
 from iterconv.claims.findings import ALPHA, Finding
 
 LOOKS = (0.25, 0.5, 1.0)
@@ -55,11 +53,11 @@ def correct(findings: Sequence[Finding], alpha: float = ALPHA) -> list[Finding]:
 def looks(most: int, alpha: float = ALPHA) -> list[tuple[int, float]]:
     """Plan a sequential test: the numbers of seeds after which it looks, and the level of each look.
 
-    Source: the spending function of Lan and DeMets, *Discrete sequential boundaries for clinical trials*, Biometrika
-    70, 1983, that resembles O'Brien and Fleming's bounds: ``2 - 2 Phi(z_{1 - alpha/2} / sqrt(t))`` of alpha is spent
-    when a share t of the seeds is there. Choice: what a look spends is its level, so that by Bonferroni's inequality
-    the levels add up to alpha whatever the correlation between looks is; this also holds for Student's t and few seeds.
-    The numbers of seeds are fixed in advance and do not depend on outcomes.
+    Source: Lan and DeMets, *Discrete sequential boundaries for clinical trials*, Biometrika 70, 1983: of alpha,
+    ``alpha ln(1 + (e - 1) t)`` is spent once a share t of the seeds is there, which resembles Pocock's bounds. Choice:
+    this function, as it decides large effects by few seeds, and seeds are dear. What a look spends is its level, so
+    that by Bonferroni's inequality the levels add up to alpha whatever the correlation between looks is; this also
+    holds for Student's t and few seeds. The numbers of seeds are fixed in advance and do not depend on outcomes.
 
     Args:
         most: The largest number of seeds, from 2.
@@ -69,8 +67,7 @@ def looks(most: int, alpha: float = ALPHA) -> list[tuple[int, float]]:
         Numbers of seeds, ascending, with their levels.
     """
     sizes = sorted({max(2, math.ceil(share * most)) for share in LOOKS})
-    z = float(special.ndtri(1 - alpha / 2))
-    spent = [2 * float(special.ndtr(-z / math.sqrt(size / most))) for size in sizes]
+    spent = [alpha * math.log1p((math.e - 1) * size / most) for size in sizes]
     return [(size, after - before) for size, before, after in zip(sizes, [0.0, *spent], spent, strict=False)]
 
 

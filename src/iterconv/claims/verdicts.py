@@ -33,10 +33,8 @@ class Cell:
     def deciding(self) -> Finding:
         """The finding on which the verdict hangs: the clearest contradiction, or the finding farthest from support."""
         own = [finding for finding in self.findings if finding.verdict == self.verdict]
-        # An exact finding has no p-value, and is as clear as can be.
-        clearest = sorted(
-            own, key=lambda finding: finding.p if finding.testable else float(finding.verdict == "undecided")
-        )
+        # What has no p-value is either exact, so as clear as can be, or not testable at all.
+        clearest = sorted(own, key=lambda finding: finding.p if finding.testable else 2.0 * (not finding.exact))
         return clearest[0] if self.verdict == "contradicted" else clearest[-1]
 
     @property
@@ -77,10 +75,10 @@ class Judgement:
 def judge(claim: Claim, tables: Tables) -> Judgement:
     """Judge a claim in every setting that has runs it is about.
 
-    Choice: the family that Holm's procedure corrects is all that one claim says about one setting, so that the chance of
-    any wrong decision among these findings is at most 5%. Settings are not corrected for one another, since each is a
-    question of its own, whose answer must not change when another data set is added. Where seeds were added because of
-    what was seen (``tables.looks``), the levels are those of `looks`.
+    Choice: the family that Holm's procedure corrects is all that one claim says about one setting, so that the chance
+    of any wrong decision among these findings is at most 5%. Settings are not corrected for one another, since each is
+    a question of its own, whose answer must not change when another data set is added. Where seeds were added because
+    of what was seen (``tables.looks``), the levels are those of `looks`.
 
     Runs of one seed share data order and initial weights and count as one unit.
 

@@ -30,6 +30,6 @@ RECURRENCE = Index(
     compute=recurrence_index,
     at=-1,
     below="the stage without an earlier block is worse than guessing",
-    above="dropping an earlier block costs less than dropping the last one, so that the stage leans on its last block; it is "
-    "not more recurrent for that",
+    above="dropping an earlier block costs less than dropping the last one, so that the stage leans on its last block; "
+    "it is not more recurrent for that",
 )

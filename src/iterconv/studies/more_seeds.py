@@ -1,7 +1,7 @@
 """Seeds beyond those of the studies, which are added because of what was seen, and the record of that.
 
-The file ``looks.csv`` beside the runs has a row for each claim and setting to which seeds are added. Verdicts depend on it,
-as intervals that are looked at repeatedly have to be wider.
+The file ``looks.csv`` beside the runs has a row for each claim and setting to which seeds are added. Verdicts depend on
+it, as intervals that are looked at repeatedly have to be wider.
 """
 
 from collections.abc import Sequence
