@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from iterconv.studies.where import SETTING
 
@@ -21,10 +22,11 @@ def select(runs: pd.DataFrame, **values: object) -> pd.DataFrame:
     if runs.empty:
         return runs
     values = {"norm_scale": 1.0, "kernel": "uniform", "first_coupled": 0, **values}
+    kept: NDArray[np.bool_] = np.ones(len(runs), dtype=bool)
     for column, value in values.items():
         if value is not Ellipsis:
-            runs = runs[runs[column].isin(value if isinstance(value, tuple) else (value,))]
-    return runs
+            kept &= runs[column].isin(value if isinstance(value, tuple) else (value,)).to_numpy()
+    return runs[kept]
 
 
 def differences(a: pd.DataFrame, b: pd.DataFrame, column: str, but: Sequence[str]) -> pd.Series:

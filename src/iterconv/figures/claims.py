@@ -27,8 +27,8 @@ def draw_claims(table: pd.DataFrame) -> Figure:
         table: The findings, as ``iterconv.claims.telling.verdict_table`` makes them.
 
     Returns:
-        The figure. Each cell has the sign of its verdict, the number of seeds, and, where that is known of an undecided
-        one, the number that would decide it; a blank cell has no runs.
+        The figure. Each cell has the sign of its verdict, its n, and, where that is known of an undecided one, the
+        number of seeds that would decide it; a blank cell has no runs.
     """
     parts = list(dict.fromkeys(table["part"]))
     settings = list(dict.fromkeys(table["setting"]))
@@ -48,7 +48,7 @@ def draw_claims(table: pd.DataFrame) -> Figure:
         for number in (number for number in range(1, len(claims)) if claims[number] != claims[number - 1]):
             axes.axhline(number, color="#888888", linewidth=0.6)
         handles = [Patch(color=colour, label=f"{sign} {verdict}") for verdict, (colour, _, sign) in VERDICTS.items()]
-        note = "number: seeds; n → m: undecided with n, about m would decide; blank: no runs"
+        note = "number: n; n → m: undecided with n seeds, about m would decide; blank: no runs"
         figure.legend(handles=handles, loc="outside lower center", ncols=3, title=note, title_fontsize=8)
     return figure
 
@@ -58,7 +58,8 @@ def _cell(axes: Axes, column: int, row: int, own: pd.DataFrame) -> None:
     colour, text, sign = VERDICTS[first["cell_verdict"]]
     axes.add_patch(Rectangle((column + 0.02, row + 0.05), 0.96, 0.9, color=colour, linewidth=0))
     shown = own[own["verdict"] == first["cell_verdict"]]
-    label = f"{sign}  {shown['n'].min()}"
+    least = shown.loc[shown["n"].idxmin()]
+    label = f"{sign}  {least['n'] or least['reason']}"
     needed = first["cell_seeds_needed"]
     if not math.isnan(needed):
         label += f" → {needed:.0f}" if math.isfinite(needed) else " → >1000"
