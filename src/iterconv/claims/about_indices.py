@@ -85,10 +85,10 @@ def coupling_and_indices(tables: Tables) -> Iterator[Finding]:
 )
 def width_and_indices(tables: Tables) -> Iterator[Finding]:
     doubled = tables.runs.assign(doublings=np.log2(tables.runs["width"]))
-    for part, index, bounds in (("a", "convergence", {"low": 0.0}), ("b", "divergence", {"high": 0.0})):
+    for part, index, low, high in (("a", "convergence", 0.0, np.inf), ("b", "divergence", -np.inf, 0.0)):
         statement = f"with each doubling of the width, the {index} index {'rises' if part == 'a' else 'falls'}, by"
         if doubled["width"].nunique() > 1:
-            yield between(part, statement, slopes(doubled, "doublings", index, ["init", "coupling"]), **bounds)
+            yield between(part, statement, slopes(doubled, "doublings", index, ["init", "coupling"]), low, high)
         else:
             yield undecided(part, statement, ONE_WIDTH)
 

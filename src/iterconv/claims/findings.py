@@ -28,7 +28,8 @@ class Finding:
     """What the runs of one setting say about one statement: a mean over seeds, compared with bounds.
 
     Choice: a finding is supported if its interval lies within the bounds, contradicted if it lies wholly beyond one of
-    them, and else undecided.
+    them, and else undecided. The interval is Student's. Where seeds do not differ at all, as with few test images,
+    there is no spread to go by, and the sign test takes its place.
     """
 
     part: str
@@ -87,16 +88,13 @@ class Finding:
         if not self.testable:
             return math.nan
         supports = max(self._tail(self.centre - self.within[0]), self._tail(self.within[1] - self.centre))
-        contradicts = min(
-            self._tail(self.beyond[0] - self.centre, touching=True),
-            self._tail(self.centre - self.beyond[1], touching=True),
-        )
+        contradicts = min(self._tail(self.beyond[0] - self.centre), self._tail(self.centre - self.beyond[1]))
         return min(1.0, 2 * min(supports, contradicts))
 
-    def _tail(self, distance: float, touching: bool = False) -> float:
+    def _tail(self, distance: float) -> float:
         """The probability that chance leads so far, on one side."""
         if self.error == 0:
-            return 0.0 if distance > 0 or (touching and distance == 0) else 1.0
+            return 0.5**self.n if distance > 0 else 1.0
         return float(special.stdtr(self.n - 1, -distance / self.error))
 
     @cached_property
@@ -105,6 +103,8 @@ class Finding:
         if self.exact and self.n:
             return "supported" if self.centre == 1 else "contradicted"
         if not self.testable:
+            return "undecided"
+        if self.error == 0 and self.p > self.level:
             return "undecided"
         low, high = self._bounds
         if self.within[0] < low and high < self.within[1]:
@@ -121,7 +121,9 @@ class Finding:
         """The reason why it is undecided; an empty string if it is decided."""
         if self.verdict != "undecided" or self.reason:
             return self.reason
-        return "the interval does not decide" if self.n >= 2 else f"an interval needs 2 {self.units}, not {self.n}"
+        if self.n < 2:
+            return f"an interval needs 2 {self.units}, not {self.n}"
+        return "the interval does not decide" if self.error else "seeds do not differ at all"
 
     @cached_property
     def needed(self) -> float:

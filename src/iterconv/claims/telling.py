@@ -84,8 +84,9 @@ def summarise(row: Row) -> str:
     if not row.cells:
         return "no run here is about it"
     parts = [
-        (what, row.where(verdict))
-        for what, verdict in (("holds", "supported"), ("does not hold", "contradicted"), ("undecided", "undecided"))
+        ("holds", row.where("supported")),
+        ("does not hold", row.where("contradicted")),
+        ("undecided", row.where("undecided")),
     ]
     return "; ".join(f"{what}: {' | '.join(settings)}" for what, settings in parts if settings)
 

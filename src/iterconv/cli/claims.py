@@ -133,7 +133,7 @@ def decide(
     enter(root, claim.number, {where: seeds[where] for where in wanted}, most)
     plan = Plan(claim, part, wanted, most, budget.hours, root)
     whole = _look_by_look(plan, engine, stop)
-    write_report(claim.studies, scale_name, root, engine.stack)
+    write_report(tuple(study.name for study in own), scale_name, root, engine.stack)
     return 0 if whole else 1
 
 
