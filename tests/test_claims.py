@@ -60,7 +60,7 @@ PAPER = {
     "ci": paper_ci,
     "di": paper_di,
     "ri": lambda run: 1.0,
-    "deviation": lambda run: (1 - run.coupling) * (1 + 0.001 * run.seed),
+    "deviation": lambda run: (1 - run.coupling) * (1 - 0.001 * run.seed),
     "later_di": 0.1,
     "drop_cost": 0.01,
     "own": 1.0,
@@ -165,7 +165,7 @@ def world(
 def toy(facts, rng):
     rows = []
     for kind, seed in [("exact", 0), *itertools.product(("residual", "recurrent", "feedforward"), range(SEEDS))]:
-        wander = {"residual": facts["detour"], "feedforward": 2.0}.get(kind, 0)
+        wander = {"residual": facts["detour"], "feedforward": 2.0}.get(kind, 0) * (1 + 0.1 * seed)
         for position in range(1, 17):
             bump = wander / 2 if position == 15 else 0.0
             distance = (16 - position) / 15 + bump + facts["noise"] * abs(rng.standard_normal())

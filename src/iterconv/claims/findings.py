@@ -20,6 +20,8 @@ ALPHA = 0.05
 """The probability of a wrong decision that is allowed, for all that a claim says about a setting."""
 TOLERANCE = 0.05
 """The share below which a difference of errors counts as none."""
+ROUNDING = 1e-7
+"""What seeds may differ by rounding alone, also in tables of single precision."""
 Bounds = tuple[float, float]
 
 
@@ -94,7 +96,7 @@ class Finding:
     def _tail(self, distance: float) -> float:
         """The probability that chance leads so far, on one side."""
         if self.error == 0:
-            return 0.5**self.n if distance > 0 else 1.0
+            return 0.5**self.n if distance > ROUNDING else 1.0
         return float(special.stdtr(self.n - 1, -distance / self.error))
 
     @cached_property
@@ -205,7 +207,8 @@ def _mean(values: ArrayLike) -> tuple[float, float, int]:
     n = len(found)
     if n < 2:
         return (float(found.mean()) if n else math.nan), math.nan, n
-    return float(found.mean()), float(found.std(ddof=1)) / math.sqrt(n), n
+    mean, error = float(found.mean()), float(found.std(ddof=1)) / math.sqrt(n)
+    return mean, error if error > ROUNDING * max(1.0, abs(mean)) else 0.0, n
 
 
 def correlation(
