@@ -64,7 +64,7 @@ PAPER = {
     "later_di": 0.1,
     "drop_cost": 0.01,
     "own": 1.0,
-    "detour": 0.1,
+    "detour": 0.2,
     "overshoot": 0.5,
     "noise": 0.001,
 }
@@ -136,7 +136,7 @@ def world(
             }
         )
         for stage in (0, 1, 2, "mean"):
-            value = di if stage == "mean" else di + facts["later_di"] * (stage - 1)
+            value = di if stage == "mean" else noisy(di + facts["later_di"] * (stage - 1))
             indices.append({**label, "stage": stage, "index": "divergence", "value": value})
         own_luck = 20 * facts["noise"] * own_rng.standard_normal(2)
         for stage, position in itertools.product(range(3), range(1, 4)):
