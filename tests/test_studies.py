@@ -366,6 +366,7 @@ def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutte
         "fig7-1",
         "fig8-1-width2",
         "fig13",
+        "claims",
     }
     page = (folder / "index.html").read_text()
     assert page.count("<svg") == len(drawn) and "sets not exact" in page

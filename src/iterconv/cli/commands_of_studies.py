@@ -14,6 +14,7 @@ from iterconv.errors import InputError
 from iterconv.studies.executors.engines import EngineOptions, check_stack
 
 DEFAULT_ROOT = Path("runs")
+DEFAULT_BUDGET = "24"
 Json = Annotated[
     bool,
     conf.arg(help="Print JSON objects for programs on standard output, one a line, and all else on standard error."),
@@ -35,12 +36,20 @@ class Reproduce:
     """Show the studies and scales with their cost, and stop."""
     dry_run: bool = False
     """Show every run with its cost on this machine and on a GPU, and stop."""
+    decide: str | None = None
+    """Add seeds until a claim is decided wherever it can be: its number, or a part of it, as 4 or 4a."""
+    budget: str = DEFAULT_BUDGET
+    """For --decide: the largest number of seeds, or the core hours that this command may take, as 24 or 10h."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """List studies, show their runs, or train, measure and report."""
         from iterconv.cli.studies import dry_run, list_studies, reproduce
 
+        if self.decide is None and self.budget != DEFAULT_BUDGET:
+            raise InputError(f"--budget {self.budget} is for --decide; leave it out")
+        if self.decide is not None:
+            return self._decide(self.decide, stop)
         if self.list and (self.studies or self.scale != "quick" or self.dry_run):
             raise InputError("--list shows all studies and scales; use --dry-run without --list for some of them")
         if self.list:
@@ -48,6 +57,14 @@ class Reproduce:
         if self.dry_run:
             return dry_run(self.studies, self.scale, self.out, self.engine)
         return reproduce(self.studies, self.scale, self.out, self.engine, stop)
+
+    def _decide(self, claim: str, stop: threading.Event) -> int:
+        from iterconv.cli.claims import decide
+
+        if self.list:
+            raise InputError("--list shows all studies and scales; leave out --decide")
+        places = (self.scale, self.out, self.engine)
+        return decide(claim, self.studies, self.budget, *places, stop, dry=self.dry_run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,23 +129,25 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """Judge the paper's 17 claims: supported, contradicted or not testable with the runs that are finished."""
+    """Judge each part of the paper's 17 claims in each setting: supported, contradicted or undecided."""
 
     tables: conf.Positional[Path | None] = None
-    """A folder of tables, as results/small or runs/report-quick/tables; by default the finished runs of --scale."""
+    """A folder of tables or of runs, as results/small or runs; by default the finished runs of --scale."""
     scale: str = "quick"
     """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
     stack: int = 1
     """The option --stack with which the runs were trained."""
+    picture: Path | None = None
+    """The file of a picture of all verdicts (.png, .svg or .pdf)."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
-        """Print the verdict on every claim."""
-        from iterconv.cli.studies import print_claims
+        """Print every verdict."""
+        from iterconv.cli.claims import print_claims
 
         if self.tables is not None and (self.scale, self.out, self.stack) != ("quick", DEFAULT_ROOT, 1):
-            raise InputError(f"{self.tables} is a folder of tables; --scale, --out and --stack are for finished runs")
+            raise InputError(f"{self.tables} is a folder of results; --scale, --out and --stack are for finished runs")
         check_stack(self.stack)
-        return print_claims(self.tables, self.scale, self.out, self.stack)
+        return print_claims(self.tables, self.scale, self.out, self.stack, self.picture)

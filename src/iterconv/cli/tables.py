@@ -9,6 +9,7 @@ import pandas as pd
 from iterconv.cli.console import console
 from iterconv.errors import InputError
 from iterconv.files import require_file
+from iterconv.indices import INDICES, explanations
 
 
 def show_indices(indices: pd.DataFrame) -> None:
@@ -21,6 +22,11 @@ def show_indices(indices: pd.DataFrame) -> None:
     console.print(wide.rename_axis(None, axis=1).to_string())
     for row in indices[(~indices.defined) & (indices.stage != "mean")].itertuples():
         console.print(f"{row.index} index of stage {row.stage + 1} is undefined: {row.reason}")
+    defined = indices[indices.defined]
+    for sentence in explanations(
+        (INDICES[row.index], row.value) for row in defined.itertuples() if row.index in INDICES
+    ):
+        console.print(sentence)
 
 
 def _format_index(row: Any) -> str:

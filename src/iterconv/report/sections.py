@@ -14,7 +14,7 @@ from iterconv.figures.style import condition_label, variant_label
 from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
-from iterconv.indices import INDICES
+from iterconv.indices import INDICES, explanations
 from iterconv.studies.study import Scale, Setting, Study, command_of, unique_jobs
 from iterconv.studies.tables import Tables, prediction_indices
 
@@ -38,6 +38,8 @@ class Section:
     finished: int
     pictures: list[Picture]
     table: pd.DataFrame
+    notes: list[str]
+    """What it means that indices in the table leave [0, 1]."""
 
 
 def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
@@ -67,10 +69,19 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
         finished=finished,
         pictures=list(draw(study, parts, tables)) if finished else [],
         table=_summarise_toys(tables.toy) if study.toy_seeds else summarise(parts),
+        notes=_explain(parts),
     )
 
 
 Parts = list[tuple[Setting, Tables]]
+
+KEYS = ["residual", "norm_scale", "kernel", "first_coupled", "width", "coupling", "init"]
+"""The columns whose values a row of the summary shares."""
+
+
+def _explain(parts: Parts) -> list[str]:
+    means = [own.runs.groupby(KEYS)[list(INDICES)].mean() for _, own in parts]
+    return explanations((INDICES[name], value) for table in means for name in INDICES for value in table[name])
 
 
 def summarise(parts: Parts) -> pd.DataFrame:
@@ -83,9 +94,8 @@ def summarise(parts: Parts) -> pd.DataFrame:
         A table of text, "mean ± sd"; undefined indices are left out of the mean and counted.
     """
     rows = []
-    keys = ["residual", "norm_scale", "kernel", "first_coupled", "width", "coupling", "init"]
     for setting, own in parts:
-        for key, group in own.runs.groupby(keys):
+        for key, group in own.runs.groupby(KEYS):
             residual, norm_scale, kernel, first_coupled, width, coupling, init = key
             variant = variant_label(norm_scale, kernel, first_coupled)
             kind = ", ".join([residual] * (residual != "ordinary") + [variant] * (variant != "standard"))

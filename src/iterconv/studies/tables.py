@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from iterconv.files import write_atomically
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.studies.jobs import CONFIG, StudyJob
 from iterconv.studies.schema import Schema, number, number_or_nan, stage_or_mean, text
+from iterconv.studies.where import SETTING
 
 LEAST_MARGIN = 0.05
 """The least margin to chance, as ``measure`` has it by default; closer to chance, an index is undefined."""
@@ -57,6 +58,14 @@ SCHEMAS = {
             **dict.fromkeys(("rmse", "distance"), number_or_nan),
         },
     ),
+    "looks": Schema(
+        file="looks.csv",
+        keys=("claim", *SETTING),
+        columns={
+            **{"data": text, "samples": number_or_nan},
+            **dict.fromkeys((*SETTING[2:], "claim", "seeds", "most"), number),
+        },
+    ),
 }
 """The tables by their names, which are the fields of `Tables`."""
 _LABELLED = ("indices", "curves", "history")
@@ -81,6 +90,9 @@ class Tables:
     """One row a run and epoch."""
     toy: pd.DataFrame
     """One row a toy network, perturbation, position and point, see ``ToyRun.tables``."""
+    looks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a claim and setting to which seeds are added because of what is seen: ``seeds``, the number that the
+    studies have by themselves, and ``most``, the largest number; see `iterconv.studies.more_seeds`."""
 
     @classmethod
     def collect(cls, jobs: Sequence[StudyJob], root: Path) -> "Tables":
@@ -101,6 +113,7 @@ class Tables:
             if job.finished(root):
                 for name, rows in job.tables(root).items():
                     parts[name].append(rows)
+        parts["looks"] = [SCHEMAS["looks"].read(root)]
         return cls(
             **{name: pd.concat(own, ignore_index=True) if own else pd.DataFrame() for name, own in parts.items()}
         )
@@ -112,7 +125,7 @@ class Tables:
             table[table["name"].isin(kept)].reset_index(drop=True) if len(table) else table
             for table in (self.runs, self.indices, self.curves, self.history)
         )
-        return Tables(runs, indices, curves, history, self.toy)
+        return replace(self, runs=runs, indices=indices, curves=curves, history=history)
 
     @property
     def empty(self) -> bool:
