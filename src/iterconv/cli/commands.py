@@ -10,6 +10,7 @@ from typing import Annotated
 
 from tyro import conf
 
+from iterconv.cli.depth_commands import Depth, Settle
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
 from iterconv.options import Against, Debris, Mode, Tracker
@@ -263,6 +264,8 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "measure": Measure,
     "plan": Plan,
+    "settle": Settle,
+    "depth": Depth,
     "sweep": Sweep,
     "status": Status,
     "report": Report,

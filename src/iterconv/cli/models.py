@@ -13,6 +13,7 @@ from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.measurement import check_extent, measure
 from iterconv.measuring.planning import least_blocks, plan
 from iterconv.measuring.report import check_suffix
+from iterconv.measuring.sharing import describe_shared
 from iterconv.options import Against
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
@@ -62,6 +63,8 @@ def measure_model(
         report.save(out)
     report.plot(out.with_suffix(".png"))
     show_indices(report.indices)
+    if shared := describe_shared(report.options["shared_weights"]):
+        console.print(shared)
     console.print(
         f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
         f"{report.options['chance']:.2%} (n = {report.options['examples']})"

@@ -26,6 +26,8 @@ EXAMPLES = {
     "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x",
     "measure": "iterconv measure runs/x --audit\n  iterconv measure timm:resnet50 --data cifar10",
     "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors",
+    "settle": "iterconv settle runs/x --steps 500\n  iterconv settle timm:resnet50 --data cifar10 --no-growth",
+    "depth": "iterconv depth runs/x --out depth.json",
     "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid",
     "status": "iterconv status runs --watch",
     "report": "iterconv report --scale quick",

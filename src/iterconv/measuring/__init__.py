@@ -1,7 +1,11 @@
-"""Measurements of one model: its indices, the blocks that it can do without, and the similarity of its blocks."""
+"""Measurements of one model: its indices, where it settles, the blocks that it can do without, their similarity."""
 
+from iterconv.measuring.depth import Depth as Depth
+from iterconv.measuring.depth import depth as depth
 from iterconv.measuring.frontier import Plan as Plan
 from iterconv.measuring.measurement import measure as measure
 from iterconv.measuring.planning import plan as plan
 from iterconv.measuring.report import Report as Report
+from iterconv.measuring.settled import Settling as Settling
+from iterconv.measuring.settling import settle as settle
 from iterconv.measuring.similarity import similarity as similarity
