@@ -33,7 +33,7 @@ def settle(quick: bool) -> Iterator[Row]:
                 z = block(z)
         return z
 
-    rounds = 1 if quick else 7
+    rounds = 1 if quick else 5
     note = f"{STEPS} steps of the last of 16 blocks, width 16, 32 images of 28 x 28; theirs is the block alone"
     yield compare(
         "settle",

@@ -397,6 +397,49 @@ def test_foreign_models_settle_as_whole_passes_do(name):
     assert {"plain": True, "reversible": False}.get(name, shared) == shared
 
 
+class Encoder(nn.Module):
+    """Attention that ignores padding, whose padded positions grow twice as fast as the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 4)
+        self.layers = nn.ModuleList(Layer() for _ in range(2))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, input_ids, attention_mask):
+        z = self.embedding(input_ids)
+        for layer in self.layers:
+            z = layer(z, attention_mask)
+        return self.head(z[:, 0])
+
+
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, z, mask):
+        real = mask[..., None].to(z.dtype)
+        mean = (z * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+        return z * (0.7 + (1 - real)) + 0.2 * torch.tanh(self.mix(mean)) * (1 + z)
+
+
+def test_padding_counts_neither_in_residuals_nor_in_growth():
+    torch.manual_seed(0)
+    model = Encoder().double()
+    ids, mask = torch.randint(20, (4, 6)), torch.ones(4, 6).long()
+    padded = {"input_ids": torch.cat([ids, torch.zeros(4, 3).long()], 1), "attention_mask": mask.new_zeros(4, 9)}
+    padded["attention_mask"][:, :6] = 1
+    alone, more = (
+        ic.settle(ic.adapt(model, batch, stages=["layers"]), [batch], against="predictions", steps=30)
+        for batch in ({"input_ids": ids, "attention_mask": mask}, padded)
+    )
+    assert more.steps.residual.to_numpy() == pytest.approx(alone.steps.residual.to_numpy(), rel=1e-6)
+    assert alone.steps.growth.iloc[-1] < 1
+    assert more.steps.growth.iloc[-1] == pytest.approx(alone.steps.growth.iloc[-1], rel=0.01)
+    assert more.examples.verdict.tolist() == alone.examples.verdict.tolist() == ["settles"] * 4
+
+
 def test_a_result_survives_its_file(tmp_path):
     found = ic.settle(iterated(Affine(0 * EYE, 2.0), Affine(1.2 * EYE, 2.0)), [states()], steps=8)
     assert found.examples.settling_step.isna().all() and str(found.examples.settling_step.dtype) == "Int64"

@@ -54,11 +54,18 @@ class Growth:
         function: The block or blocks that are applied again and again.
         z: The first state, of shape (examples, ...).
         iterations: The number of steps of the power iteration at each state that is looked at.
+        keep: A function that sets what is no part of the state, such as padding, to 0 in a tensor like ``z``.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], z: Tensor, iterations: int) -> None:
-        self._function, self._iterations = function, iterations
-        self._v = self._start = random_start(tuple(z.shape), z)
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        z: Tensor,
+        iterations: int,
+        keep: Callable[[Tensor], Tensor] = lambda v: v,
+    ) -> None:
+        self._function, self._iterations, self._keep = function, iterations, keep
+        self._v = self._start = unit(keep(random_start(tuple(z.shape), z)))[0]
         self._logs = torch.zeros(len(z), dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)
         self._count = 0
 
@@ -92,11 +99,14 @@ class Growth:
         w = self._v
         for _ in range(self._iterations):
             w, _ = self._step(z, w)
-        first = derivative(self._function, z, w)
-        return largest_modulus(w, first, derivative(self._function, z, first))
+        first = self._derive(z, w)
+        return largest_modulus(w, first, self._derive(z, first))
+
+    def _derive(self, z: Tensor, v: Tensor) -> Tensor:
+        return self._keep(derivative(self._function, z, v))
 
     def _step(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        moved, norms = unit(derivative(self._function, z, v))
+        moved, norms = unit(self._derive(z, v))
         # A difference that has died out, as by a block that forgets its input, begins anew.
         dead = (norms == 0).view(-1, *[1] * (z.ndim - 1))
         return torch.where(dead, self._start, moved), norms

@@ -1,6 +1,7 @@
 """``settle``: apply a block, or a span of blocks, again and again, and see whether the state comes to rest."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from iterconv.options import Against
 from iterconv.paths import untouched
 from iterconv.paths.iterate import Iteration
 from iterconv.tasks import Task
+from iterconv.tasks.base import without_padding
 
 ITERATIONS = 10
 """The steps of the power iteration at each read-out, besides those that led there."""
@@ -159,7 +161,8 @@ class _Followed:
         self._trajectory = Trajectory(before, read_outs[-1], tolerance) if seen and before is not None else None
         possible = growth and iteration.shared and spans_systems(iteration.first)
         self.grew = possible and judge.spread(torch.zeros(len(iteration.first))) is not None
-        self._growth = Growth(iteration.apply, iteration.first, ITERATIONS) if self.grew else None
+        keep = partial(without_padding, inputs=batch.named)
+        self._growth = Growth(iteration.apply, iteration.first, ITERATIONS, keep) if self.grew else None
         self._z = iteration.first
 
     def run(self, read_outs: list[int]) -> dict[str, NDArray[Any]]:
