@@ -15,7 +15,8 @@ STEPS = 200
 def make(width: int = 16) -> tuple[ic.StagedModel, list[tuple[Tensor, Tensor]]]:
     """One stage of 16 blocks, as the paper's network of MNIST, and one batch."""
     torch.manual_seed(0)
-    net = ic.models.resnet(width, blocks=16, stages=1, in_channels=1, init="recurrent").eval()
+    # A small scale of the norms, so that states stay finite.
+    net = ic.models.resnet(width, blocks=16, stages=1, in_channels=1, init="recurrent", norm_scale=0.1).eval()
     return net, [(torch.randn(32, 1, 28, 28), torch.arange(32) % 10)]
 
 

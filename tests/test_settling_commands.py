@@ -1,13 +1,17 @@
 """`iterconv settle` and `iterconv depth`, with input that fits and input that does not."""
 
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import iterconv as ic
 from commands import refused
-from iterconv.cli.main import main
+from iterconv.cli.main import COMMANDS, main
+from iterconv.cli.parsing import parse
 
 MODULE = """
 import torch
@@ -126,3 +130,17 @@ def test_words_that_cannot_be_parsed(capsys, words):
         main(["settle", "timm:no", *words])
     captured = capsys.readouterr()
     assert leaving.value.code == 2 and "Traceback" not in captured.err and not captured.out
+
+
+@pytest.mark.medium
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "settling.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(example, "settling.md", "exec"), names)
+    assert len(names["own"]) == 100 and names["settling"].shares()["settles"] == 1
+    assert (tmp_path / "settling.parquet").exists() and (tmp_path / "settling.png").exists()
+    commands = re.findall(r"^iterconv .*$", text, re.MULTILINE)
+    for command in commands:
+        parse(COMMANDS, shlex.split(command)[1:])

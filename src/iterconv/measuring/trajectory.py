@@ -43,7 +43,7 @@ class Trajectory:
         self._reference = steps - min(LONGEST_PERIOD, steps // 4)
         self._z = before.flatten(1).to(self._wide)
         self._norm = self._z.norm(dim=1)
-        self._update = torch.zeros_like(self._z)
+        self._update, self._update_before = torch.zeros_like(self._z), torch.zeros_like(self._z)
         zeros = torch.zeros_like(self._norm)
         self._path, self._third, self._last, self._scale = zeros, zeros, zeros, zeros
         self._moving, self._period = zeros.long(), zeros.long()
@@ -52,8 +52,9 @@ class Trajectory:
     def see(self, step: int, rows: Tensor) -> None:
         """Take in the rows of the representation after a step, from 0 on."""
         z = rows.flatten(1).to(self._wide)
-        self._before, self._update_before = self._norm, self._update
-        self._update = z - self._z
+        self._before = self._norm
+        # Into the place of the step before the last, since fresh memory takes longer than the subtraction.
+        self._update, self._update_before = torch.sub(z, self._z, out=self._update_before), self._update
         self._z, self._norm = z, z.norm(dim=1)
         self._length = self._update.norm(dim=1)
         self._scale = torch.maximum(self._scale, self._norm)
