@@ -9,6 +9,7 @@ that are not at hand (weights, packages) are told and left out.
 
 import argparse
 import json
+import math
 import sys
 import time
 import warnings
@@ -133,6 +134,17 @@ def look_at(name: str, steps: int, results: Path) -> dict[str, Any]:
     return facts
 
 
+def rounded(value: Any) -> Any:
+    """Round numbers to four digits, and make null of what is not finite, so that every reader takes the file."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"any of {', '.join(SUBJECTS)}; all by default")
@@ -149,14 +161,14 @@ def main() -> int:
     known = json.loads(place.read_text()) if place.exists() else {}
     for name in options.subjects or SUBJECTS:
         try:
-            facts = look_at(name, options.steps, options.results)
+            facts = rounded(look_at(name, options.steps, options.results))
         except MissingError as problem:
             print(f"{name} is left out: {problem}")
             continue
         known[name] = facts
         print(name, json.dumps(facts, indent=1))
         known["machine"] = machine()
-        place.write_text(json.dumps(known, indent=1, default=float))
+        place.write_text(json.dumps(known, indent=1))
     return 0
 
 

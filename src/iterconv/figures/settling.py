@@ -34,8 +34,7 @@ def draw_settling(steps: pd.DataFrame, verdicts: pd.DataFrame, options: dict[str
         start, end = options["span"]
         what = f"block {start + 1}" if end - start == 1 else f"blocks {start + 1} to {end}"
         for axes in (errors, residuals, growths):
-            axes.set_xlabel(f"applications of {what} beyond the trained depth")
-            axes.xaxis.label.set_fontsize(8)
+            axes.set_xlabel(f"further applications of {what}")
             _steps_axis(axes, int(steps["step"].max()))
     return figure
 
@@ -129,7 +128,7 @@ def draw_depth(
         left.set_ylim(0, 1)
         percent(left)
         left.set_xlabel("executed blocks")
-        left.legend()
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
         _draw_settling_depths(right, examples, options["trained"])
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -141,7 +140,9 @@ def _draw_settling_depths(axes: Axes, examples: pd.DataFrame, trained: int) -> N
         own = examples[examples["right"] == is_right]["settling_depth"].to_numpy(dtype=float)
         if len(own):
             decided = [(own <= depth).mean() for depth in depths]
-            axes.step(depths, decided, where="post", color=colour, label=f"{label} in the end (n = {len(own)})")
+            axes.step(
+                depths, decided, where="post", color=colour, label=f"{label} at the trained depth (n = {len(own)})"
+            )
     axes.set_ylim(0, 1.02)
     percent(axes)
     axes.set_xlabel("executed blocks")

@@ -67,17 +67,18 @@ class Growth:
         self._function, self._iterations, self._keep = function, iterations, keep
         self._v = self._start = unit(keep(random_start(tuple(z.shape), z)))[0]
         self._logs = torch.zeros(len(z), dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)
-        self._count = 0
+        self._counts = torch.zeros_like(self._logs)
 
     def advance(self, z: Tensor) -> None:
         """Carry the difference over one application of the blocks to the state ``z``."""
         self._v, norms = self._step(z, self._v)
-        self._logs += norms.to(self._logs).log()
-        self._count += 1
+        finite = torch.isfinite(norms)
+        self._logs += torch.where(finite, norms.to(self._logs).log(), 0)
+        self._counts += finite
 
     @property
     def exponent(self) -> Float[Tensor, " examples"]:
-        """The finite-time Lyapunov exponent over all applications so far, in nats an application.
+        """The finite-time Lyapunov exponent over all applications to finite states so far, in nats an application.
 
         It is the mean of log(|J v| / |v|) along the states, for a random first direction v. A small difference grows
         by exp(exponent) an application. Choice: one direction a run; its component along the fastest one prevails
@@ -85,7 +86,7 @@ class Growth:
 
         Source: Benettin et al. 1980 (a tangent vector that is rescaled after each application).
         """
-        return self._logs / max(self._count, 1)
+        return self._logs / self._counts.clamp(min=1)
 
     def local(self, z: Tensor) -> Float[Tensor, " examples"]:
         """Estimate the spectral radius of the Jacobian at one state: the largest modulus of its eigenvalues.

@@ -21,9 +21,10 @@ class Settling(Result):
     steps: pd.DataFrame
     """One row for each read-out, in columns. ``step``: the applications beyond the ordinary pass. ``error``, in
     [0, 1]; an output that is not finite counts as a guess, as in ``iterconv.measure``. ``agreement``, in [0, 1]: the
-    share of predictions that are those of the ordinary pass. ``cross_entropy`` in nats: the mean over finite outputs.
-    ``residual``: the length of the step that led here relative to the norm of the state before it, ||z' - z|| / ||z||,
-    as the median over the examples whose state is finite, with the quartiles ``residual_low`` and ``residual_high``.
+    share of predictions that are those of the ordinary pass, with guesses in the same way. ``cross_entropy`` in nats:
+    the mean over finite outputs. ``residual``: the length of the step that led here relative to the norm of the state
+    before it, ||z' - z|| / ||z||, as the median over the examples whose state is finite, with the quartiles
+    ``residual_low`` and ``residual_high``.
     ``angle`` in degrees: that between this step and the one before, median. ``growth``: the spectral radius of the
     Jacobian of one application at this state, median; below 1, a small difference dies out. ``finite``: the share of
     examples whose state is finite. ``n``: the number of examples."""

@@ -41,8 +41,10 @@ class Trajectory:
         self._half, self._steps = steps // 2, steps
         self._quarter = self._half + (steps - self._half) // 2
         self._reference = steps - min(LONGEST_PERIOD, steps // 4)
+        # Squares of large activations exceed single precision's largest number; Apple's devices have no double one.
+        self._double = self._wide if before.device.type == "mps" else torch.float64
         self._z = before.flatten(1).to(self._wide)
-        self._norm = self._z.norm(dim=1)
+        self._norm = self._norms(self._z)
         self._update, self._update_before = torch.zeros_like(self._z), torch.zeros_like(self._z)
         zeros = torch.zeros_like(self._norm)
         self._path, self._third, self._last, self._scale = zeros, zeros, zeros, zeros
@@ -55,8 +57,8 @@ class Trajectory:
         self._before = self._norm
         # Into the place of the step before the last, since fresh memory takes longer than the subtraction.
         self._update, self._update_before = torch.sub(z, self._z, out=self._update_before), self._update
-        self._z, self._norm = z, z.norm(dim=1)
-        self._length = self._update.norm(dim=1)
+        self._z, self._norm = z, self._norms(z)
+        self._length = self._norms(self._update)
         self._scale = torch.maximum(self._scale, self._norm)
         if step == 0:
             return
@@ -71,8 +73,11 @@ class Trajectory:
         if step == self._reference:
             self._z_reference = z
         if step > self._reference + 1:
-            back = (z - self._z_reference).norm(dim=1) <= RETURN * self._length
+            back = self._norms(z - self._z_reference) <= RETURN * self._length
             self._period = torch.where(back & (self._period == 0), step - self._reference, self._period)
+
+    def _norms(self, rows: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(rows, dim=1, dtype=self._double)
 
     def residual(self) -> Tensor:
         """The length of the last step relative to the norm of the state from which it started, one a row."""
@@ -80,7 +85,7 @@ class Trajectory:
 
     def angle(self) -> Tensor:
         """The angle between the last two steps in degrees, one a row; NaN where one of them is within rounding."""
-        other = self._update_before.norm(dim=1)
+        other = self._norms(self._update_before)
         cosine = (self._update * self._update_before).sum(1) / (self._length * other)
         moves = torch.minimum(self._length, other) > self._floor * self._norm
         return torch.where(moves, cosine.clamp(-1, 1).arccos().rad2deg(), torch.nan)
@@ -117,10 +122,10 @@ class Trajectory:
         shrinks = (last <= SHRINKING * third) | at_rounding
         still = self._path <= self._tolerance * self._scale
         x, y = (rows.flatten(1).to(self._wide) for rows in (entering, moved))
-        acts = (y - x).norm(dim=1) > self._tolerance * x.norm(dim=1)
+        acts = self._norms(y - x) > self._tolerance * self._norms(x)
         settles = (still & acts) | at_rounding | ((relative <= self._tolerance) & shrinks)
         grows = (last >= third / SHRINKING) & (relative > self._tolerance)
-        displaced = (self._z - self._z_half).norm(dim=1)
+        displaced = self._norms(self._z - self._z_half)
         returns = (self._period > 0) | (displaced <= STRAIGHT * (self._third + self._last))
         overflows = ~torch.isfinite(relative) & (self._scale > 0)  # the norm does, though the state is finite
         rules = [~self._always_finite, still & ~acts, settles, grows | overflows, returns]
