@@ -58,15 +58,15 @@ def minilm() -> Subject:
     transformers = library("transformers")
     model = transformers.AutoModel.from_pretrained(get_model_path()).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
-    texts, batches = sentences(32), []
-    for first in range(0, len(texts), 32):
-        encoded = dict(tokenizer(texts[first : first + 32], padding=True, return_tensors="pt"))
-        batches.append((encoded, torch.arange(first, first + 32)))
+    texts, batches = sentences(16), []
+    for first in range(0, len(texts), 16):
+        encoded = dict(tokenizer(texts[first : first + 16], padding=True, return_tensors="pt"))
+        batches.append((encoded, torch.arange(first, first + 16)))
     with torch.no_grad():
         intact = torch.cat([pooled(model(**inputs), inputs) for inputs, _ in batches])
     few = {name: value[:4] for name, value in batches[0][0].items()}  # adapting takes some forty passes
     adapted = ic.adapt(model, few, output=lambda output, inputs: 20 * pooled(output, inputs) @ intact.T)
-    return adapted, batches, {"steps": 50}
+    return adapted, batches, {"steps": 20}
 
 
 def albert() -> Subject:

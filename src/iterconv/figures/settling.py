@@ -25,9 +25,10 @@ def draw_settling(steps: pd.DataFrame, verdicts: pd.DataFrame, options: dict[str
         The figure.
     """
     with paper_style():
-        figure = new_figure(11, 2.9)
+        figure = new_figure(11, 3.1)
         errors, residuals, growths, counts = figure.subplots(1, 4)
         _draw_errors(errors, steps, options["against"])
+        figure.legend(*errors.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         _draw_residuals(residuals, steps)
         _draw_growth(growths, steps, options["growth"])
         _draw_verdicts(counts, verdicts)
@@ -47,7 +48,6 @@ def _draw_errors(axes: Axes, steps: pd.DataFrame, against: str) -> None:
         axes.plot(steps["step"], 1 - steps["finite"], ":", color="black", label="states not finite")
     axes.set_title("Does it stay right?")
     wide_enough(axes)
-    axes.legend()
 
 
 def _draw_residuals(axes: Axes, steps: pd.DataFrame) -> None:
