@@ -33,7 +33,7 @@ from iterconv.cli.main import main
         (["plan", "timm:no", "--beam", "0"], "--beam 0 keeps no route"),
         (["plan", "timm:no", "--out", "OUT/x.txt"], "x.txt does not name a table"),
         (["data", "mnits"], "did you mean 'mnist'?"),
-        (["frobnicate"], "there is no command 'frobnicate'; use reproduce, train, measure, plan, sweep, status"),
+        (["frobnicate"], "there is no command 'frobnicate'; use reproduce, train, measure, plan, settle, depth"),
         (["mesure", "runs/x"], "there is no command 'mesure'; did you mean 'measure'?"),
         ([], "the command is missing; use reproduce, train"),
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),

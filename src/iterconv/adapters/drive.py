@@ -7,7 +7,7 @@ blocks at the place of the later one. An empty place hands on its input. A block
 running representation in them: the arguments that the model gave in this very pass at the block's own place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -20,6 +20,8 @@ from iterconv.adapters.streams import BlockCall, Streams, Values, describe_misfi
 from iterconv.errors import InputError
 from iterconv.paths.families import Path
 from iterconv.tasks.nested import Place, clone
+
+Watch = Callable[[Tensor], None]
 
 MOST_CALLS = 1000
 """The most extra calls, beyond an ordinary pass, that a loop over a block may make before the pass is given up."""
@@ -97,6 +99,8 @@ class StagePass:
     """The arguments that the model has given at each place so far."""
     end: Tensor | None = None
     """The representation behind the last place so far, as a copy at the end of the stage; None before the first."""
+    watch: Watch | None = None
+    """Called with the representation after each block that is executed, if it is given."""
 
     def __post_init__(self) -> None:
         self._todo: dict[int, list[int]] = {}
@@ -129,6 +133,8 @@ class StagePass:
             own_module = found.blocks[min(block, len(found.blocks) - 1)]
             result = call_itself(own_module, streams.fill_arguments(self.calls[block], z))
             z = {**z, **streams.leaving(result)}
+            if self.watch:
+                self.watch(z[streams.representation])
         self.end = z[streams.representation]
         if place >= len(found.blocks) - 1:  # the rest of the model may change it in place
             self.end = self.end.clone()

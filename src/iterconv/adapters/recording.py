@@ -22,7 +22,7 @@ from iterconv.adapters.calls import (
     can_be_answered,
     switch_off_caches,
 )
-from iterconv.adapters.drive import Driven, StagePass, check_count
+from iterconv.adapters.drive import Driven, StagePass, Watch, check_count
 from iterconv.paths.evaluate import Outcome
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import Snapshot
@@ -89,11 +89,12 @@ class Recording:
         """Return the representation that entered a block in the ordinary pass."""
         return self._passes[stage].entered[block]
 
-    def whole(self, route: Route) -> Outcome:
+    def whole(self, route: Route, watch: tuple[int, Watch] | None = None) -> Outcome:
         """Run a route by one forward pass of the whole model.
 
         Args:
             route: A path for every stage.
+            watch: The number of a stage, and a function that gets the representation after each block that it executes.
 
         Returns:
             The outcome of the route.
@@ -102,6 +103,8 @@ class Recording:
             InputError: If the model can't be run in this way.
         """
         passes = [StagePass(stage, path) for stage, path in zip(self.driven, route, strict=True)]
+        if watch:
+            passes[watch[0]].watch = watch[1]
         made = self._run(_handlers(passes))
         return Outcome(tuple(one.end for one in passes), made)
 

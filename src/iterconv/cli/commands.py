@@ -11,6 +11,7 @@ from typing import Annotated
 from tyro import conf
 
 from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
+from iterconv.cli.depth_commands import Depth, Settle
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
 from iterconv.options import Against, Debris, Mode, Shell, SpanKind, Tracker
@@ -209,6 +210,8 @@ COMMANDS: dict[str, type] = {
     "measure": Measure,
     "plan": Plan,
     "spans": Spans,
+    "settle": Settle,
+    "depth": Depth,
     "sweep": Sweep,
     "status": Status,
     "report": Report,

@@ -16,6 +16,7 @@ from iterconv.measuring.measurement import check_extent, measure
 from iterconv.measuring.planning import plan
 from iterconv.measuring.report import check_suffix
 from iterconv.measuring.search import last_number
+from iterconv.measuring.sharing import describe_shared
 from iterconv.options import Against
 from iterconv.paths import full_route
 from iterconv.tasks.batches import first_rows, inputs_of
@@ -68,6 +69,8 @@ def measure_model(
         report.save(out)
     report.plot(out.with_suffix(".png"))
     show_indices(report.indices)
+    if shared := describe_shared(report.options["shared_weights"]):
+        console.print(shared)
     console.print(
         f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
         f"{report.options['chance']:.2%} (n = {report.options['examples']})"

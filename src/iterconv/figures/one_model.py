@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from iterconv.figures.curves import finish_panel
 from iterconv.figures.style import new_figure, paper_style, percent, stage_colour
 from iterconv.indices import INDICES
+from iterconv.indices.recurrence import RECURRENCE
 
 _TITLES = {"weights": "weights", "updates": "updates on data"}
 
@@ -36,7 +37,8 @@ def draw_report(curves: pd.DataFrame, indices: pd.DataFrame, options: dict[str, 
             axes.set_axis_off()
         for axes, family in zip(panels, families, strict=False):
             for stage, curve in errors[errors.perturbation == family].groupby("stage"):
-                _draw_curve(axes, curve, stage_colour(stage), _stage_label(stage, indices, family))
+                shared = stage in options.get("shared_weights", ())
+                _draw_curve(axes, curve, stage_colour(stage), _stage_label(stage, indices, family, shared))
             finish_panel(axes, family, options["chance"])
             axes.legend(loc="best")
         what = "labels" if options.get("against", options.get("reference")) == "labels" else "own predictions"
@@ -52,10 +54,13 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, colour: str, label: str) -> Non
     axes.fill_between(curve["position"], curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
 
 
-def _stage_label(stage: Any, indices: pd.DataFrame, family: str) -> str:
+def _stage_label(stage: Any, indices: pd.DataFrame, family: str, shared: bool) -> str:
     values = indices[indices["stage"] == stage].set_index("index")
+    known = {RECURRENCE.name: " (shared weights)"} if shared else {}
     found = [
-        f"{index.short} {values.value[name]:.2f}" if values.defined[name] else f"{index.short} undefined"
+        f"{index.short} {values.value[name]:.2f}{known.get(name, '')}"
+        if values.defined[name]
+        else f"{index.short} undefined"
         for name, index in INDICES.items()
         if index.family == family and name in values.index
     ]

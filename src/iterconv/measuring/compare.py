@@ -46,7 +46,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class Batch:
     """One batch in the forms that the model and the task take."""
 
     number: int
@@ -95,10 +95,11 @@ def compare(
     sizes: list[int] = []
     units: list[Tensor | None] = []
     with untouched(model):
-        for batch in _read(model, batches, task, against):
-            found = _Compared(model, batch, full, against, chance, metrics)
+        for batch in read_batches(model, batches, task, against):
+            found = Judge(model, batch, against, chance)
             with untouched(model):  # each batch meets the model in the state in which it was given
-                for key, column in _in_one_array(found.columns([full, *routes]), size):
+                columns = _columns(model, found, batch.inputs, [full, *routes], metrics)
+                for key, column in _in_one_array(columns, size):
                     parts[key].append(column)
             chances.append(found.chance)
             sizes.append(found.size)
@@ -108,8 +109,8 @@ def compare(
     if not sizes:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
     # A column is complete only if every batch has its metric.
-    columns = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
-    return Comparison(columns, float(np.average(chances, weights=sizes)), _number_units(units))
+    complete = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
+    return Comparison(complete, float(np.average(chances, weights=sizes)), _number_units(units))
 
 
 def _in_one_array(columns: Iterable[tuple[Key, Tensor]], size: int) -> Iterator[tuple[Key, NDArray[np.float64]]]:
@@ -125,49 +126,33 @@ def _in_one_array(columns: Iterable[tuple[Key, Tensor]], size: int) -> Iterator[
         yield key, row
 
 
-class _Compared:
-    """The comparison of one batch, once the unperturbed pass is known."""
+class Judge:
+    """The comparison of one batch's outputs with its targets and with the ordinary pass, which ``begin`` makes known.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: _Batch,
-        full: Route,
-        against: str,
-        chance: float | None,
-        metrics: Sequence[str] | None,
-    ) -> None:
-        self._model, self._batch, self._task, self._full = model, batch, batch.task, full
-        self._against, self._given_chance, self._metrics = against, chance, metrics
+    Args:
+        model: The model, which satisfies the contract or can be bound to a batch.
+        batch: The batch.
+        against: The reference: ``"labels"`` or ``"predictions"``.
+        chance: The error of guessing; None if the task computes it.
+    """
+
+    def __init__(self, model: nn.Module, batch: Batch, against: str, chance: float | None = None) -> None:
+        self._batch, self._task = batch, batch.task
+        self._against, self._given_chance = against, chance
         # An adapted model has made rows of its outputs already.
         self._rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
         self._named = batch.named
         self._count = 0
         self._counted: Tensor | None = None
 
-    def columns(self, routes: Sequence[Route]) -> Iterator[tuple[Key, Tensor]]:
-        """Evaluate the routes, the unperturbed one first, and yield the values of each metric."""
-        for route, outcome in evaluate(self._model, routes, self._batch.inputs):
-            if route == self._full:
-                outputs = self._settle(outcome.output)
-                self._intact = outcome.stage_outputs
-            else:
-                outputs = self._select(self._rows_of(outcome.output, self._named))
-            known = self._task.metrics(outputs, self.targets, self._predicted, self.chance)
-            for metric, compute in known.items():
-                if self._metrics is None or metric in self._metrics:
-                    yield (route, metric, OUTPUT), compute()
-            if self._metrics is None or "distance" in self._metrics:
-                yield from self._distances(route, outcome.stage_outputs)
-
-    def _settle(self, made: Any) -> Tensor:
+    def begin(self, made: Any) -> Tensor:
         """Derive from the unperturbed output the rows, targets and chance that all routes share; returns its rows."""
         outputs, targets = self._rows_of(made, self._named), self._batch.targets
         self._counted = None if targets is None else self._task.counted(targets)
         # Representations have one row for each row of the output, those that don't count included.
         self._count = len(outputs) if isinstance(outputs, Tensor) and outputs.ndim else 0
         if self._counted is not None and targets is not None and len(self._counted) == self._count:
-            outputs, targets = self._select(outputs), targets[self._counted]
+            outputs, targets = self.select(outputs), targets[self._counted]
         self._task.check(outputs, targets, self._batch.number)
         # Without labels, the unperturbed predictions stand in for them.
         predicted = self._task.predict(outputs, targets)
@@ -177,24 +162,64 @@ class _Compared:
         basis = predicted if targets is None else targets
         self.chance = self._task.chance(basis, outputs.shape[1]) if known is None else known
         found = self._task.units(self._named, self._count)
-        self.units = None if found is None else self._select(found.cpu())
+        self._all_units = found
+        self.units = None if found is None else self.select(found.cpu())
         return outputs
 
-    def _select(self, rows: Tensor) -> Tensor:
+    def select(self, rows: Tensor) -> Tensor:
         """Leave out the rows that don't count."""
         return rows if self._counted is None else rows[self._counted.to(rows.device)]
 
-    def _distances(self, route: Route, ends: tuple[Any, ...]) -> Iterator[tuple[Key, Tensor]]:
-        """Yield how far the ends of the perturbed stages, or of all stages of the unperturbed pass, have moved."""
-        perturbed = [stage for stage, path in enumerate(route) if path != self._full[stage]]
-        # Where a stage is perturbed, only its own end is measured: all later ones differ as a consequence.
-        for stage in perturbed or range(len(self._full)):
-            rows = [self._task.rows(z, self._count, self._named) for z in (ends[stage], self._intact[stage])]
-            if rows[0] is not None and rows[1] is not None:  # else its rows do not correspond to rows of the output
-                yield (route, "distance", stage), distance(self._select(rows[0]), self._select(rows[1]))
+    def rows_of(self, made: Any) -> Tensor:
+        """Make rows of an output, those that count."""
+        return self.select(self._rows_of(made, self._named))
+
+    def metrics(self, outputs: Tensor) -> dict[str, Callable[[], Tensor]]:
+        """Return functions that compute the metrics of rows, by name."""
+        return self._task.metrics(outputs, self.targets, self._predicted, self.chance)
+
+    def states(self, z: Any) -> Tensor | None:
+        """Make rows of a representation, those that count; None if they do not correspond to rows of the output."""
+        rows = self._task.rows(z, self._count, self._named)
+        return None if rows is None else self.select(rows)
+
+    def spread(self, values: Tensor) -> Tensor | None:
+        """Give each row that counts the value of the example to which it belongs.
+
+        Args:
+            values: One value for each example of the batch.
+
+        Returns:
+            One value for each row; None if it is not known to which example a row belongs.
+        """
+        if self._all_units is not None and int(self._all_units.max()) < len(values):
+            return self.select(values[self._all_units.to(values.device)])
+        return self.select(values) if len(values) == self._count else None
 
 
-def _read(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[_Batch]:
+def _columns(
+    model: nn.Module, judge: Judge, inputs: Any, routes: Sequence[Route], metrics: Sequence[str] | None
+) -> Iterator[tuple[Key, Tensor]]:
+    """Evaluate the routes, the unperturbed one first, and yield the values of each metric."""
+    full, intact = routes[0], None
+    for route, outcome in evaluate(model, routes, inputs):
+        if intact is None:
+            outputs, intact = judge.begin(outcome.output), outcome.stage_outputs
+        else:
+            outputs = judge.rows_of(outcome.output)
+        for metric, compute in judge.metrics(outputs).items():
+            if metrics is None or metric in metrics:
+                yield (route, metric, OUTPUT), compute()
+        if metrics is None or "distance" in metrics:
+            # Where a stage is perturbed, only its own end is measured: all later ones differ as a consequence.
+            perturbed = [stage for stage, path in enumerate(route) if path != full[stage]]
+            for stage in perturbed or range(len(full)):
+                rows = [judge.states(ends[stage]) for ends in (outcome.stage_outputs, intact)]
+                if rows[0] is not None and rows[1] is not None:
+                    yield (route, "distance", stage), distance(rows[0], rows[1])
+
+
+def read_batches(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[Batch]:
     """Read all batches in the form that the model takes; the first targets tell the task if none is given.
 
     Raises:
@@ -225,7 +250,7 @@ def _read(model: nn.Module, batches: Iterable[Any], task: Task | None, against: 
                 )
         if targets is not None and targets.ndim == 1 and targets.dtype in WHOLE:
             targets = targets.long()  # torch's losses index by it
-        yield _Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
+        yield Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
 
 
 def _number_units(parts: Sequence[Tensor | None]) -> NDArray[np.int64] | None:

@@ -18,6 +18,7 @@ from iterconv.indices import families as families_of_indices
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.report import Report
+from iterconv.measuring.sharing import find_shared
 from iterconv.options import Against
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task
@@ -112,6 +113,7 @@ def measure(
         "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
         "block_applications": paths.block_applications(routes, staged.stages),
         "stages": [str(stage) for stage in staged.stages] if isinstance(staged, Bindable) else [],
+        "shared_weights": find_shared(staged.stages),
     }
     return Report(
         _make_curve_table(perturbations, means, confidence, rows.shape[1]),
