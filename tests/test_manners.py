@@ -67,7 +67,7 @@ def test_records_of_the_other_commands(capsys, tmp_path):
     assert main(["sweep", str(tmp_path / "grid.yaml"), "--dry-run", "--json", "--out", str(tmp_path / "runs")]) == 0
     assert [row["finished"] for row in records(capsys)[0]] == [False, False]
     assert main(["claims", str(ROOT / "results" / "quick"), "--json"]) == 0
-    assert [row["claim"] for row in records(capsys)[0]] == [*range(1, 18)]
+    assert sorted({row["claim"] for row in records(capsys)[0]}) == [*range(1, 18)]
 
 
 def test_every_command_but_completion_can_print_records():
