@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a process, as in the
 import torch  # noqa: E402
 from clutter import digitclutter  # noqa: E402
 from grid import grid  # noqa: E402
-from measuring import foreign, indices, memory  # noqa: E402
+from measuring import foreign, indices, memory, trunk  # noqa: E402
 from ratios import Row, line  # noqa: E402
 from stacks import stacks  # noqa: E402
 from start import start  # noqa: E402
@@ -30,6 +30,7 @@ import iterconv  # noqa: E402
 BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "indices": indices,
     "indices-foreign": foreign,
+    "indices-trunk": trunk,
     "indices-memory": memory,
     "coupling": coupling,
     "constraint": constraint,

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from ratios import cpu
+from stacks import images, make_runs, stepper
 from torch.nn import functional as F
 
 import iterconv as ic
+from iterconv.training.config import RunConfig
 
 REPEATS = 3
 SIZE, BATCH = 16, 32
@@ -77,6 +79,17 @@ def training() -> dict[str, Lines]:
     }
 
 
+def stacking() -> dict[str, Lines]:
+    """Take training steps of more runs that are trained side by side as one network."""
+    counts, dataset = [1, 2, 4, 8, 16], images(BATCH, SIZE)
+    lines: Lines = {}
+    for width, precision in ((8, "float32"), (8, "bf16"), (16, "float32")):
+        config = RunConfig(data="mnist", width=width, blocks=8, batch_size=BATCH, precision=precision)
+        times = [seconds(stepper(make_runs(config, dataset, count))) for count in counts]
+        lines[f"width {width}, {precision}"] = (counts, times)
+    return {"a training step: stacked runs": lines}
+
+
 def planning() -> dict[str, Lines]:
     """Plan with more blocks and wider beams."""
     depths: list[int] = [2, 4, 8, 16]
@@ -112,7 +125,7 @@ def draw(panels: dict[str, Lines]) -> Figure:
 def main(path: str) -> None:
     """Measure and draw."""
     torch.set_num_threads(1)
-    draw({**measuring(), **training(), **planning()}).savefig(Path(path), dpi=110)
+    draw({**measuring(), **training(), **stacking(), **planning()}).savefig(Path(path), dpi=110)
 
 
 if __name__ == "__main__":

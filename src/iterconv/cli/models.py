@@ -13,7 +13,7 @@ from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.measurement import check_extent, measure
 from iterconv.measuring.planning import least_blocks, plan
 from iterconv.measuring.report import check_suffix
-from iterconv.options import Against
+from iterconv.options import Against, MeasuringPrecision
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -46,6 +46,7 @@ def measure_model(
     # Opening a model takes long, so what can be refused is refused before; a module's code may register families.
     check_extent(settings["extra_evaluations"], () if is_function(name) else settings["families"])
     check_bootstrap(settings["resamples"], 0.95, 0)
+    precision: MeasuringPrecision = "bf16" if options.precision == "bf16" else "weights"
     if out:
         check_suffix(out)
         require_file(out)
@@ -57,7 +58,9 @@ def measure_model(
         require_file(path)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
-        report = measure(opened.model, opened.batches, against=against, progress=advance, **settings)
+        report = measure(
+            opened.model, opened.batches, against=against, precision=precision, progress=advance, **settings
+        )
     with writing(out):
         report.save(out)
     report.plot(out.with_suffix(".png"))
@@ -66,6 +69,8 @@ def measure_model(
         f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
         f"{report.options['chance']:.2%} (n = {report.options['examples']})"
     )
+    if precision == "bf16":
+        console.print("multiplied in bfloat16, which moves errors and indices a little: see docs/any-model.md")
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     if audit:
         inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
@@ -105,6 +110,8 @@ def plan_model(
     if (keep is None) != (save is None):
         raise InputError("--blocks and --save belong together: how many blocks to keep, and where to save that model")
     check_count("beam", settings["beam"], why="keeps no route")
+    if options.precision == "bf16":
+        raise OptionError("precision", "bf16", "is for measure; plan with the weights in bfloat16, or in single precision")
     if out:
         _check_table(out)
     opened = open_model(name, options)

@@ -5,16 +5,20 @@ Both ``measure`` and ``plan`` are built on it.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from iterconv.errors import InputError
-from iterconv.paths import Route, evaluate, full_route, untouched
+from iterconv.errors import InputError, OptionError, line_of
+from iterconv.paths import Outcome, Route, evaluate, full_route, untouched
 from iterconv.paths.contract import Bindable
+from iterconv.paths.untouched import model_name
 from iterconv.tasks import Task, task_of
 from iterconv.tasks.base import METRICS, distance
 from iterconv.tasks.batches import check_inputs, check_targets, inputs_by_name, match_model, split_batch
@@ -25,6 +29,9 @@ Key = tuple[Route, str, int]
 
 Columns = dict[Key, NDArray[np.float64]]
 """One value for each row."""
+
+_Numbers = Callable[[], AbstractContextManager[Any]]
+"""A function that makes a context, in which the model computes in certain numbers."""
 
 OUTPUT = -1
 """The number that stands for a stage in the keys of metrics of the model's output."""
@@ -66,6 +73,7 @@ def compare(
     against: str = "labels",
     chance: float | None = None,
     metrics: Sequence[str] | None = None,
+    precision: str = "weights",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Comparison:
     """Evaluate routes on all batches, and compare each with the targets and with the unperturbed model.
@@ -78,6 +86,7 @@ def compare(
         against: The reference: ``"labels"``, or ``"predictions"`` of the unperturbed model.
         chance: The error of guessing; the task computes it by default.
         metrics: The metrics that are wanted; all by default.
+        precision: The numbers in which the model computes: ``"weights"``, or ``"bf16"`` as for ``iterconv.measure``.
         progress: A function that is called after each batch with the number of rows so far, and with None for the
             total, which is not known.
 
@@ -85,18 +94,20 @@ def compare(
         The values of all rows, without the metrics that some batches lack.
 
     Raises:
-        InputError: If there are no batches, or a batch does not fit the model or the task.
+        InputError: If there are no batches, if a batch does not fit the model or the task, or if the model can't be run
+            in this precision.
     """
     stages: Any = model.stages
     full = full_route(stages)
     size = (len(routes) + 1) * len(METRICS)
+    numbers = _in_bfloat16(model) if precision == "bf16" else nullcontext
     parts: dict[Key, list[NDArray[np.float64]]] = defaultdict(list)
     chances: list[float] = []
     sizes: list[int] = []
     units: list[Tensor | None] = []
     with untouched(model):
         for batch in _read(model, batches, task, against):
-            found = _Compared(model, batch, full, against, chance, metrics)
+            found = _Compared(model, batch, full, against, chance, metrics, numbers)
             with untouched(model):  # each batch meets the model in the state in which it was given
                 for key, column in _in_one_array(found.columns([full, *routes]), size):
                     parts[key].append(column)
@@ -110,6 +121,24 @@ def compare(
     # A column is complete only if every batch has its metric.
     columns = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
     return Comparison(columns, float(np.average(chances, weights=sizes)), _number_units(units))
+
+
+def _in_bfloat16(model: nn.Module) -> _Numbers:
+    """Let torch multiply weights of single precision in bfloat16; raises ``InputError`` where it would not."""
+    others = {str(p.dtype) for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32}
+    if others:
+        problem = f"is for weights in single precision; those of {model_name(model)} are {', '.join(sorted(others))}"
+        raise OptionError("precision", "bf16", problem)
+    device = next((p.device.type for p in model.parameters()), "cpu")
+    try:
+        torch.autocast(device, torch.bfloat16)
+    except RuntimeError as problem:
+        raise OptionError("precision", "bf16", f"can't be had on {device} ({line_of(problem)})") from None
+    return partial(torch.autocast, device, torch.bfloat16)
+
+
+def _widen(rows: Any) -> Any:
+    return rows.float() if isinstance(rows, Tensor) and rows.dtype == torch.bfloat16 else rows
 
 
 def _in_one_array(columns: Iterable[tuple[Key, Tensor]], size: int) -> Iterator[tuple[Key, NDArray[np.float64]]]:
@@ -136,18 +165,22 @@ class _Compared:
         against: str,
         chance: float | None,
         metrics: Sequence[str] | None,
+        numbers: _Numbers,
     ) -> None:
         self._model, self._batch, self._task, self._full = model, batch, batch.task, full
+        self._numbers = numbers
         self._against, self._given_chance, self._metrics = against, chance, metrics
         # An adapted model has made rows of its outputs already.
-        self._rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
+        rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
+        # Probabilities of outputs in bfloat16 would be computed in it, too.
+        self._rows_of = rows_of if numbers is nullcontext else lambda made, named: _widen(rows_of(made, named))
         self._named = batch.named
         self._count = 0
         self._counted: Tensor | None = None
 
     def columns(self, routes: Sequence[Route]) -> Iterator[tuple[Key, Tensor]]:
         """Evaluate the routes, the unperturbed one first, and yield the values of each metric."""
-        for route, outcome in evaluate(self._model, routes, self._batch.inputs):
+        for route, outcome in self._evaluate(routes):
             if route == self._full:
                 outputs = self._settle(outcome.output)
                 self._intact = outcome.stage_outputs
@@ -159,6 +192,17 @@ class _Compared:
                     yield (route, metric, OUTPUT), compute()
             if self._metrics is None or "distance" in self._metrics:
                 yield from self._distances(route, outcome.stage_outputs)
+
+    def _evaluate(self, routes: Sequence[Route]) -> Iterator[tuple[Route, Outcome]]:
+        """Evaluate routes in the numbers that were asked for; what is computed between two of them is not."""
+        with self._numbers():
+            outcomes = evaluate(self._model, routes, self._batch.inputs)
+        while True:
+            with self._numbers():
+                found = next(outcomes, None)
+            if found is None:
+                return
+            yield found
 
     def _settle(self, made: Any) -> Tensor:
         """Derive from the unperturbed output the rows, targets and chance that all routes share; returns its rows."""

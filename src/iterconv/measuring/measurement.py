@@ -18,7 +18,7 @@ from iterconv.indices import families as families_of_indices
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.report import Report
-from iterconv.options import Against
+from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task
 from iterconv.tasks.base import METRICS
@@ -34,6 +34,7 @@ def measure(
     *,
     against: Against = "labels",
     task: Task | None = None,
+    precision: MeasuringPrecision = "weights",
     extra_evaluations: int = 16,
     families: Sequence[str] = (),
     chance: float | None = None,
@@ -62,6 +63,10 @@ def measure(
             ``"predictions"``.
         task: The meaning of outputs and targets, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
             language models, else classes or label sets, which the targets distinguish.
+        precision: The numbers in which the model computes: those of its ``"weights"``, or ``"bf16"``, in which weights
+            in single precision are multiplied in bfloat16 (torch's autocast). That is faster on processors and GPUs
+            that have it, and changes errors and indices by its rounding; the report's options tell it. Metrics are
+            computed from the outputs in single precision.
         extra_evaluations: The largest number of extra evaluations of the last block; at least 1.
         families: The names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
             ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
@@ -82,6 +87,7 @@ def measure(
             empty, not finite or don't fit the model's outputs.
     """
     check_choice("against", against, Against)
+    check_choice("precision", precision, MeasuringPrecision)
     if chance is not None:
         chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
     min_margin = check_range("min_margin", min_margin, "[0, 1)", "the default is 0.05")
@@ -97,7 +103,8 @@ def measure(
     full = paths.full_route(staged.stages)
     routes = _make_routes(full, perturbations)
     # All stages are measured in one walk, since their routes share the beginning of the network.
-    compared = compare(staged, batches, routes, task=task, against=against, chance=chance, progress=progress)
+    asked = {"task": task, "against": against, "chance": chance, "precision": precision}
+    compared = compare(staged, batches, routes, progress=progress, **asked)
     values, chance, units = _sort_values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
     means = dict(zip(values, resampled_means(rows, resamples, seed, units), strict=True))
@@ -112,6 +119,7 @@ def measure(
         "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
         "block_applications": paths.block_applications(routes, staged.stages),
         "stages": [str(stage) for stage in staged.stages] if isinstance(staged, Bindable) else [],
+        **({"precision": precision} if precision != "weights" else {}),
     }
     return Report(
         _make_curve_table(perturbations, means, confidence, rows.shape[1]),

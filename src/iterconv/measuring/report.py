@@ -29,7 +29,8 @@ class Report:
     indices: pd.DataFrame
     """One row for each index and stage: stage (from 0, or "mean"), index, value, low, high, defined, reason."""
     options: dict[str, Any]
-    """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications."""
+    """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications, and
+    the precision if it was not that of the weights."""
 
     @property
     def intact_error(self) -> float:

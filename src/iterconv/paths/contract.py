@@ -52,8 +52,8 @@ class Bound(Staged, Protocol):
     def entered(self, stage: int, block: int) -> Tensor:
         """Return the representation that entered a block in the ordinary pass."""
 
-    def whole(self, route: Any) -> Any:
-        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.Outcome`."""
+    def alone(self, route: Any) -> Any:
+        """Run a route by one forward pass of the model; returns its `iterconv.paths.Outcome`."""
 
 
 @runtime_checkable
