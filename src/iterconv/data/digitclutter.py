@@ -13,7 +13,7 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from iterconv.data.canvas import BLOCK, CANVAS, SIZE, Canvas
+from iterconv.data.canvas import BLOCK, CANVAS, CELLS, GREY, SIZE, WHITE, Canvas, average, to_blocks
 from iterconv.data.glyphs import Glyph, digit_glyphs
 from iterconv.data.workers import Parent
 from iterconv.errors import check_choice, check_count, check_memory, check_range
@@ -74,7 +74,7 @@ def generate(
         seed: Equal seeds give equal bytes, for any number of workers.
         debris: ``"light"`` (10 crops an image), ``"heavy"`` (50) or None.
         font: A bold font's file; matplotlib's DejaVu Sans Bold by default.
-        masks: True to make occlusion masks too, which take most of the time.
+        masks: True to make occlusion masks too.
         workers: The number of processes.
         progress: Receives the number of images made so far.
 
@@ -144,28 +144,35 @@ def _centres(draws: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
 def _render(draws: NDArray[np.float64], digits: int, font: str | None, masks: bool) -> Part:
     """Draw the images, visible shares and masks of one chunk, from the front to the back."""
     glyphs = digit_glyphs(font)
-    order, centres = _order(draws, digits), _centres(draws, digits)
-    crops = draws[:, 10 + 2 * digits :].reshape(len(draws), -1, 6)
-    images = np.empty((len(draws), SIZE, SIZE), dtype=np.uint8)
-    visible = np.empty((len(draws), digits))
-    drawn = np.zeros((len(draws), digits, SIZE, SIZE) if masks else (len(draws), 0), dtype=np.uint8)
+    order, crops = _order(draws, digits), draws[:, 10 + 2 * digits :].reshape(len(draws), -1, 6)
+    corners = _corners(glyphs, order, _centres(draws, digits))
+    # What is left of the background before each digit, and the last of all.
+    free = np.empty((digits + 1, len(draws), CELLS, CELLS), dtype=np.uint8)
+    outlines = np.empty((len(draws), CELLS, CELLS), dtype=np.uint8)
     canvas = Canvas(font)
-    for row in range(len(draws)):
+    for row, (own_digits, own_corners) in enumerate(zip(order.tolist(), corners.tolist(), strict=True)):
         canvas.clear()
         for crop in crops[row, ::-1]:
             canvas.put_square(*_cut(glyphs, crop))
+        canvas.count_background(free[digits, row])
         for layer in reversed(range(digits)):
-            digit = int(order[row, layer])
-            visible[row, layer], shown = canvas.put(digit, *_corner(glyphs[digit], centres[row, layer]))
-            if masks:
-                drawn[row, layer] = canvas.mask(*shown)
-        images[row] = canvas.image()
-    return images, visible, drawn
+            canvas.put(own_digits[layer], *own_corners[layer])
+            canvas.count_background(free[layer, row])
+        canvas.count_outlines(outlines[row])
+    blocks = to_blocks(free)
+    images = average(to_blocks(outlines) * np.uint16(WHITE) + blocks[0] * np.uint16(GREY))
+    shown = (blocks[1:] - blocks[:-1]).swapaxes(0, 1)  # what each digit takes of the background is what shows of it
+    areas = np.array([np.count_nonzero(glyph.pixels) for glyph in glyphs])
+    visible = shown.sum((2, 3), dtype=np.int64) / areas[order]
+    return images, visible, average(shown * np.uint16(255)) if masks else np.empty((len(draws), 0), dtype=np.uint8)
 
 
-def _corner(glyph: Glyph, centre: NDArray[np.float64]) -> tuple[int, int]:
-    top, left = (CANVAS / 2 + CANVAS * centre - glyph.reach).round().astype(int)
-    return int(top), int(left)
+def _corners(
+    glyphs: tuple[Glyph, ...], order: NDArray[np.uint8], centres: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Find the upper left corner of each digit, (n, digits, 2)."""
+    reaches = np.array([glyph.reach for glyph in glyphs])[order]
+    return (CANVAS / 2 + CANVAS * centres - reaches).round().astype(np.int64)
 
 
 def _cut(glyphs: tuple[Glyph, ...], draw: NDArray[np.float64]) -> tuple[int, int, int, int, int, int]:
