@@ -111,7 +111,7 @@ def plan_model(
         raise InputError("--blocks and --save belong together: how many blocks to keep, and where to save that model")
     check_count("beam", settings["beam"], why="keeps no route")
     if options.precision == "bf16":
-        raise OptionError("precision", "bf16", "is for measure; plan with the weights in bfloat16, or in single precision")
+        raise OptionError("precision", "bf16", "is for measure; plan in single precision")
     if out:
         _check_table(out)
     opened = open_model(name, options)

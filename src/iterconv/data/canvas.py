@@ -1,6 +1,6 @@
 """A canvas of bits: what lies in front of what, and how much of each image pixel it fills.
 
-A set of pixels is an array of bytes (columns / 8, rows), in which 8 neighbours of a row are the bits of one byte. So one
+A set of pixels is an array of bytes (columns / 8, rows), in which 8 neighbours of a row are the bits of one byte. One
 operation on whole bytes covers 8 pixels, and a cell of 8 x 8 pixels is counted by one instruction.
 """
 

@@ -167,16 +167,14 @@ def _render(draws: NDArray[np.float64], digits: int, font: str | None, masks: bo
     return images, visible, average(shown * np.uint16(255)) if masks else np.empty((len(draws), 0), dtype=np.uint8)
 
 
-def _corners(
-    glyphs: tuple[Glyph, ...], order: NDArray[np.uint8], centres: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def _corners(glyphs: tuple[Glyph, ...], order: NDArray[np.uint8], centres: NDArray[np.float64]) -> NDArray[np.int64]:
     """Find the upper left corner of each digit, (n, digits, 2)."""
     reaches = np.array([glyph.reach for glyph in glyphs])[order]
     return (CANVAS / 2 + CANVAS * centres - reaches).round().astype(np.int64)
 
 
 def _cut(glyphs: tuple[Glyph, ...], draw: NDArray[np.float64]) -> tuple[int, int, int, int, int, int]:
-    """Choose a square of a digit: the digit, the row and column in it, its side, and the row and column of its place."""
+    """Choose the digit of a square, its row and column in the digit, its side, and its row and column on the canvas."""
     digit = int(draw[0] * 10)
     shape = glyphs[digit].pixels.shape
     side = min(BLOCK * int(CROP[0] + draw[1] * (CROP[1] - CROP[0] + 1)), *shape)

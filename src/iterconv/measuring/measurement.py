@@ -103,8 +103,9 @@ def measure(
     full = paths.full_route(staged.stages)
     routes = _make_routes(full, perturbations)
     # All stages are measured in one walk, since their routes share the beginning of the network.
-    asked = {"task": task, "against": against, "chance": chance, "precision": precision}
-    compared = compare(staged, batches, routes, progress=progress, **asked)
+    compared = compare(
+        staged, batches, routes, task=task, against=against, chance=chance, precision=precision, progress=progress
+    )
     values, chance, units = _sort_values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
     means = dict(zip(values, resampled_means(rows, resamples, seed, units), strict=True))
