@@ -105,12 +105,12 @@ def bf16_by_hand(net, images, route):
         return net.head(z).float()
 
 
-def measurable(residual="ordinary"):
+def measurable(residual="ordinary", channels=1):
     torch.manual_seed(0)
-    net = models.resnet(4, 3, 2, 1, 10, residual=residual)
+    net = models.resnet(4, 3, 2, channels, 10, residual=residual)
     for _ in range(5):
-        net(torch.randn(32, 1, 8, 8))
-    return net.eval(), [(torch.randn(24, 1, 8, 8), torch.randint(10, (24,))) for _ in range(2)]
+        net(torch.randn(32, channels, 8, 8))
+    return net.eval(), [(torch.randn(24, channels, 8, 8), torch.randint(10, (24,))) for _ in range(2)]
 
 
 @pytest.mark.parametrize("residual", ["ordinary", "improper", "proper"])
@@ -152,18 +152,52 @@ def test_bf16_is_refused_where_it_would_not_be_used(tmp_path, capsys):
     net, batches = measurable()
     with pytest.raises(InputError, match="'half' is unknown; use 'weights' or 'bf16'"):
         measure(net, batches, precision="half")
-    with pytest.raises(InputError, match="is for weights in single precision; those of StagedModel are torch.float64"):
+    with pytest.raises(InputError, match="is for weights in single precision; StagedModel has torch.float64"):
         measure(net.double(), batches, precision="bf16")
     assert "--precision bf16 is for measure" in refused(capsys, "plan", str(tmp_path), "--precision", "bf16")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_measuring_with_channels_last_is_that_of_batches_in_it_and_differs_by_rounding(channels):
+    net, batches = measurable(channels=channels)
+    strides = {name: value.stride() for name, value in net.state_dict().items()}
+    report = measure(net, batches, resamples=0, memory_format="channels_last")
+    assert {name: value.stride() for name, value in net.state_dict().items()} == strides
+    assert all(images.is_contiguous() for images, _ in batches), "the user's batches"
+    arranged = [(images.to(memory_format=torch.channels_last), targets) for images, targets in batches]
+    expected = measure(net, arranged, resamples=0)
+    pd.testing.assert_frame_equal(report.curves, expected.curves, check_exact=True)
+    assert report.options == {**expected.options, "memory_format": "channels_last"}
+    seen = []
+    net.head.register_forward_pre_hook(lambda _, given: seen.append(given[0].stride()[1]))
+    usual = measure(net, batches, resamples=0)
+    assert set(seen) == {16}, "by default, the channels are apart by the pixels of an image"
+    seen.clear()
+    measure(net, batches, resamples=0, memory_format="channels_last")
+    assert set(seen) == {1}, "neighbouring channels are neighbours in memory up to the head"
+    for metric in ("cross_entropy", "distance"):
+        found, without = (table[table.metric == metric].value for table in (report.curves, usual.curves))
+        assert found.to_numpy() == pytest.approx(without.to_numpy(), rel=1e-4, abs=1e-5)
+    assert report.indices.value.to_numpy() == pytest.approx(usual.indices.value.to_numpy(), abs=0.05, nan_ok=True)
+
+
+def test_channels_last_is_for_images():
+    model, inputs = OWN["plain"]()
+    with pytest.raises(InputError, match="memory_format='channels_last' is for images"):
+        measure(model, [(inputs, None)], against="predictions", memory_format="channels_last")
+    with pytest.raises(InputError, match="memory_format='last' is unknown; use 'given' or 'channels_last'"):
+        measure(model, [(inputs, None)], against="predictions", memory_format="last")
 
 
 @pytest.mark.medium
 def test_the_command_line_measures_a_run_in_bf16(tmp_path, capsys):
     complete(replace(TINY, precision="float32", epochs=1), tmp_path / "run")
-    assert main(["measure", str(tmp_path / "run"), "--precision", "bf16", "--resamples", "0"]) == 0
+    words = ["--precision", "bf16", "--memory-format", "channels_last", "--resamples", "0"]
+    assert main(["measure", str(tmp_path / "run"), *words]) == 0
     assert "multiplied in bfloat16" in " ".join(capsys.readouterr().out.split())
     network, dataset, _ = open_run(tmp_path / "run")
-    expected = measure(network, dataset.batches(dataset.test, 64), resamples=0, precision="bf16")
+    batches = dataset.batches(dataset.test, 64)
+    expected = measure(network, batches, resamples=0, precision="bf16", memory_format="channels_last")
     found = Report.load(tmp_path / "run" / "report-labels.parquet")
     pd.testing.assert_frame_equal(found.curves, expected.curves)
-    assert found.options["precision"] == "bf16"
+    assert found.options["precision"] == "bf16" and found.options["memory_format"] == "channels_last"

@@ -15,4 +15,5 @@ Metric = Literal["error", "exact_error", "disagreement", "cross_entropy", "dista
 TrainingPrecision = Literal["float32", "bf16"]
 Precision = Literal["single", "double", "half", "bfloat16", "bf16"]
 MeasuringPrecision = Literal["weights", "bf16"]
+MemoryFormat = Literal["given", "channels_last"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]

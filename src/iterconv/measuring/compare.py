@@ -5,20 +5,18 @@ Both ``measure`` and ``plan`` are built on it.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from iterconv.errors import InputError, OptionError, line_of
+from iterconv.errors import InputError
+from iterconv.measuring.faster import AS_GIVEN, Numbers, Way, widen
 from iterconv.paths import Outcome, Route, evaluate, full_route, untouched
 from iterconv.paths.contract import Bindable
-from iterconv.paths.untouched import model_name
 from iterconv.tasks import Task, task_of
 from iterconv.tasks.base import METRICS, distance
 from iterconv.tasks.batches import check_inputs, check_targets, inputs_by_name, match_model, split_batch
@@ -29,9 +27,6 @@ Key = tuple[Route, str, int]
 
 Columns = dict[Key, NDArray[np.float64]]
 """One value for each row."""
-
-_Numbers = Callable[[], AbstractContextManager[Any]]
-"""A function that makes a context, in which the model computes in certain numbers."""
 
 OUTPUT = -1
 """The number that stands for a stage in the keys of metrics of the model's output."""
@@ -73,7 +68,7 @@ def compare(
     against: str = "labels",
     chance: float | None = None,
     metrics: Sequence[str] | None = None,
-    precision: str = "weights",
+    way: Way = AS_GIVEN,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Comparison:
     """Evaluate routes on all batches, and compare each with the targets and with the unperturbed model.
@@ -86,7 +81,7 @@ def compare(
         against: The reference: ``"labels"``, or ``"predictions"`` of the unperturbed model.
         chance: The error of guessing; the task computes it by default.
         metrics: The metrics that are wanted; all by default.
-        precision: The numbers in which the model computes: ``"weights"``, or ``"bf16"`` as for ``iterconv.measure``.
+        way: The precision and the memory format in which the model computes; its own by default.
         progress: A function that is called after each batch with the number of rows so far, and with None for the
             total, which is not known.
 
@@ -94,19 +89,19 @@ def compare(
         The values of all rows, without the metrics that some batches lack.
 
     Raises:
-        InputError: If there are no batches, if a batch does not fit the model or the task, or if the model can't be run
-            in this precision.
+        InputError: If there are no batches, or if a batch does not fit the model, the task or the way.
     """
     stages: Any = model.stages
     full = full_route(stages)
     size = (len(routes) + 1) * len(METRICS)
-    numbers = _in_bfloat16(model) if precision == "bf16" else nullcontext
+    numbers = way.numbers(model)
     parts: dict[Key, list[NDArray[np.float64]]] = defaultdict(list)
     chances: list[float] = []
     sizes: list[int] = []
     units: list[Tensor | None] = []
     with untouched(model):
         for batch in _read(model, batches, task, against):
+            batch = replace(batch, inputs=way.arrange(batch.inputs))
             found = _Compared(model, batch, full, against, chance, metrics, numbers)
             with untouched(model):  # each batch meets the model in the state in which it was given
                 for key, column in _in_one_array(found.columns([full, *routes]), size):
@@ -121,24 +116,6 @@ def compare(
     # A column is complete only if every batch has its metric.
     columns = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
     return Comparison(columns, float(np.average(chances, weights=sizes)), _number_units(units))
-
-
-def _in_bfloat16(model: nn.Module) -> _Numbers:
-    """Let torch multiply weights of single precision in bfloat16; raises ``InputError`` where it would not."""
-    others = {str(p.dtype) for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32}
-    if others:
-        problem = f"is for weights in single precision; those of {model_name(model)} are {', '.join(sorted(others))}"
-        raise OptionError("precision", "bf16", problem)
-    device = next((p.device.type for p in model.parameters()), "cpu")
-    try:
-        torch.autocast(device, torch.bfloat16)
-    except RuntimeError as problem:
-        raise OptionError("precision", "bf16", f"can't be had on {device} ({line_of(problem)})") from None
-    return partial(torch.autocast, device, torch.bfloat16)
-
-
-def _widen(rows: Any) -> Any:
-    return rows.float() if isinstance(rows, Tensor) and rows.dtype == torch.bfloat16 else rows
 
 
 def _in_one_array(columns: Iterable[tuple[Key, Tensor]], size: int) -> Iterator[tuple[Key, NDArray[np.float64]]]:
@@ -165,7 +142,7 @@ class _Compared:
         against: str,
         chance: float | None,
         metrics: Sequence[str] | None,
-        numbers: _Numbers,
+        numbers: Numbers,
     ) -> None:
         self._model, self._batch, self._task, self._full = model, batch, batch.task, full
         self._numbers = numbers
@@ -173,7 +150,7 @@ class _Compared:
         # An adapted model has made rows of its outputs already.
         rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
         # Probabilities of outputs in bfloat16 would be computed in it, too.
-        self._rows_of = rows_of if numbers is nullcontext else lambda made, named: _widen(rows_of(made, named))
+        self._rows_of = rows_of if numbers is nullcontext else lambda made, named: widen(rows_of(made, named))
         self._named = batch.named
         self._count = 0
         self._counted: Tensor | None = None

@@ -17,8 +17,9 @@ from iterconv.indices import INDICES, Index, undefined_reason
 from iterconv.indices import families as families_of_indices
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
+from iterconv.measuring.faster import Way
 from iterconv.measuring.report import Report
-from iterconv.options import Against, MeasuringPrecision
+from iterconv.options import Against, MeasuringPrecision, MemoryFormat
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task
 from iterconv.tasks.base import METRICS
@@ -35,6 +36,7 @@ def measure(
     against: Against = "labels",
     task: Task | None = None,
     precision: MeasuringPrecision = "weights",
+    memory_format: MemoryFormat = "given",
     extra_evaluations: int = 16,
     families: Sequence[str] = (),
     chance: float | None = None,
@@ -67,6 +69,8 @@ def measure(
             in single precision are multiplied in bfloat16 (torch's autocast). That is faster on processors and GPUs
             that have it, and changes errors and indices by its rounding; the report's options tell it. Metrics are
             computed from the outputs in single precision.
+        memory_format: The order of images in memory: as ``"given"``, or ``"channels_last"``, in which processors
+            convolve faster. Images are copied into it and weights are left alone; results differ by rounding.
         extra_evaluations: The largest number of extra evaluations of the last block; at least 1.
         families: The names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
             ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
@@ -88,6 +92,7 @@ def measure(
     """
     check_choice("against", against, Against)
     check_choice("precision", precision, MeasuringPrecision)
+    check_choice("memory_format", memory_format, MemoryFormat)
     if chance is not None:
         chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
     min_margin = check_range("min_margin", min_margin, "[0, 1)", "the default is 0.05")
@@ -103,9 +108,8 @@ def measure(
     full = paths.full_route(staged.stages)
     routes = _make_routes(full, perturbations)
     # All stages are measured in one walk, since their routes share the beginning of the network.
-    compared = compare(
-        staged, batches, routes, task=task, against=against, chance=chance, precision=precision, progress=progress
-    )
+    way = Way(precision, memory_format)
+    compared = compare(staged, batches, routes, task=task, against=against, chance=chance, way=way, progress=progress)
     values, chance, units = _sort_values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
     means = dict(zip(values, resampled_means(rows, resamples, seed, units), strict=True))
@@ -120,7 +124,7 @@ def measure(
         "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
         "block_applications": paths.block_applications(routes, staged.stages),
         "stages": [str(stage) for stage in staged.stages] if isinstance(staged, Bindable) else [],
-        **({"precision": precision} if precision != "weights" else {}),
+        **way.told,
     }
     return Report(
         _make_curve_table(perturbations, means, confidence, rows.shape[1]),

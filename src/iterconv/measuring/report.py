@@ -29,8 +29,8 @@ class Report:
     indices: pd.DataFrame
     """One row for each index and stage: stage (from 0, or "mean"), index, value, low, high, defined, reason."""
     options: dict[str, Any]
-    """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications, and
-    the precision if it was not that of the weights."""
+    """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications;
+    and the precision and the memory format, unless they were those of the weights and of the batches."""
 
     @property
     def intact_error(self) -> float:
