@@ -160,12 +160,14 @@ def test_bf16_is_refused_where_it_would_not_be_used(tmp_path, capsys):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_measuring_with_channels_last_is_that_of_batches_in_it_and_differs_by_rounding(channels):
     net, batches = measurable(channels=channels)
-    strides = {name: value.stride() for name, value in net.state_dict().items()}
+    places = {name: (value.stride(), value.data_ptr()) for name, value in net.state_dict().items()}
     report = measure(net, batches, resamples=0, memory_format="channels_last")
-    assert {name: value.stride() for name, value in net.state_dict().items()} == strides
+    with pytest.raises(InputError, match="batch 1 has NaN"):
+        measure(net, [batches[0], (batches[0][0] / 0 * 0, None)], resamples=0, memory_format="channels_last")
+    assert {name: (value.stride(), value.data_ptr()) for name, value in net.state_dict().items()} == places
     assert all(images.is_contiguous() for images, _ in batches), "the user's batches"
     arranged = [(images.to(memory_format=torch.channels_last), targets) for images, targets in batches]
-    expected = measure(net, arranged, resamples=0)
+    expected = measure(copy.deepcopy(net).to(memory_format=torch.channels_last), arranged, resamples=0)
     pd.testing.assert_frame_equal(report.curves, expected.curves, check_exact=True)
     assert report.options == {**expected.options, "memory_format": "channels_last"}
     seen = []

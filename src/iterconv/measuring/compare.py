@@ -99,7 +99,7 @@ def compare(
     chances: list[float] = []
     sizes: list[int] = []
     units: list[Tensor | None] = []
-    with untouched(model):
+    with untouched(model), way.on(model):
         for batch in _read(model, batches, task, against):
             batch = replace(batch, inputs=way.arrange(batch.inputs))
             found = _Compared(model, batch, full, against, chance, metrics, numbers)

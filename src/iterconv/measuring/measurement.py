@@ -70,7 +70,8 @@ def measure(
             that have it, and changes errors and indices by its rounding; the report's options tell it. Metrics are
             computed from the outputs in single precision.
         memory_format: The order of images in memory: as ``"given"``, or ``"channels_last"``, in which processors
-            convolve faster. Images are copied into it and weights are left alone; results differ by rounding.
+            convolve faster. Images and weights are copied into it, and the weights are put back; results differ by
+            rounding.
         extra_evaluations: The largest number of extra evaluations of the last block; at least 1.
         families: The names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
             ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
