@@ -110,6 +110,10 @@ class StagePass:
         # A loop whose length depends on the data may go on behind the last place.
         self._goes_on = bool(self.path) and self.path[-1] == len(self.stage.found.blocks) - 1
 
+    def perturbs(self, place: int) -> bool:
+        """Return True unless a place executes its own block once, as in the ordinary pass."""
+        return self._todo.get(place) != [place]
+
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Execute the blocks of the path that belong to this place."""
         found = self.stage.found

@@ -17,7 +17,7 @@ from iterconv.measuring.planning import plan
 from iterconv.measuring.report import check_suffix
 from iterconv.measuring.search import last_number
 from iterconv.measuring.sharing import describe_shared
-from iterconv.options import Against
+from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths import full_route
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
@@ -51,6 +51,7 @@ def measure_model(
     # Opening a model takes long, so what can be refused is refused before; a module's code may register families.
     check_extent(settings["extra_evaluations"], () if is_function(name) else settings["families"])
     check_bootstrap(settings["resamples"], 0.95, 0)
+    precision: MeasuringPrecision = "bf16" if options.precision == "bf16" else "weights"
     if out:
         check_suffix(out)
         require_file(out)
@@ -63,7 +64,9 @@ def measure_model(
         require_file(path)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
-        report = measure(opened.model, opened.batches, against=against, progress=advance, **settings)
+        report = measure(
+            opened.model, opened.batches, against=against, precision=precision, progress=advance, **settings
+        )
     console.doing("drawing")
     with writing(out):
         report.save(out)
@@ -75,6 +78,8 @@ def measure_model(
         f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
         f"{report.options['chance']:.2%} (n = {report.options['examples']})"
     )
+    if precision == "bf16":
+        console.print("multiplied in bfloat16, which moves errors and indices a little: see docs/any-model.md")
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     error = {"error": report.intact_error, "chance": report.options["chance"], "examples": report.options["examples"]}
     console.emit(model=name, report=out, against=against, **error, indices=index_records(report.indices))
@@ -117,6 +122,8 @@ def plan_model(
     if (keep is None) != (save is None):
         raise InputError("--blocks and --save belong together: how many blocks to keep, and where to save that model")
     check_count("beam", settings["beam"], why="keeps no route")
+    if options.precision == "bf16":
+        raise OptionError("precision", "bf16", "is for measure; plan in single precision")
     if out:
         check_table(out)
     console.doing(f"opening {name}")

@@ -5,7 +5,8 @@ Both ``measure`` and ``plan`` are built on it.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from iterconv.errors import InputError
-from iterconv.paths import Route, evaluate, full_route, untouched
+from iterconv.measuring.faster import AS_GIVEN, Numbers, Way, widen
+from iterconv.paths import Outcome, Route, evaluate, full_route, untouched
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task, task_of
 from iterconv.tasks.base import METRICS, distance
@@ -66,6 +68,7 @@ def compare(
     against: str = "labels",
     chance: float | None = None,
     metrics: Sequence[str] | None = None,
+    way: Way = AS_GIVEN,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Comparison:
     """Evaluate routes on all batches, and compare each with the targets and with the unperturbed model.
@@ -78,6 +81,7 @@ def compare(
         against: The reference: ``"labels"``, or ``"predictions"`` of the unperturbed model.
         chance: The error of guessing; the task computes it by default.
         metrics: The metrics that are wanted; all by default.
+        way: The precision and the memory format in which the model computes; its own by default.
         progress: A function that is called after each batch with the number of rows so far, and with None for the
             total, which is not known.
 
@@ -85,20 +89,23 @@ def compare(
         The values of all rows, without the metrics that some batches lack.
 
     Raises:
-        InputError: If there are no batches, or a batch does not fit the model or the task.
+        InputError: If there are no batches, or if a batch does not fit the model, the task or the way.
     """
     stages: Any = model.stages
     full = full_route(stages)
     size = (len(routes) + 1) * len(METRICS)
+    numbers = way.numbers(model)
     parts: dict[Key, list[NDArray[np.float64]]] = defaultdict(list)
     chances: list[float] = []
     sizes: list[int] = []
     units: list[Tensor | None] = []
-    with untouched(model):
+    with untouched(model), way.on(model):
         for batch in read_batches(model, batches, task, against):
-            found = Judge(model, batch, against, chance)
+            batch = replace(batch, inputs=way.arrange(batch.inputs))
+            found = Judge(model, batch, against, chance, numbers)
             with untouched(model):  # each batch meets the model in the state in which it was given
-                columns = _columns(model, found, batch.inputs, [full, *routes], metrics)
+                outcomes = _evaluate(model, [full, *routes], batch.inputs, numbers)
+                columns = _columns(found, outcomes, full, metrics)
                 for key, column in _in_one_array(columns, size):
                     parts[key].append(column)
             chances.append(found.chance)
@@ -134,13 +141,23 @@ class Judge:
         batch: The batch.
         against: The reference: ``"labels"`` or ``"predictions"``.
         chance: The error of guessing; None if the task computes it.
+        numbers: The numbers in which the model computes.
     """
 
-    def __init__(self, model: nn.Module, batch: Batch, against: str, chance: float | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        against: str,
+        chance: float | None = None,
+        numbers: Numbers = nullcontext,
+    ) -> None:
         self._batch, self._task = batch, batch.task
         self._against, self._given_chance = against, chance
         # An adapted model has made rows of its outputs already.
-        self._rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
+        rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
+        # Probabilities of outputs in bfloat16 would be computed in it, too.
+        self._rows_of = rows_of if numbers is nullcontext else lambda made, named: widen(rows_of(made, named))
         self._named = batch.named
         self._count = 0
         self._counted: Tensor | None = None
@@ -197,12 +214,26 @@ class Judge:
         return self.select(values) if len(values) == self._count else None
 
 
+def _evaluate(
+    model: nn.Module, routes: Sequence[Route], inputs: Any, numbers: Numbers
+) -> Iterator[tuple[Route, Outcome]]:
+    """Evaluate routes in the numbers that were asked for; what is computed between two of them is not."""
+    with numbers():
+        outcomes = evaluate(model, routes, inputs)
+    while True:
+        with numbers():
+            found = next(outcomes, None)
+        if found is None:
+            return
+        yield found
+
+
 def _columns(
-    model: nn.Module, judge: Judge, inputs: Any, routes: Sequence[Route], metrics: Sequence[str] | None
+    judge: Judge, outcomes: Iterable[tuple[Route, Outcome]], full: Route, metrics: Sequence[str] | None
 ) -> Iterator[tuple[Key, Tensor]]:
-    """Evaluate the routes, the unperturbed one first, and yield the values of each metric."""
-    full, intact = routes[0], None
-    for route, outcome in evaluate(model, routes, inputs):
+    """Yield the values of each metric of the outcomes, of which that of the unperturbed route is the first."""
+    intact = None
+    for route, outcome in outcomes:
         if intact is None:
             outputs, intact = judge.begin(outcome.output), outcome.stage_outputs
         else:

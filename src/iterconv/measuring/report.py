@@ -31,7 +31,7 @@ class Report:
     options: dict[str, Any]
     """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications, and
     ``shared_weights``: the stages, from 0, whose blocks share weights, so that their Recurrence Index is 1 by
-    construction."""
+    construction; the precision and the memory format, unless they were those of the weights and of the batches."""
 
     @property
     def intact_error(self) -> float:

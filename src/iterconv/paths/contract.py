@@ -52,6 +52,9 @@ class Bound(Staged, Protocol):
     def entered(self, stage: int, block: int) -> Tensor:
         """Return the representation that entered a block in the ordinary pass."""
 
+    def alone(self, route: Any) -> Any:
+        """Run a route by itself, as ``whole`` does or faster; returns its `iterconv.paths.Outcome`."""
+
     def whole(self, route: Any, watch: Any = None) -> Any:
         """Run a route by one forward pass of the whole model; returns its `iterconv.paths.Outcome`.
 

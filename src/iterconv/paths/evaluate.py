@@ -41,7 +41,8 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
     evaluated first, and the others in the order of how long they stay with it. So give the ordinary pass first, and
     compare the others with it as they come.
 
-    In foreign models, a route that perturbs a stage whose beginnings can't be shared takes one pass of the whole model.
+    In foreign models, a route that perturbs a stage whose beginnings can't be shared takes one pass of the whole model,
+    or of what comes after its first perturbed block.
 
     Args:
         model: A model that satisfies the contract, in evaluation mode if nothing is to change.
@@ -91,7 +92,7 @@ def _whole_passes(model: Staged, routes: Sequence[Route]) -> Iterator[tuple[Rout
     for route in routes:
         with rejections_in_a_line(model):
             # Only stages of foreign models are run by passes of the whole model.
-            outcome = cast(Bound, model).whole(route)
+            outcome = cast(Bound, model).alone(route)
         yield route, outcome
 
 
@@ -155,7 +156,7 @@ def block_applications(routes: Iterable[Route], stages: Any = ()) -> int:
 
     Returns:
         The number of applications, which is the minimum for these routes. Running each route alone would take the sum
-        of the lengths of their paths.
+        of the lengths of their paths. A pass of the whole model counts in full, also where its beginning is recorded.
     """
     routes = set(routes)
     alone = {route for route in routes if stages and runs_alone(stages, route)}

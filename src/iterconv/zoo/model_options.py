@@ -23,6 +23,7 @@ class ModelOptions:
     batch_size: int = 64
     """The number of examples that are run at a time."""
     precision: Precision = "single"
-    """The precision of the weights: single, double, half or bfloat16."""
+    """The precision of the weights: single, double, half or bfloat16. Or bf16, for measure alone, also of runs: weights
+    in single precision, multiplied in bfloat16 as by train --precision bf16."""
     device: str | None = None
     """The device: cpu, cuda, ...; by default the accelerator, if there is one."""

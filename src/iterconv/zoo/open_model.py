@@ -159,7 +159,8 @@ def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> Opene
     if not path.is_dir() and not origin:
         raise InputError(f"there is no run {path}; pass {KNOWN}")
     foreign = ("data", "weights", "stages", "precision", "examples")
-    given = [field for field in foreign if getattr(options, field) != getattr(ModelOptions(), field)]
+    own = replace(options, precision="single") if options.precision == "bf16" else options  # it changes no weights
+    given = [field for field in foreign if getattr(own, field) != getattr(ModelOptions(), field)]
     if given:
         raise InputError(f"--{given[0]} is for foreign models (timm:NAME, hf:PATH, module:function); {path} is a run")
     if origin and isinstance(origin.model, dict):
