@@ -174,19 +174,24 @@ def test_weights_without_the_kind_are_no_model(capsys, weights):
     assert "cifar-resnet:weights.safetensors" in line
 
 
-def shown_to(shared_data, monkeypatch, depth, **options):
-    """A published network with CIFAR-10's test images."""
-    path = shared_data / "pretrained" / f"resnet{depth}-cifar10.safetensors"
-    if not path.exists() or not (shared_data / "cifar10").is_dir():
-        pytest.skip(f"no {path}, or no CIFAR-10")
-    monkeypatch.setenv("ITERCONV_DATA", str(shared_data))
-    return open_model(f"cifar-resnet:{path}", ModelOptions(data="cifar10", **options))
+@pytest.fixture
+def published(shared_data, tmp_path, monkeypatch):
+    """A function from a depth to the name of a published network; CIFAR-10's test images can be loaded."""
+    images = shared_data / "cifar10" / "test-00000-of-00001.parquet"
+    if not images.exists() or not (shared_data / "pretrained").is_dir():
+        pytest.skip("no published networks, or no CIFAR-10")
+    (tmp_path / "cifar10").mkdir()
+    for split in ("train", "test"):  # decoding the training images would take long, and they are not looked at
+        (tmp_path / "cifar10" / f"{split}-00000-of-00001.parquet").symlink_to(images)
+    monkeypatch.setenv("ITERCONV_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return lambda depth: f"cifar-resnet:{shared_data / 'pretrained' / f'resnet{depth}-cifar10.safetensors'}"
 
 
 @pytest.mark.parametrize("depth", [20, *(pytest.param(depth, marks=pytest.mark.extended) for depth in (32, 44, 56))])
 @pytest.mark.medium
-def test_published_networks_have_the_published_errors(shared_data, monkeypatch, depth):
-    opened = shown_to(shared_data, monkeypatch, depth)
+def test_published_networks_have_the_published_errors(published, depth):
+    opened = open_model(published(depth), ModelOptions(data="cifar10"))
     with torch.no_grad():
         wrong = torch.cat([opened.model(inputs).argmax(1) != targets for inputs, targets in opened.batches])
     assert opened.against == "labels" and len(wrong) == 1000
@@ -194,8 +199,8 @@ def test_published_networks_have_the_published_errors(shared_data, monkeypatch, 
 
 
 @pytest.mark.medium
-def test_images_in_another_form_are_noticed(shared_data, monkeypatch):
-    opened = shown_to(shared_data, monkeypatch, 20, examples=256)
+def test_images_in_another_form_are_noticed(published):
+    opened = open_model(published(20), ModelOptions(data="cifar10", examples=256))
     right = torch.cat([inputs for inputs, _ in opened.batches])
     pixels = right * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     assert distance_from_training(opened.model, right) < FAR
@@ -204,17 +209,14 @@ def test_images_in_another_form_are_noticed(shared_data, monkeypatch):
 
 
 @pytest.mark.medium
-def test_a_smaller_model_is_planned_saved_and_measured(shared_data, monkeypatch, capsys, tmp_path):
-    opened = shown_to(shared_data, monkeypatch, 20)
-    monkeypatch.chdir(tmp_path)
-    name = f"cifar-resnet:{shared_data / 'pretrained' / 'resnet20-cifar10.safetensors'}"
-    few = ["--data", "cifar10", "--examples", "128", "--batch-size", "32"]
-    assert main(["plan", name, *few, "--budget", "5", "--blocks", "5", "--save", "small.safetensors"]) == 0
+def test_a_smaller_model_is_planned_saved_and_measured(published, capsys, tmp_path):
+    few = ["--data", "cifar10", "--examples", "64", "--batch-size", "16"]
+    assert main(["plan", published(20), *few, "--budget", "5", "--blocks", "5", "--save", "small.safetensors"]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "to open it: " in line]
     words = shlex.split(line.split("to open it: iterconv ")[1])
     assert main([*words, *few[2:], "--resamples", "0", "--extra-evaluations", "1"]) == 0
-    smaller = open_model("small.safetensors", ModelOptions(data="cifar10", examples=128, batch_size=32))
-    assert sum(len(stage) for stage in smaller.model.stages) == 5 < sum(len(stage) for stage in opened.model.stages)
+    smaller = open_model("small.safetensors", ModelOptions(data="cifar10", examples=64, batch_size=16))
+    assert sum(len(stage) for stage in smaller.model.stages) == 5
     wrong = [(smaller.model(x).argmax(1) != y).float() for x, y in list(smaller.batches)[1::2]]
     frontier = pd.read_csv(next(tmp_path.glob("*plan-drop.csv")))
     assert torch.cat(wrong).mean().item() == pytest.approx(frontier[frontier.blocks == 5].error.item())

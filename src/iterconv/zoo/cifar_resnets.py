@@ -17,8 +17,8 @@ from iterconv.zoo.smaller import read_origin, shrink
 FAR = 0.25
 """The distance from the images of training at which images are refused, as ``distance_from_training`` returns it."""
 
-LOOKED_AT = 256
-"""The number of images on which the distance is computed."""
+LEAST, MOST = 64, 256
+"""The numbers of images on which the distance is computed; fewer than the least differ from all others by chance."""
 
 
 def open_cifar_resnet(path: str, options: ModelOptions) -> Opened:
@@ -43,9 +43,9 @@ def open_cifar_resnet(path: str, options: ModelOptions) -> Opened:
             raise InputError(f"{wrong}; use pretrained, or a smaller model of it that `iterconv plan --save` wrote")
         model = shrink(model, None, origin, Path(options.weights))
     batches, classes = load_images(options, SIZE, len(MEAN), MEAN, STD)
-    images = torch.cat([inputs for inputs, _ in islice(batches, -(-LOOKED_AT // options.batch_size))])
+    images = torch.cat([inputs for inputs, _ in islice(batches, -(-MOST // options.batch_size))])
     distance = distance_from_training(model, images)
-    if distance > FAR:
+    if distance > FAR and len(images) >= LEAST:
         raise InputError(
             f"the images of {options.data} are unlike those that {path} was trained on (the responses of its first "
             f"layer are off by {distance:.2g} standard deviations); use cifar10"
