@@ -46,7 +46,7 @@ RESAMPLES, CONFIDENCE, MARGIN, CHANCE = 4000, 0.95, 0.05, 0.9
 BATCH = 25
 PIECE = 5
 """The number of batches that are run between two pauses."""
-IMAGES = {"paper": 1000, "further": 250, "plan": 500}
+IMAGES = {"paper": 1000, "further": 125, "plan": 500}
 """The number of test images, the first ones, for the paper's families, the further ones, and plans, which search on one
 half and report on the other."""
 
@@ -143,7 +143,18 @@ class Network:
         return ic.Plan.load(kept, self.opened.model).frontier.assign(network=self.name)
 
     def similarity(self) -> pd.DataFrame:
-        return ic.similarity(self.opened.model, self.opened.batches).assign(network=self.name)
+        batches = list(self.opened.batches)[: IMAGES["further"] // BATCH]
+        return ic.similarity(self.opened.model, batches).assign(network=self.name)
+
+    def steps(self) -> pd.DataFrame:
+        """The length of what each block adds, relative to its input, as the mean over images."""
+        rows = []
+        with torch.no_grad():
+            for inputs, _ in list(self.opened.batches)[: IMAGES["further"] // BATCH]:
+                for stage, block, z, after, _ in ic.paths.block_inputs(self.opened.model, inputs):
+                    lengths = (after - z).flatten(1).norm(dim=1) / z.flatten(1).norm(dim=1)
+                    rows.append({"network": self.name, "stage": stage, "block": block, "step": float(lengths.mean())})
+        return pd.DataFrame(rows).groupby(["network", "stage", "block"], as_index=False).mean()
 
 
 def bounded(values: NDArray[np.float64]) -> dict[str, float]:
@@ -261,6 +272,7 @@ def main() -> int:
         "differences": pd.DataFrame(difference_rows(networks)),
         "frontier": pd.concat([network.plan() for network in networks]),
         "similarity": pd.concat([network.similarity() for network in networks]),
+        "steps": pd.concat([network.steps() for network in networks]),
     }
     options.results.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
