@@ -46,7 +46,7 @@ RESAMPLES, CONFIDENCE, MARGIN, CHANCE = 4000, 0.95, 0.05, 0.9
 BATCH = 25
 PIECE = 5
 """The number of batches that are run between two pauses."""
-IMAGES = {"paper": 1000, "further": 125, "plan": 500}
+IMAGES = {"paper": 1000, "further": 125, "plan": 250}
 """The number of test images, the first ones, for the paper's families, the further ones, and plans, which search on one
 half and report on the other."""
 
