@@ -44,8 +44,8 @@ AGAINST = {"labels": "error", "predictions": "disagreement"}
 """The metric of errors against each reference."""
 RESAMPLES, CONFIDENCE, MARGIN, CHANCE = 4000, 0.95, 0.05, 0.9
 BATCH = 25
-PIECE = 5
-"""The number of batches that are run between two pauses."""
+PIECE = {"paper": 5, "further": 1}
+"""The numbers of batches that are run between two pauses."""
 IMAGES = {"paper": 1000, "further": 125, "plan": 250}
 """The number of test images, the first ones, for the paper's families, the further ones, and plans, which search on one
 half and report on the other."""
@@ -88,12 +88,13 @@ class Network:
     def evaluate(self, kind: str) -> None:
         """Run routes on every piece that is not there yet."""
         routes, parts = self.routes(kind), []
-        pieces = range(IMAGES[kind] // BATCH // PIECE)
+        piece = PIECE[kind]
+        pieces = range(IMAGES[kind] // BATCH // piece)
         with bar(f"{self.name}, {kind}", len(pieces)) as advance:
             for number in pieces:
                 kept = self._work / f"{self.name}-{kind}-{number}.safetensors"
                 if not kept.exists():
-                    batches = [self.opened.batches[number * PIECE + place] for place in range(PIECE)]
+                    batches = [self.opened.batches[number * piece + place] for place in range(piece)]
                     found = compare(self.opened.model, batches, routes, metrics=list(AGAINST.values()))
                     assert np.isclose(found.chance, CHANCE)
                     wrong = {
@@ -207,14 +208,14 @@ def draw_curves(curves: pd.DataFrame, indices: pd.DataFrame) -> Figure:
     with paper_style():
         figure = new_figure(8.5, 10.5)
         above, below = figure.subfigures(2, 1, height_ratios=(4, 1.1))
-        grid = above.subplots(len(DEPTHS), len(families), sharey=True)
-        for row, (name, own) in zip(grid, errors.groupby("network"), strict=True):
+        grid = above.subplots(len(DEPTHS), len(families), sharex="col", sharey=True)
+        for number, (row, (name, own)) in enumerate(zip(grid, errors.groupby("network"), strict=True)):
             for axes, family in zip(row, families, strict=True):
                 for stage, points in own.groupby("stage"):
                     _draw_points(axes, points, family, stage)
                 finish_panel(axes, family, CHANCE)
                 axes.label_outer()
-                axes.set_title(axes.get_title() if row is grid[0] else "")
+                axes.set_title(axes.get_title() if number == 0 else "")
             row[0].set_ylabel(f"{name}\ntest error")
         grid[0][0].legend(loc="upper right")
         for axes, index in zip(below.subplots(1, len(INDICES)), INDICES.values(), strict=True):
@@ -226,6 +227,7 @@ def draw_curves(curves: pd.DataFrame, indices: pd.DataFrame) -> Figure:
                 axes.errorbar(x, own["value"], bounds, fmt="o-", ms=3, lw=1, color=colour, label=label)
             axes.set_title(index.title)
             axes.set_xticks([(depth - 2) // 6 for depth in DEPTHS], [f"ResNet-{depth}" for depth in DEPTHS], fontsize=7)
+        axes.legend(fontsize=6, labelspacing=0.2)  # in the last panel
     return figure
 
 
