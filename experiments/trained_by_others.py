@@ -136,12 +136,20 @@ class Network:
         return (np.mean(dropped, axis=0) - intact) / (CHANCE - intact)
 
     def plan(self) -> pd.DataFrame:
-        kept = self._work / f"{self.name}-plan.json"
-        if not kept.exists():
-            with bar(f"{self.name}, plan", sum(self.sizes)) as advance:
-                batches = list(self.opened.batches)[: IMAGES["plan"] // BATCH]
-                ic.plan(self.opened.model, batches, budget=0, beam=1, progress=advance).save(kept)
-        return ic.Plan.load(kept, self.opened.model).frontier.assign(network=self.name)
+        """Plan in parts, each from the model that the one before left: with a beam of 1, the same routes as in one."""
+        batches = list(self.opened.batches)[: IMAGES["plan"] // BATCH]
+        model, left, full, parts = self.opened.model, sum(self.sizes), self.full, []
+        while left:
+            least = left - 3 if left > 14 else 0
+            kept = self._work / f"{self.name}-plan-{left}.json"
+            if not kept.exists():
+                with bar(f"{self.name}, plan from {left} blocks", left - least) as advance:
+                    ic.plan(model, batches, budget=least, beam=1, progress=advance).save(kept)
+            found = ic.Plan.load(kept, model)
+            routes = [tuple(tuple(o[b] for b in p) for o, p in zip(full, r, strict=True)) for r in found.frontier.route]
+            parts.append(found.frontier.assign(network=self.name, route=routes))
+            model, left, full = found.apply(least) if least else model, least, routes[-1]
+        return pd.concat(parts).drop_duplicates("blocks")
 
     def similarity(self) -> pd.DataFrame:
         batches = list(self.opened.batches)[: IMAGES["further"] // BATCH]
