@@ -63,8 +63,9 @@ class Measure:
     """Measure the indices of a model, print them as a table, and write a report and a picture."""
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
-    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    """The folder of a finished run, timm:NAME, hf:PATH, cifar-resnet:PATH (weights of a ResNet of He et al.'s for
+    CIFAR-10), a file that plan saved, or module:function, which returns a model; the module's code is run. The others
+    never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """The file of the report (.parquet or .json); a picture is drawn beside it."""
@@ -99,8 +100,9 @@ class Plan:
     """
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
-    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    """The folder of a finished run, timm:NAME, hf:PATH, cifar-resnet:PATH (weights of a ResNet of He et al.'s for
+    CIFAR-10), a file that plan saved, or module:function, which returns a model; the module's code is run. The others
+    never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """The file of the frontier (.csv); a picture is drawn beside it."""

@@ -14,7 +14,7 @@ class ModelOptions:
     file."""
     weights: str = "pretrained"
     """For timm: pretrained, none (random), or a file with a state dict or with a smaller model that plan saved. For hf:
-    pretrained or none. For module:function: a smaller model that plan saved."""
+    pretrained or none. For cifar-resnet and module:function: a smaller model that plan saved."""
     stages: tuple[str, ...] = ()
     """The places of the model's blocks: layer1.1: (the children of layer1 from 1 on), blocks (all children), or block*5
     (one module that is executed five times). By default the blocks are searched."""
