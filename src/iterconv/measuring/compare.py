@@ -46,7 +46,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class Batch:
     """One batch in the forms that the model and the task take."""
 
     number: int
@@ -95,7 +95,7 @@ def compare(
     sizes: list[int] = []
     units: list[Tensor | None] = []
     with untouched(model):
-        for batch in _read(model, batches, task, against):
+        for batch in read_batches(model, batches, task, against):
             found = _Compared(model, batch, full, against, chance, metrics)
             with untouched(model):  # each batch meets the model in the state in which it was given
                 for key, column in _in_one_array(found.columns([full, *routes]), size):
@@ -131,7 +131,7 @@ class _Compared:
     def __init__(
         self,
         model: nn.Module,
-        batch: _Batch,
+        batch: Batch,
         full: Route,
         against: str,
         chance: float | None,
@@ -194,8 +194,17 @@ class _Compared:
                 yield (route, "distance", stage), distance(self._select(rows[0]), self._select(rows[1]))
 
 
-def _read(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[_Batch]:
+def read_batches(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[Batch]:
     """Read all batches in the form that the model takes; the first targets tell the task if none is given.
+
+    Args:
+        model: A model as for ``compare``.
+        batches: Batches as for ``iterconv.measure``.
+        task: The same as for ``compare``.
+        against: The same as for ``compare``; targets may be missing unless it is ``"labels"``.
+
+    Yields:
+        The batches in their order.
 
     Raises:
         InputError: If a batch does not fit, or if some have class numbers and others rows of labels.
@@ -225,7 +234,7 @@ def _read(model: nn.Module, batches: Iterable[Any], task: Task | None, against: 
                 )
         if targets is not None and targets.ndim == 1 and targets.dtype in WHOLE:
             targets = targets.long()  # torch's losses index by it
-        yield _Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
+        yield Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
 
 
 def _number_units(parts: Sequence[Tensor | None]) -> NDArray[np.int64] | None:
