@@ -24,16 +24,22 @@ class Twin:
         return [block for stage in self.stages for block in stage]
 
 
+def original_of(staged: Any) -> nn.Module:
+    """Return the model that was adapted, or the staged model itself."""
+    original: nn.Module = staged.model if isinstance(staged, AdaptedModel) else staged
+    return original
+
+
 def make_twin(staged: Any) -> Twin:
     """Copy the model behind a staged model; the copy shares nothing with it."""
-    original: nn.Module = staged.model if isinstance(staged, AdaptedModel) else staged
+    original = original_of(staged)
     names = {module: name for name, module in original.named_modules()}
     made = copy.deepcopy(original)
     return Twin(made, [[made.get_submodule(names[block]) for block in stage.blocks] for stage in staged.stages])
 
 
 def check_blocks(staged: Any) -> None:
-    """Raise ``InputError`` unless the stages can be run block by block, and the blocks of each stage could be one."""
+    """Raise ``InputError`` unless the model can be trained, and the blocks of each stage could be one."""
     if not isinstance(staged, nn.Module):
         raise InputError(f"{type(staged).__name__} is not a torch.nn.Module, so it can't be trained; make it one")
     for number, stage in enumerate(staged.stages):
@@ -41,11 +47,6 @@ def check_blocks(staged: Any) -> None:
         if hasattr(stage, "lipschitz"):
             raise InputError(
                 f"stage {name} is constrained, and its constants belong to its own blocks; tie an unconstrained model"
-            )
-        if not getattr(stage, "shared", True):
-            raise InputError(
-                f"stage {name} can't be run block by block ({stage.whole}); name other stages, as "
-                "iterconv.adapt(model, inputs, stages=[...])"
             )
         if len({id(block) for block in stage.blocks}) < len(stage.blocks):
             raise InputError(f"stage {name} applies one block several times, so it is tied already; tie another model")

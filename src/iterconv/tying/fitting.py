@@ -41,12 +41,13 @@ class Followed:
     leaving: list[Tensor] = field(default_factory=list)
 
 
-def follow(staged: Any, twin: Twin, inputs: Any) -> list[Followed]:
+def follow(staged: Any, twin: Twin | None, inputs: Any) -> list[Followed]:
     """Run the intact model on a batch, and record what enters and leaves each of its blocks.
 
     Args:
         staged: The intact model, which is left as it was.
-        twin: The copy; its blocks get the further arguments that the intact model gives its own.
+        twin: The copy; its blocks get the further arguments that the intact model gives its own. None for the intact
+            model itself.
         inputs: The batch.
 
     Returns:
@@ -60,14 +61,31 @@ def follow(staged: Any, twin: Twin, inputs: Any) -> list[Followed]:
             bound = Recording(staged.model, driven, [False] * len(driven), (), staged.output_of, inputs)
         for number, block, entering, leaving, stage in block_inputs(bound, inputs):
             if block == 0:
-                if bound is staged:
-                    stage = twin.model.stages[number]  # type: ignore[union-attr, index]
-                else:
-                    stage.blocks = tuple(twin.stages[number])
-                found.append(Followed(stage.step))
+                found.append(Followed(_step(stage, number, twin, isinstance(staged, AdaptedModel))))
             found[-1].entering.append(entering)
             found[-1].leaving.append(leaving)
     return found
+
+
+def _step(stage: Any, number: int, twin: Twin | None, adapted: bool) -> Callable[[int, Tensor, Tensor], Tensor]:
+    """Return the step of a stage of the intact model, or that of the copy's stage in its place."""
+    if twin is not None and adapted:
+        stage.blocks = tuple(twin.stages[number])  # a stage that is bound to one batch
+    elif twin is not None:
+        stage = twin.model.stages[number]  # type: ignore[index, union-attr]
+    step: Callable[[int, Tensor, Tensor], Tensor] = stage.step
+    return step
+
+
+def check_steps(staged: Any, inputs: Any) -> None:
+    """Raise ``InputError`` unless the blocks of each stage, run one by one, give the bits of the whole pass."""
+    with untouched(staged):
+        for stage, followed in zip(staged.stages, follow(staged, None, inputs), strict=True):
+            if bool(block_errors(followed, free=True).any()):
+                raise InputError(
+                    f"stage {getattr(stage, 'name', '')} can't be run block by block, as something happens between its "
+                    "blocks; name other stages, as iterconv.adapt(model, inputs, stages=[...])"
+                )
 
 
 def block_errors(stage: Followed, free: bool, named: Any = None) -> Tensor:

@@ -180,7 +180,7 @@ _Slot = tuple[nn.Module, str, _Group, bool]
 
 
 def _find_slots(model: nn.Module, inputs: Any, owners: Mapping[str, _Group]) -> dict[nn.Module, list[_Slot]]:
-    """List the parameters that each call of a module uses: its own, and those of modules in it that are never called."""
+    """List the parameters that a call of each module uses: its own, and those of modules in it that are not called."""
     called: set[nn.Module] = set()
     handles = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in model.modules()]
     try:

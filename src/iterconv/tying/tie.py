@@ -15,8 +15,8 @@ from iterconv.measuring.similarity import similarity
 from iterconv.options import Tying
 from iterconv.paths import untouched
 from iterconv.tasks import Task
-from iterconv.tying.copies import Twin, approach_, check_blocks, make_twin, tie_, untie_
-from iterconv.tying.fitting import MakeOptimizer, block_errors, feed, follow, run_steps, task_loss
+from iterconv.tying.copies import Twin, approach_, check_blocks, make_twin, original_of, tie_, untie_
+from iterconv.tying.fitting import MakeOptimizer, block_errors, check_steps, feed, follow, run_steps, task_loss
 from iterconv.tying.phases import check_groups, find_phases
 from iterconv.tying.tied import Tied
 
@@ -69,7 +69,7 @@ def tie(
         seed: The seed of the order of the batches.
         progress: A function that is called after each step with the steps done and all steps.
         on_part: A function that is called with ``"start"``, and then after each part with its name, and with the copy
-            as it is then, in evaluation mode. It has to leave the copy as it is.
+            as it is then, in evaluation mode and without gradients. It has to leave the copy as it is.
 
     Returns:
         The surrogate, with its phases and the history of its losses.
@@ -87,9 +87,11 @@ def tie(
     groups = check_groups(groups, [len(stage.blocks) for stage in staged.stages])
     kept, against = list(batches), "labels" if counts[-1] else "predictions"
     for batch in read_batches(staged, kept, task, against):
+        if batch.number == 0:
+            check_steps(staged, batch.inputs)
         if batch.number == 0 and counts[-1]:
             with untouched(staged):
-                task_loss(staged, getattr(staged, "model", staged), batch)
+                task_loss(staged, original_of(staged), batch)
     phases = find_phases(similarity(staged, kept), groups)
     twin = make_twin(staged)
     runs = [twin.stages[row.stage][row.start : row.end] for row in phases.itertuples()]
@@ -143,7 +145,7 @@ class _Fit:
     def run(self, how: str, counts: tuple[int, ...], batches: Iterator[Batch]) -> list[list[Tensor]]:
         """Run all parts; returns the tensors that the blocks of each phase share in the end."""
         shared = [] if how == "dial" else [tie_(run) for run in self._runs]
-        self._on_part("start", self._twin.model)
+        self._show("start")
         for part, steps in zip(PARTS[how], counts, strict=True):
             if how == "dial":
                 self._turn_dial(steps, batches)
@@ -153,8 +155,12 @@ class _Fit:
             else:
                 losses = self._teach if part == "teacher forcing" else self._release
                 self._steps(part, steps, losses, batches, self._optimizer(self._twin.blocks()))
-            self._on_part(part, self._twin.model)
+            self._show(part)
         return shared
+
+    @torch.no_grad()
+    def _show(self, part: str) -> None:
+        self._on_part(part, self._twin.model)
 
     def _steps(
         self,
