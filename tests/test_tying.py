@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -239,6 +241,16 @@ def test_the_result_is_a_plain_module_whose_state_the_original_class_takes(tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(ic.InputError, match="is a file; name a folder"):
         tied.save(tmp_path / "file")
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "tying.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "example"}
+    exec(compile(example, "tying.md", "exec"), names)
+    assert len(names["tied"].phases) == 2 and len(names["tied"].history) == 60
+    assert (names["audit"].verdict == "shared").sum() >= 4 and (tmp_path / "tied" / "weights.pt").exists()
 
 
 @pytest.mark.parametrize(
