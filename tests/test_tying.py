@@ -184,7 +184,7 @@ def test_fitting_follows_the_intact_model_and_then_the_task():
         on_part=lambda part, made: seen.append((part, float(F.cross_entropy(made(batch[0]), batch[1])))),
     )
     losses = {part: own.loss.to_numpy() for part, own in tied.history.groupby("part")}
-    assert losses["teacher forcing"][-1] < 0.5 * losses["teacher forcing"][0]
+    assert losses["teacher forcing"][-1] < 0.6 * losses["teacher forcing"][0]
     assert losses["free-running"][-1] < losses["free-running"][0]
     assert losses["task"][-1] < 0.9 * losses["task"][0]
     assert [part for part, _ in seen] == ["start", "teacher forcing", "free-running", "task"]
