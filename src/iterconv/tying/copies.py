@@ -42,7 +42,8 @@ def check_blocks(staged: Any) -> None:
     """Raise ``InputError`` unless the model can be trained, and the blocks of each stage could be one."""
     if not isinstance(staged, nn.Module):
         raise InputError(f"{type(staged).__name__} is not a torch.nn.Module, so it can't be trained; make it one")
-    for number, stage in enumerate(staged.stages):
+    stages: Any = staged.stages
+    for number, stage in enumerate(stages):
         name = getattr(stage, "name", number + 1)
         if hasattr(stage, "lipschitz"):
             raise InputError(
@@ -51,7 +52,7 @@ def check_blocks(staged: Any) -> None:
         if len({id(block) for block in stage.blocks}) < len(stage.blocks):
             raise InputError(f"stage {name} applies one block several times, so it is tied already; tie another model")
         _check_alike(name, list(stage.blocks))
-    if not any(p.requires_grad for stage in staged.stages for block in stage.blocks for p in block.parameters()):
+    if not any(p.requires_grad for stage in stages for block in stage.blocks for p in block.parameters()):
         raise InputError("no parameter of the blocks can be trained; call model.requires_grad_(True) first")
 
 

@@ -72,7 +72,7 @@ def _step(stage: Any, number: int, twin: Twin | None, adapted: bool) -> Callable
     if twin is not None and adapted:
         stage.blocks = tuple(twin.stages[number])  # a stage that is bound to one batch
     elif twin is not None:
-        stage = twin.model.stages[number]  # type: ignore[index, union-attr]
+        stage = twin.model.stages[number]  # type: ignore[index]
     step: Callable[[int, Tensor, Tensor], Tensor] = stage.step
     return step
 
