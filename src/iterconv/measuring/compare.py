@@ -253,6 +253,15 @@ def _columns(
 def read_batches(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[Batch]:
     """Read all batches in the form that the model takes; the first targets tell the task if none is given.
 
+    Args:
+        model: A model as for ``compare``.
+        batches: Batches as for ``iterconv.measure``.
+        task: The same as for ``compare``.
+        against: The same as for ``compare``; targets may be missing unless it is ``"labels"``.
+
+    Yields:
+        The batches in their order.
+
     Raises:
         InputError: If a batch does not fit, or if some have class numbers and others rows of labels.
     """
