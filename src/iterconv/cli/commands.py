@@ -11,6 +11,7 @@ from typing import Annotated
 from tyro import conf
 
 from iterconv.cli.depth_commands import Depth, Settle
+from iterconv.cli.exit_command import Exits
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
 from iterconv.options import Against, Debris, Mode, Tracker
@@ -266,6 +267,7 @@ COMMANDS: dict[str, type] = {
     "plan": Plan,
     "settle": Settle,
     "depth": Depth,
+    "exits": Exits,
     "sweep": Sweep,
     "status": Status,
     "report": Report,

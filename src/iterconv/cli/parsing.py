@@ -28,6 +28,7 @@ EXAMPLES = {
     "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors",
     "settle": "iterconv settle runs/x --steps 500\n  iterconv settle timm:resnet50 --data cifar10 --no-growth",
     "depth": "iterconv depth runs/x --out depth.json",
+    "exits": "iterconv exits runs/x --rules confidence kl",
     "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid",
     "status": "iterconv status runs --watch",
     "report": "iterconv report --scale quick",

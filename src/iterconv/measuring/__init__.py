@@ -2,6 +2,8 @@
 
 from iterconv.measuring.depth import Depth as Depth
 from iterconv.measuring.depth import depth as depth
+from iterconv.measuring.exit_frontier import Exits as Exits
+from iterconv.measuring.exits import exits as exits
 from iterconv.measuring.frontier import Plan as Plan
 from iterconv.measuring.measurement import measure as measure
 from iterconv.measuring.planning import plan as plan
