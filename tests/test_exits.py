@@ -1,6 +1,8 @@
 """Exit rules: the frontier against a naive loop over examples, the model that exits by itself, and refusals."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -253,3 +255,14 @@ def test_models_and_batches_that_do_not_fit_are_refused(found):
         exits.apply("entropy", 0.1)
     with pytest.raises(ic.InputError, match="threshold='low' is not a number"):
         exits.apply("kl", "low")
+
+
+@pytest.mark.medium
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "exits.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    assert len(names["blocks"]) == 25 and (tmp_path / "exits.json").exists()
+    assert names["tied"].stages[0].blocks[0].conv1.weight.grad.abs().sum() > 0
