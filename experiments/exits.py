@@ -2,6 +2,8 @@
 
 pip install 'iterconv[repro,zoo]'
 python experiments/exits.py [mnist] [resnet56] [--results results/exits] [--examples 1000]
+
+Networks whose weights or images are not at hand are told and left out.
 """
 
 import argparse

@@ -130,8 +130,8 @@ class ConstrainedStage(ResidualStage):
         """Move the singular vectors of all blocks one step for maps of this size.
 
         Returns:
-            For each block a table M of Conv1, such that ``diag(BN2) @ M @ diag(BN1)`` is the norm of what is between the
-            two ReLUs, and the norm of Conv2. Gradients flow to the kernels.
+            For each block a table M of Conv1, such that ``diag(BN2) @ M @ diag(BN1)`` is the norm of what is between
+            the two ReLUs, and the norm of Conv2. Gradients flow to the kernels.
         """
         conv1, conv2, left, right = self._operands()
         with torch.autocast(conv1.device.type, enabled=False):
