@@ -12,6 +12,7 @@ from tyro import conf
 
 from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
 from iterconv.cli.depth_commands import Depth, Settle
+from iterconv.cli.exit_command import Exits
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
 from iterconv.options import Against, Debris, MemoryFormat, Mode, Shell, SpanKind, Tracker
@@ -228,6 +229,7 @@ COMMANDS: dict[str, type] = {
     "spans": Spans,
     "settle": Settle,
     "depth": Depth,
+    "exits": Exits,
     "sweep": Sweep,
     "status": Status,
     "report": Report,
