@@ -116,7 +116,7 @@ def check_rules(rules: Any) -> list[ExitRule]:
 def _two_at_least(batches: Any) -> Iterable[Any]:
     """Return the batches; raises ``InputError`` if they are fewer than two. What is no iterable is refused later."""
     if isinstance(batches, (Tensor, str, dict)) or not isinstance(batches, Iterable):
-        return batches  # type: ignore[no-any-return]
+        return batches
     iterator = iter(batches)
     first = list(islice(iterator, 2))
     if len(first) < 2:
@@ -141,7 +141,7 @@ def _read(model: Any, batch: Batch, against: Against, full: Route, rules: Sequen
             raise InputError("representations have no row for each example; leave the rule 'residual' out")
         read_outs.append(ReadOut(outputs, state))
         errors.append(judge.metrics(outputs)["error"]())
-    found = {rule: _score_all(rule, read_outs[::-1], sum(map(len, full[:-1]))) for rule in rules}
+    found: dict[str, Any] = {rule: _score_all(rule, read_outs[::-1], sum(map(len, full[:-1]))) for rule in rules}
     return {"error": _to_array(errors[::-1]), **found}
 
 
