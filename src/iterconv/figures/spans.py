@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -26,8 +26,9 @@ def draw_spans(table: pd.DataFrame, intact_error: float) -> Figure:
     """
     stages, kinds = sorted(table["stage"].unique()), list(dict.fromkeys(table["kind"]))
     least, most = float(table["error"].min()), float(table["error"].max())
-    # The two halves of the scale differ in length, but none may be empty.
-    norm = TwoSlopeNorm(intact_error, min(least, intact_error - 1e-3), max(most, intact_error + 1e-3))
+    # Equal steps of colour on both sides, so that a gain looks no larger than a loss of the same size.
+    width = max(most - intact_error, intact_error - least, 1e-3)
+    norm = Normalize(intact_error - width, intact_error + width)
     with paper_style():
         figure = new_figure(3.1 * len(kinds) + 0.9, 2.9 * len(stages))
         panels = figure.subplots(len(stages), len(kinds), squeeze=False)
@@ -37,12 +38,13 @@ def draw_spans(table: pd.DataFrame, intact_error: float) -> Figure:
                 image = _draw_map(axes, own, int(table[table["stage"] == stage]["end"].max()), norm)
                 axes.set_title(f"stage {stage + 1}: span {_TITLES[kind]}")
         bar = figure.colorbar(image, ax=panels, label="error", format=PercentFormatter(1, decimals=0), shrink=0.8)
+        bar.ax.set_ylim(min(least, intact_error), max(most, intact_error + 1e-3))
         bar.ax.axhline(intact_error, color="black", linewidth=1)
         bar.ax.text(-0.3, intact_error, "intact", ha="right", va="center", fontsize=7)
     return figure
 
 
-def _draw_map(axes: Axes, spans: pd.DataFrame, blocks: int, norm: TwoSlopeNorm) -> Any:
+def _draw_map(axes: Axes, spans: pd.DataFrame, blocks: int, norm: Normalize) -> Any:
     """Draw one map: the first block of the span downwards, the last one to the right."""
     values = np.full((blocks, blocks), np.nan)
     values[spans["start"], spans["end"] - 1] = spans["error"]
