@@ -15,3 +15,4 @@ Metric = Literal["error", "exact_error", "disagreement", "cross_entropy", "dista
 TrainingPrecision = Literal["float32", "bf16"]
 Precision = Literal["single", "double", "half", "bfloat16"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
+Beyond = Literal["last", "cycle"]

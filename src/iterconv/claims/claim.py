@@ -1,4 +1,4 @@
-"""Claims: statements of the paper with the functions that test them."""
+"""Claims: statements, most of them the paper's, with the functions that test them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ Find = Callable[[Tables], Iterator[Finding]]
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement of the paper, and the function that tests it."""
+    """A statement of the paper or of our own, and the function that tests it."""
 
-    number: int
-    """The claim's number, which stays the same whatever other claims there are."""
+    number: int | str
+    """The claim's number, which stays the same whatever other claims there are; our own begin with a letter."""
     section: str
+    """The paper's section; empty for our own."""
     statement: str
     find: Find
     """Yields a finding for each part of the statement and each setting; none where no run is about it."""
@@ -23,12 +24,12 @@ class Claim:
     """True if it has to hold in every setting that is tested, not just in some and against none."""
 
 
-def claim(number: int, section: str, statement: str, *, everywhere: bool = False) -> Callable[[Find], Claim]:
+def claim(number: int | str, section: str, statement: str, *, everywhere: bool = False) -> Callable[[Find], Claim]:
     """Make a claim of the function that tests it.
 
     Args:
         number: The claim's number.
-        section: The paper's section.
+        section: The paper's section; empty for a claim of our own.
         statement: The claim in words.
         everywhere: True if it has to hold in every setting that is tested.
 

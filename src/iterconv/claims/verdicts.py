@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from iterconv.claims.claim import Claim
-from iterconv.claims.claims import CLAIMS
+from iterconv.claims.claims import CLAIMS, OWN_CLAIMS
 from iterconv.claims.compare import settings_of
 from iterconv.claims.findings import Finding, Verdict, not_testable
 from iterconv.studies.tables import Tables
@@ -56,8 +56,9 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
 
 
 def judge_all(tables: Tables) -> list[Judgement]:
-    """Judge every claim, in the paper's order."""
-    return [judge(claim, tables) for claim in CLAIMS]
+    """Judge every claim: the paper's, in its order, where tables are about it, then our own where they are about those."""
+    paper = CLAIMS if len(tables.runs) or len(tables.toy) else ()
+    return [judge(claim, tables) for claim in (*paper, *(OWN_CLAIMS if len(tables.prefix) else ()))]
 
 
 def scale_of(tables: Tables) -> str:
@@ -69,6 +70,8 @@ def scale_of(tables: Tables) -> str:
     ]
     if not tables.toy.empty:
         parts.append(f"toy networks: {tables.toy['seed'].nunique()} seeds")
+    if not tables.prefix_nets.empty:
+        parts.append(f"prefix sums: {tables.prefix_nets['seed'].nunique()} seeds, {len(tables.prefix_nets)} nets")
     return "; ".join(parts)
 
 

@@ -163,7 +163,8 @@ def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 
     console.print(f"from {scale_of(tables)}")
     for judgement in judge_all(tables):
         claim = judgement.claim
-        console.print(f"\n{claim.number}. {judgement.verdict.upper()}: {claim.statement} (Sec. {claim.section})")
+        source = f" (Sec. {claim.section})" if claim.section else ""
+        console.print(f"\n{claim.number}. {judgement.verdict.upper()}: {claim.statement}{source}")
         for finding in judgement.findings:
             console.print(f"   {finding.verdict}: {describe(finding)}")
     return 0

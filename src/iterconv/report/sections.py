@@ -15,6 +15,7 @@ from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
 from iterconv.indices import INDICES
+from iterconv.report.prefix import draw_rules, summarise_prefix
 from iterconv.studies.study import Scale, Setting, Study, command_of, unique_jobs
 from iterconv.studies.tables import Tables, prediction_indices
 
@@ -59,6 +60,7 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
     finished = sum(len(own.runs) for _, own in parts)
     if study.toy_seeds and len(tables.toy):
         finished += tables.toy.groupby(["kind", "seed"]).ngroups
+    finished += len(_of_study(study, scale, tables.prefix_nets))
     draw = _PICTURES.get(study.name, _draw_coupling)
     return Section(
         study=study,
@@ -66,7 +68,7 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
         wanted=len(unique_jobs([study], scale)),
         finished=finished,
         pictures=list(draw(study, parts, tables)) if finished else [],
-        table=_summarise_toys(tables.toy) if study.toy_seeds else summarise(parts),
+        table=_summarise_others(study, scale, tables) if study.toy_seeds or study.jobs else summarise(parts),
     )
 
 
@@ -103,6 +105,16 @@ def summarise(parts: Parts) -> pd.DataFrame:
                 row["sets not exact"] = _spread(group["test_exact_error"], 100, "%")
             rows.append(row)
     return pd.DataFrame(rows).fillna("")
+
+
+def _summarise_others(study: Study, scale: Scale, tables: Tables) -> pd.DataFrame:
+    return _summarise_toys(tables.toy) if study.toy_seeds else summarise_prefix(tables)
+
+
+def _of_study(study: Study, scale: Scale, table: pd.DataFrame) -> pd.DataFrame:
+    """Select the rows of a study's jobs of other kinds."""
+    names = {job.name for job in study.jobs.get(scale.name, ())}
+    return table[table["name"].isin(names)] if len(table) else table
 
 
 def _summarise_toys(toy: pd.DataFrame) -> pd.DataFrame:
@@ -246,6 +258,11 @@ def _draw_fig13(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]
     yield _draw_sets("fig13", {setting.label: own.runs for setting, own in parts})
 
 
+def _draw_prefix(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+    for rule, caption, figure in draw_rules(tables):
+        yield Picture(name=f"{study.name}-{rule}", caption=caption, figure=figure)
+
+
 def _draw_sets(name: str, settings: dict[str, pd.DataFrame]) -> Picture:
     return Picture(
         name=name,
@@ -263,6 +280,7 @@ _PICTURES: dict[str, Callable[[Study, Parts, Tables], Iterator[Picture]]] = {
     "fig7": _draw_fig7,
     "fig8": _draw_fig8,
     "fig13": _draw_fig13,
+    "prefix": _draw_prefix,
 }
 """The pictures of studies that have their own, by name; all others are drawn by `_draw_coupling`."""
 _KINDS = {

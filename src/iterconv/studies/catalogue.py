@@ -4,6 +4,7 @@ from iterconv.errors import InputError
 from iterconv.options import Residual
 from iterconv.registry import Registry
 from iterconv.studies import settings
+from iterconv.studies.prefix_runs import prefix_runs
 from iterconv.studies.study import CONDITIONS, Scale, Study, Variant
 
 COUPLED = CONDITIONS[2:]
@@ -110,6 +111,11 @@ STUDIES = Registry(
                 "desk": settings.DESK_MNIST,
                 "paper": settings.PAPER_SETS,
             },
+        ),
+        Study(
+            name="prefix",
+            title="Prefix sums: a task for which convergence is the right bias",
+            jobs={"quick": prefix_runs(range(2), lengths=(24, 32, 64)), "desk": prefix_runs(range(6))},
         ),
     ),
 )

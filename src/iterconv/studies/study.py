@@ -78,6 +78,8 @@ class Study:
     """The first one is what the study is about; others are trained for comparison."""
     toy_seeds: Mapping[str, int] = field(default_factory=dict)
     """The number of seeds of the toy networks, by the name of the scale; studies without toy networks name none."""
+    jobs: Mapping[str, tuple[StudyJob, ...]] = field(default_factory=dict)
+    """Jobs of other kinds, by the name of the scale, in the order in which they are done."""
     stack: int = 1
     """The size of the stacks in which runs are trained where that pays, see `iterconv.studies.stacks`."""
 
@@ -88,7 +90,7 @@ class Study:
 
     def trains_at(self, scale: Scale) -> bool:
         """True if there is something to train at a scale."""
-        return scale.name in self.settings or scale.name in self.toy_seeds
+        return any(scale.name in kinds for kinds in (self.settings, self.toy_seeds, self.jobs))
 
     def settings_at(self, scale: Scale) -> tuple[Setting, ...]:
         """The settings that this study trains at a scale."""
@@ -124,11 +126,12 @@ def unique_jobs(studies: list[Study], scale: Scale) -> list[StudyJob]:
 
     Returns:
         Toy networks first, then the settings in the order of the studies; within a setting, every condition of one seed
-        comes before the next seed, so that all conditions grow evenly.
+        comes before the next seed, so that all conditions grow evenly. Jobs of other kinds come last.
     """
     jobs: list[StudyJob] = [toy for study in studies for toy in study.toys(scale)]
     for setting in dict.fromkeys(setting for study in studies for setting in study.settings_at(scale)):
         sharing = [study for study in studies if setting in study.settings_at(scale)]
         runs = [run for study in sharing for run in study.setting_runs(setting)]
         jobs += [TrainingRun(run) for run in sorted(runs, key=lambda run: run.seed)]
+    jobs += [job for study in studies for job in study.jobs.get(scale.name, ())]
     return list({job.name: job for job in jobs}.values())

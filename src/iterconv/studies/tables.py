@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,25 @@ SCHEMAS = {
             **dict.fromkeys(("rmse", "distance"), number_or_nan),
         },
     ),
+    "prefix": Schema(
+        file="prefix.parquet",
+        keys=("name", "beyond", "length", "iterations"),
+        columns={
+            **dict.fromkeys(("name", "init", "lacks", "beyond"), text),
+            **dict.fromkeys(("coupling", "seed", "length", "iterations", "accuracy"), number),
+            **dict.fromkeys(("bits", "residual", "settled", "finite"), number_or_nan),
+        },
+    ),
+    "prefix_nets": Schema(
+        file="prefix_nets.csv",
+        keys=("name",),
+        columns={
+            **dict.fromkeys(("name", "init", "lacks"), text),
+            **dict.fromkeys(("coupling", "seed", "raw", "tied", "effective", "mean_deviation"), number),
+            **dict.fromkeys(INDICES, number_or_nan),
+        },
+        later=tuple(INDICES),
+    ),
 }
 """The tables by their names, which are the fields of `Tables`."""
 _LABELLED = ("indices", "curves", "history")
@@ -67,7 +86,7 @@ _LABELLED = ("indices", "curves", "history")
 class Tables:
     """The results of a set of finished runs.
 
-    All but ``toy`` have the fields of ``RunConfig`` and the run's ``name`` as columns.
+    All but ``toy`` and those of prefix sums have the fields of ``RunConfig`` and the run's ``name`` as columns.
     """
 
     runs: pd.DataFrame
@@ -81,6 +100,10 @@ class Tables:
     """One row a run and epoch."""
     toy: pd.DataFrame
     """One row a toy network, perturbation, position and point, see ``ToyRun.tables``."""
+    prefix: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a net for prefix sums, rule, length and read-out, see ``PrefixRun.tables``."""
+    prefix_nets: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a net for prefix sums: its indices and parameter counts."""
 
     @classmethod
     def collect(cls, jobs: Sequence[StudyJob], root: Path) -> "Tables":
@@ -106,18 +129,18 @@ class Tables:
         )
 
     def named(self, names: Iterable[str]) -> "Tables":
-        """Select the rows of some runs by their names, and all of the toy networks'."""
+        """Select the rows of some runs by their names, and all of the toy networks' and of prefix sums."""
         kept = set(names)
         runs, indices, curves, history = (
             table[table["name"].isin(kept)].reset_index(drop=True) if len(table) else table
             for table in (self.runs, self.indices, self.curves, self.history)
         )
-        return Tables(runs, indices, curves, history, self.toy)
+        return replace(self, runs=runs, indices=indices, curves=curves, history=history)
 
     @property
     def empty(self) -> bool:
-        """True if there is neither a run nor a toy network."""
-        return self.runs.empty and self.toy.empty
+        """True if there is neither a run nor a toy network nor a net for prefix sums."""
+        return self.runs.empty and self.toy.empty and self.prefix.empty
 
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the tables as small files: CSV, and Parquet for the long ones.
@@ -153,7 +176,7 @@ class Tables:
         runs = tables["runs"]
         if len(runs):  # of indices that were registered since
             tables["runs"] = runs = runs.assign(**{name: math.nan for name in INDICES if name not in runs})
-        if runs.empty and tables["toy"].empty:
+        if runs.empty and tables["toy"].empty and tables["prefix"].empty:
             raise InputError(
                 f"{folder} holds no tables; give a folder that `iterconv reproduce` wrote, report-quick/tables"
             )

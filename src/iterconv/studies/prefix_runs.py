@@ -1,0 +1,141 @@
+"""The study of prefix sums: nets that are trained on short strings and tested on long ones."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from iterconv.errors import InputError
+from iterconv.files import read, read_json, read_tensors, to_json, to_parquet, to_safetensors, write_atomically
+from iterconv.measuring.report import Report
+from iterconv.studies.extrapolation import count_prefix, extrapolate, measure_prefix
+from iterconv.studies.jobs import OnStep
+from iterconv.studies.study import CONDITIONS
+from iterconv.training.loop import Stop
+from iterconv.training.prefix import INGREDIENTS, REPORTED, PrefixConfig, make_prefix_network, train_prefix
+
+CONFIG = "config.json"
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "net.safetensors"
+READ_OUTS = "readouts.parquet"
+REPORT = "report.parquet"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class PrefixRun:
+    """A net for prefix sums to be trained, tested and measured, in a folder of its own."""
+
+    config: PrefixConfig
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the net and of its folder."""
+        return self.config.name
+
+    @property
+    def steps(self) -> int:
+        """The reports of progress in training, and one for the test."""
+        return self.config.steps // REPORTED + 1
+
+    @property
+    def seconds(self) -> float:
+        """The estimated time on one core of the reference machine."""
+        return 60.0
+
+    @property
+    def gpu_seconds(self) -> float:
+        """The estimated time on a GPU, on which such small layers are all launching; assumed, not measured."""
+        return 60.0
+
+    def path(self, root: Path, file: str) -> Path:
+        """One of the net's files."""
+        return root / self.name / file
+
+    def finished(self, root: Path) -> bool:
+        """True if the net is trained, tested and measured."""
+        return all(self.path(root, file).is_file() for file in (WEIGHTS, READ_OUTS, REPORT, RESULT))
+
+    def run(self, root: Path, on_progress: OnStep, stop: Stop) -> None:
+        """Train what is missing, test and measure; calls ``on_progress`` every hundred steps and at the end."""
+        checkpoint, weights = self.path(root, CHECKPOINT), self.path(root, WEIGHTS)
+        write_atomically(self.path(root, CONFIG), to_json(asdict(self.config)))
+
+        def on_step(note: str, step: int) -> None:
+            on_progress(note, step // REPORTED)
+
+        if weights.is_file():
+            network = make_prefix_network(self.config)
+            network.load_state_dict(read_tensors(weights))
+        else:
+            network = train_prefix(self.config, checkpoint, on_step, stop)
+            write_atomically(weights, to_safetensors(network.state_dict()))
+        network.eval()
+        write_atomically(self.path(root, READ_OUTS), to_parquet(extrapolate(network, self.config, stop)))
+        measure_prefix(network, self.config).save(self.path(root, REPORT))
+        write_atomically(self.path(root, RESULT), to_json(count_prefix(network)))
+        checkpoint.unlink(missing_ok=True)
+        on_progress("tested", self.steps)
+
+    def outcome(self, root: Path) -> str:
+        """Say the largest share of right strings, over all read-outs, on the shortest and longest strings."""
+        best = self.read_outs(root).groupby("length")["accuracy"].max()
+        return ", ".join(f"{best[length]:.1%} of {length} bits" for length in (best.index[0], best.index[-1]))
+
+    def read_outs(self, root: Path) -> pd.DataFrame:
+        """Read the table of the test.
+
+        Raises:
+            InputError: If the file is missing or damaged.
+        """
+        path, again = self.path(root, READ_OUTS), "run `iterconv reproduce prefix` again"
+        try:
+            return pd.read_parquet(io.BytesIO(read(path, again) or b""))
+        except (OSError, ValueError):
+            raise InputError(f"{path} is missing or damaged; delete it and {again}") from None
+
+    def tables(self, root: Path) -> dict[str, pd.DataFrame]:
+        """Read the net's rows of the tables ``prefix`` (its test) and ``prefix_nets`` (indices, parameter counts)."""
+        config = asdict(self.config)
+        label = {"name": self.name, "lacks": self.config.lacks, **{name: config[name] for name in LABELS}}
+        path = self.path(root, RESULT)
+        result = read_json(path, f"there is no {path}; run `iterconv reproduce prefix`")
+        indices = Report.load(self.path(root, REPORT)).indices
+        means = indices[indices["stage"] == "mean"].set_index("index")["value"]
+        return {
+            "prefix": self.read_outs(root).assign(**label),
+            "prefix_nets": pd.DataFrame([{**label, **result, **means.to_dict()}]),
+        }
+
+
+KINDS: tuple[tuple[str, ...], ...] = ((), *((name,) for name in INGREDIENTS))
+"""The ingredients of the recipe that each kind of net goes without."""
+
+
+def prefix_runs(
+    seeds: Iterable[int], lacking: Iterable[tuple[str, ...]] = KINDS, **changes: Any
+) -> tuple[PrefixRun, ...]:
+    """List nets in all of the paper's conditions.
+
+    Args:
+        seeds: The seeds.
+        lacking: The ingredients of the recipe that a net goes without, for each kind of net; ``()`` is the full recipe.
+        changes: Fields of `PrefixConfig` with their values.
+
+    Returns:
+        The nets: one kind after the other, and within a kind every condition of one seed before the next seed.
+    """
+    seeds = tuple(seeds)
+    return tuple(
+        PrefixRun(PrefixConfig(init=init, coupling=coupling, seed=seed, **dict.fromkeys(without, False), **changes))
+        for without, seed, (init, coupling) in product(lacking, seeds, CONDITIONS)
+    )
+
+
+LABELS = ("init", "coupling", *INGREDIENTS, "seed", "width", "blocks", "bits", "steps")
+"""The fields of the configuration that are columns of the tables."""
