@@ -56,7 +56,7 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
 
 
 def judge_all(tables: Tables) -> list[Judgement]:
-    """Judge every claim: the paper's, in its order, where tables are about it, then our own where they are about those."""
+    """Judge the paper's claims, in its order, and then our own; those that no table is about are left out."""
     paper = CLAIMS if len(tables.runs) or len(tables.toy) else ()
     return [judge(claim, tables) for claim in (*paper, *(OWN_CLAIMS if len(tables.prefix) else ()))]
 

@@ -25,8 +25,9 @@ def draw_rules(tables: Tables) -> Iterator[tuple[str, str, Figure]]:
         caption = (
             f"Prefix sums: nets that {RULES[beyond]} after as many iterations as they have blocks. Above: the share of "
             "strings with every bit right after the last iteration, against their length; in the middle: the same for "
-            f"strings of {followed} bits, against the iterations; below: the mean relative step of the state on strings "
-            f"of {ALWAYS} bits (lines end where it is not finite). Thin lines are nets, thick ones means over seeds."
+            f"strings of {followed} bits, against the iterations; below: the mean relative step of the state on "
+            f"strings of {ALWAYS} bits (lines end where it is not finite). Thin lines are nets, thick ones means over "
+            "seeds."
         )
         yield beyond, caption, draw_prefix(rows, followed, ALWAYS)
 

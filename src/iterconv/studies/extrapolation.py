@@ -43,8 +43,9 @@ def extrapolate(network: StagedModel, config: PrefixConfig, stop: Stop) -> pd.Da
 
     Returns:
         One row a rule for iterations beyond the last block (``beyond``), length and read-out (``iterations``):
-        ``accuracy``, the share of right strings; ``bits``, that of right bits; ``residual``, the mean relative step
-        ||z' - z|| / ||z|| over strings whose state is finite; ``settled``, the share of strings on which it is below
+        ``accuracy``, the share of right strings; ``bit_accuracy``, that of right bits; ``residual``, the mean relative
+        step ||z' - z|| / ||z|| over strings whose state is finite, from z to z' one iteration later, or as many as there
+        are blocks if untied blocks are run in a cycle; ``settled``, the share of strings on which it is below
         ``SETTLED``; ``finite``, the share of strings with a finite state; and ``run``.
 
     Raises:
@@ -77,7 +78,7 @@ def tied(network: StagedModel) -> bool:
 
 def _zeros(config: PrefixConfig) -> Iterator[dict[str, float]]:
     for iterations in _shown(config):
-        none = dict.fromkeys(("bits", "residual", "settled", "finite"), math.nan)
+        none = dict.fromkeys(("bit_accuracy", "residual", "settled", "finite"), math.nan)
         yield {"iterations": iterations, "accuracy": 0.0, **none}
 
 
@@ -103,24 +104,30 @@ def _read_outs(network: StagedModel, config: PrefixConfig, length: int, beyond: 
 def _run(network: StagedModel, inputs: Tensor, sums: Tensor, config: PrefixConfig, beyond: Beyond) -> dict[str, Tensor]:
     """Run strings to the end; returns values of shape (read-outs, strings)."""
     stage, shown = network.stages[0], _shown(config)
+    period = len(stage) if beyond == "cycle" else 1
+    kept = {iterations - period for iterations in shown}
     z = start = network.stem(inputs)
+    earlier: dict[int, Tensor] = {}
     rows: list[dict[str, Tensor]] = []
     for iteration in range(config.iterations):
-        before, z = z, stage.step(block_at(iteration, len(stage), beyond), z, start)
+        if iteration in kept:
+            earlier[iteration] = z
+        z = stage.step(block_at(iteration, len(stage), beyond), z, start)
         if iteration + 1 in shown:
+            before = earlier.pop(iteration + 1 - period, torch.full_like(z, math.nan))
             rows.append(_describe(before, z, network.head(z), sums))
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _describe(before: Tensor, z: Tensor, logits: Tensor, sums: Tensor) -> dict[str, Tensor]:
-    """The columns of the test for each string, after one iteration."""
+    """The columns of the test for each string; ``before`` is the state of one step earlier."""
     finite = torch.isfinite(z).all(2).all(1) & torch.isfinite(logits).all(1)
     right = ((logits > 0) == (sums > 0)).float() * finite[:, None]
     moved = (z - before).flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)
     residual = torch.where(finite & torch.isfinite(moved), moved, math.nan)
     return {
         "accuracy": (right > 0).all(1).float(),
-        "bits": right.mean(1),
+        "bit_accuracy": right.mean(1),
         "residual": residual,
         "settled": (residual < SETTLED).float(),
         "finite": finite.float(),

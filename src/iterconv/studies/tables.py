@@ -63,7 +63,7 @@ SCHEMAS = {
         columns={
             **dict.fromkeys(("name", "init", "lacks", "beyond"), text),
             **dict.fromkeys(("coupling", "seed", "length", "iterations", "accuracy"), number),
-            **dict.fromkeys(("bits", "residual", "settled", "finite"), number_or_nan),
+            **dict.fromkeys(("bit_accuracy", "residual", "settled", "finite"), number_or_nan),
         },
     ),
     "prefix_nets": Schema(
