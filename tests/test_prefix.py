@@ -61,7 +61,7 @@ def naive_convolution(weight, z):
 
 
 def naive_step(block, z, bits):
-    weights = {name: parameter.detach().double().numpy()[:] for name, parameter in block.named_parameters()}
+    weights = {name: parameter.detach().double().numpy()[:, :, 0] for name, parameter in block.named_parameters()}
     relu = lambda values: np.maximum(values, 0)  # noqa: E731
     conv = lambda name, values: naive_convolution(weights[f"{name}.weight"], values)  # noqa: E731
     z = relu(conv("enter", np.concatenate([z, bits]) if block.recall else z))
@@ -76,20 +76,20 @@ def test_a_step_is_the_naive_one(recall, norm):
     net, (strings, _) = network(recall=recall, norm=norm), draw(2)
     require_staged(net)
     start = net.stem(strings)
-    assert torch.equal(start[:, :1], strings), "any block finds the string in what enters the stage"
+    assert torch.equal(start[:, :1].squeeze(2), strings), "any block finds the string in what enters the stage"
     z = net.stages[0].step(1, net.stages[0].step(0, start, start), start).detach()
     for string, first, found in zip(strings.double().numpy(), start.detach().double().numpy(), z, strict=True):
-        expected = first
+        expected = first[:, 0]
         for block in list(net.stages[0].blocks)[:2]:
             expected = naive_step(block, expected, string)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4, atol=1e-5)
     assert not norm or z.square().mean(1).allclose(torch.ones(()), atol=1e-3) or bool((z == 0).all(1).any())
 
 
 def test_only_nets_with_recall_see_the_string_again():
     strings, other = draw(4)[0], draw(4, seed=1)[0]
     for recall in (True, False):
-        stage, z = network(recall=recall).stages[0], torch.rand(4, 4, 9)
+        stage, z = network(recall=recall).stages[0], torch.rand(4, 4, 1, 9)
         outputs = [stage.step(0, z, network().stem(each)) for each in (strings, other)]
         assert torch.equal(*outputs) != recall
 
@@ -106,7 +106,7 @@ def naive_progressive_loss(net, strings, sums, skipped, learnt):
     for index in range(skipped + learnt):
         if index == skipped and skipped:
             z = z.detach()
-        z = net.stages[0].blocks[index](z, strings)
+        z = net.stages[0].blocks[index](z, strings.unsqueeze(2))
     chances = torch.sigmoid(net.head(z).double())
     return -(sums * chances.log() + (1 - sums) * (1 - chances).log()).mean()
 
@@ -159,19 +159,20 @@ def test_coupling_of_one_ties_the_blocks_and_less_does_not(progressive):
 def test_full_coupling_is_the_tied_net_under_adam():
     """One block that is used three times, whose gradient is the mean of those at each use."""
     net = train(coupling=1.0, steps=10)
-    config = replace(SMALL, coupling=1.0)
+    config = replace(SMALL, coupling=1.0, steps=10)
     one = prefix.make_prefix_network(config)
     block = one.stages[0].blocks[0]
     optimizer = torch.optim.Adam([*one.stem.parameters(), *block.parameters(), *one.head.parameters()], lr=config.lr)
     generator = torch.Generator().manual_seed(config.seed)
-    for _ in range(10):
+    for step in range(10):
+        optimizer.param_groups[0]["lr"] = config.lr if step <= 5 else config.lr * (10 - step) / 5
         strings, sums = draw_strings(config.batch_size, config.bits, generator)
         skipped, learnt = draw_depths(config.blocks, generator)
         # Copies of the block, so that the gradient of each use is seen before it is clipped and averaged.
         uses = [dict(zip(dict(block.named_parameters()), each, strict=True)) for each in _copies(block, 3)]
         z = start = one.stem(strings) if not skipped else one.stem(strings).detach()
         for index in range(skipped + learnt):
-            z = torch.func.functional_call(block, uses[index], (z, strings))
+            z = torch.func.functional_call(block, uses[index], (z, strings.unsqueeze(2)))
             z = z.detach() if index < skipped else z
         F.binary_cross_entropy_with_logits(one.head(z), sums.float()).backward()
         every = [p.grad for use in uses for p in use.values() if p.grad is not None]
@@ -203,7 +204,7 @@ def test_the_test_is_the_naive_one():
         start = net.stem(strings)
         states = [start]
         for iteration in range(8):
-            z = net.stages[0].step(block_at(iteration, 3, beyond), states[-1], start)
+            z = net.stages[0].step(block_at(iteration, 3, beyond), states[-1], start).detach()
             states.append(z)
             if iteration + 1 in (1, 2, 4, 8):
                 row = table.loc[(beyond, 6, iteration + 1)]

@@ -14,7 +14,8 @@ from iterconv.options import Beyond, Init
 from iterconv.paths.contract import Stage, StagedModel
 
 Strings = Float[Tensor, "n 1 length"]
-State = Float[Tensor, "n channels length"]
+State = Float[Tensor, "n channels 1 length"]
+Row = Float[Tensor, "n 1 1 length"]
 Sums = Int[Tensor, "n length"]
 
 _TINY = 1e-8
@@ -51,7 +52,7 @@ class PrefixBlock(nn.Module):
         self.enter = _convolution(width + recall, width)
         self.first, self.second, self.third, self.fourth = (_convolution(width, width) for _ in range(4))
 
-    def forward(self, z: State, bits: Strings) -> State:
+    def forward(self, z: State, bits: Row) -> State:
         """The state after this iteration."""
         z = F.relu(self.enter(torch.cat([z, bits], 1) if self.recall else z))
         z = F.relu(z + self.second(F.relu(self.first(z))))
@@ -75,8 +76,10 @@ class PrefixStem(nn.Module):
         self.features = _convolution(1, width - 1)
 
     def forward(self, bits: Strings) -> State:
-        """The first state."""
-        return torch.cat([bits, F.relu(self.features(bits))], 1)
+        """The first state, with channels last in memory, in which order CPUs and GPUs convolve several times faster."""
+        row = bits.unsqueeze(2)
+        first = torch.cat([row, F.relu(self.features(row))], 1)
+        return first.contiguous(memory_format=torch.channels_last)
 
 
 class PrefixHead(nn.Module):
@@ -88,11 +91,11 @@ class PrefixHead(nn.Module):
 
     def forward(self, z: State) -> Float[Tensor, "n length"]:
         """The logits."""
-        return self.outer(F.relu(self.inner(z))).squeeze(1)
+        return self.outer(F.relu(self.inner(z))).flatten(1)
 
 
 def prefix_network(
-    width: int = 32, blocks: int = 16, *, recall: bool = True, norm: bool = True, init: Init = "independent"
+    width: int = 24, blocks: int = 16, *, recall: bool = True, norm: bool = True, init: Init = "independent"
 ) -> StagedModel:
     """Make a net for prefix sums with one block, of parameters of its own, for each iteration.
 
@@ -134,5 +137,6 @@ def block_at(iteration: int, blocks: int, beyond: Beyond) -> int:
     return iteration % blocks if beyond == "cycle" else min(iteration, blocks - 1)
 
 
-def _convolution(channels: int, width: int) -> nn.Conv1d:
-    return nn.Conv1d(channels, width, 3, padding=1, bias=False)
+def _convolution(channels: int, width: int) -> nn.Conv2d:
+    """A convolution along strings, which are maps of one row: along lines, it takes several times as long on a CPU."""
+    return nn.Conv2d(channels, width, (1, 3), padding=(0, 1), bias=False)

@@ -24,6 +24,8 @@ ALWAYS = 64
 """The longest strings on which every net is run; longer ones need a string of the next shorter length to be right."""
 SETTLED = 1e-3
 """The relative step below which a state counts as settled."""
+STILL = 1e-6
+"""The relative step below which a state is taken to stay where it is, at every later read-out."""
 SEED = 2_000_003
 """The seed of the strings, which are the same for every net."""
 _AT_ONCE = 12_800
@@ -33,8 +35,10 @@ _AT_ONCE = 12_800
 def extrapolate(network: StagedModel, config: PrefixConfig, stop: Stop) -> pd.DataFrame:
     """Read a net out after up to ``config.iterations`` iterations on strings of every length.
 
-    Choice: a string counts only if all bits are right. Lengths above ``ALWAYS`` are not run once no string of the
-    length before was right after any number of iterations; their accuracy is written down as 0, with ``run`` False.
+    Choice: a string counts only if all bits are right. Strings that are run together are run no further once all of
+    them move by less than ``STILL``, a few roundings, or none is finite; the later read-outs repeat the last. Lengths
+    above ``ALWAYS`` are not run once no string of the length before was right after any number of iterations; their
+    accuracy is written down as 0, with ``run`` False.
 
     Args:
         network: The trained net.
@@ -44,8 +48,8 @@ def extrapolate(network: StagedModel, config: PrefixConfig, stop: Stop) -> pd.Da
     Returns:
         One row a rule for iterations beyond the last block (``beyond``), length and read-out (``iterations``):
         ``accuracy``, the share of right strings; ``bit_accuracy``, that of right bits; ``residual``, the mean relative
-        step ||z' - z|| / ||z|| over strings whose state is finite, from z to z' one iteration later, or as many as there
-        are blocks if untied blocks are run in a cycle; ``settled``, the share of strings on which it is below
+        step ||z' - z|| / ||z|| over strings whose state is finite, from z to z' one iteration later, or as many as
+        there are blocks if untied blocks are run in a cycle; ``settled``, the share of strings on which it is below
         ``SETTLED``; ``finite``, the share of strings with a finite state; and ``run``.
 
     Raises:
@@ -102,7 +106,7 @@ def _read_outs(network: StagedModel, config: PrefixConfig, length: int, beyond: 
 
 @torch.no_grad()
 def _run(network: StagedModel, inputs: Tensor, sums: Tensor, config: PrefixConfig, beyond: Beyond) -> dict[str, Tensor]:
-    """Run strings to the end; returns values of shape (read-outs, strings)."""
+    """Run strings to the end, or until nothing changes any more; returns values of shape (read-outs, strings)."""
     stage, shown = network.stages[0], _shown(config)
     period = len(stage) if beyond == "cycle" else 1
     kept = {iterations - period for iterations in shown}
@@ -116,12 +120,15 @@ def _run(network: StagedModel, inputs: Tensor, sums: Tensor, config: PrefixConfi
         if iteration + 1 in shown:
             before = earlier.pop(iteration + 1 - period, torch.full_like(z, math.nan))
             rows.append(_describe(before, z, network.head(z), sums))
+            if bool((rows[-1]["residual"] < STILL).all()) or not bool(rows[-1]["finite"].any()):
+                break
+    rows += rows[-1:] * (len(shown) - len(rows))
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _describe(before: Tensor, z: Tensor, logits: Tensor, sums: Tensor) -> dict[str, Tensor]:
     """The columns of the test for each string; ``before`` is the state of one step earlier."""
-    finite = torch.isfinite(z).all(2).all(1) & torch.isfinite(logits).all(1)
+    finite = torch.isfinite(z).flatten(1).all(1) & torch.isfinite(logits).all(1)
     right = ((logits > 0) == (sums > 0)).float() * finite[:, None]
     moved = (z - before).flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)
     residual = torch.where(finite & torch.isfinite(moved), moved, math.nan)

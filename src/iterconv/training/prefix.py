@@ -44,18 +44,18 @@ class PrefixConfig:
     """Whether each block divides the state by its root mean square."""
     seed: int = 0
     """Initial weights and strings are drawn from it."""
-    width: int = 32
+    width: int = 24
     """Channels of the state."""
     blocks: int = 16
     """Blocks, and so the largest number of iterations in training."""
     bits: int = 24
     """The length of the strings of training."""
-    steps: int = 4000
-    """Optimizer steps."""
+    steps: int = 1000
+    """Optimizer steps; in the second half, the learning rate falls linearly to 0."""
     batch_size: int = 64
     """Fresh strings a step."""
-    lr: float = 1e-3
-    """Adam's learning rate."""
+    lr: float = 2e-3
+    """Adam's learning rate at the start."""
     lengths: tuple[int, ...] = (24, 32, 64, 128, 256, 512)
     """The lengths of the strings of the test, in rising order."""
     strings: int = 200
@@ -67,7 +67,7 @@ class PrefixConfig:
         """Check the fields."""
         check_choice("init", self.init, Init)
         check_range("coupling", self.coupling, "[0, 1]", "0 is no coupling, 1 ties the weights")
-        check_range("lr", self.lr, "(0, 1]", "the recipe has 0.001")
+        check_range("lr", self.lr, "(0, 1]", "the default is 0.002")
         for name in ("blocks", "bits", "steps", "batch_size", "strings", "iterations"):
             check_count(name, getattr(self, name))
         check_count("width", self.width, 2)
@@ -155,6 +155,7 @@ class PrefixTrainer:
             depths = draw_depths(self.config.blocks, self.generator)
         logits = logits_after(self.network, inputs, *depths)
         loss = F.binary_cross_entropy_with_logits(logits, sums.float())
+        self.optimizer.param_groups[0]["lr"] = self.config.lr * min(1.0, 2 * (1 - self.step / self.config.steps))
         self.optimizer.zero_grad()
         loss.backward()
         for parameter in self.parameters:
