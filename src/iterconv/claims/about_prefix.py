@@ -42,7 +42,7 @@ def _lengths(rows: pd.DataFrame) -> str:
     return f"{int(rows['length'].max())} bits" if len(rows) else "the longest strings"
 
 
-@claim("P1", "", "Tied nets with recall, progressive loss and norm carry prefix sums to strings 20 times as long.")
+@claim("P1", "", "Tied nets with recall, progressive loss and norm carry prefix sums to strings many times as long.")
 def tied_nets_extrapolate(tables: Tables) -> Iterator[Finding]:
     rows = longest(_recurrent(at_the_end(tables, lacks="nothing", beyond="last"), 1.0))
     if len(rows):
@@ -113,7 +113,7 @@ def _with_residual(tables: Tables) -> pd.DataFrame:
     Choice: the last block is repeated, as for the Divergence Index; a state that is not finite has an infinite step.
     """
     rows = at_the_end(tables, beyond="last")
-    steps = rows[rows["length"] == ALWAYS][["name", "residual"]].fillna(float("inf"))
+    steps = longest(rows[rows["length"] <= ALWAYS])[["name", "residual"]].fillna(float("inf"))
     return longest(rows).drop(columns="residual").merge(steps, on="name")
 
 

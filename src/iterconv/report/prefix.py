@@ -21,15 +21,17 @@ def draw_rules(tables: Tables) -> Iterator[tuple[str, str, Figure]]:
     """Draw a figure for each rule; yields the rule, a caption and the figure."""
     for beyond in get_args(Beyond):
         rows = tables.prefix[tables.prefix["beyond"] == beyond]
-        followed = int(rows["length"].max())
+        followed, stepped = (
+            int(lengths.max()) for lengths in (rows["length"], rows["length"][rows["length"] <= ALWAYS])
+        )
         caption = (
             f"Prefix sums: nets that {RULES[beyond]} after as many iterations as they have blocks. Above: the share of "
             "strings with every bit right after the last iteration, against their length; in the middle: the same for "
             f"strings of {followed} bits, against the iterations; below: the mean relative step of the state on "
-            f"strings of {ALWAYS} bits (lines end where it is not finite). Thin lines are nets, thick ones means over "
+            f"strings of {stepped} bits (lines end where it is not finite). Thin lines are nets, thick ones means over "
             "seeds."
         )
-        yield beyond, caption, draw_prefix(rows, followed, ALWAYS)
+        yield beyond, caption, draw_prefix(rows, followed, stepped)
 
 
 def summarise_prefix(tables: Tables) -> pd.DataFrame:

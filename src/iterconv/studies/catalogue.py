@@ -4,7 +4,7 @@ from iterconv.errors import InputError
 from iterconv.options import Residual
 from iterconv.registry import Registry
 from iterconv.studies import settings
-from iterconv.studies.prefix_runs import prefix_runs
+from iterconv.studies.prefix_runs import QUICK_PREFIX, prefix_runs
 from iterconv.studies.study import CONDITIONS, Scale, Study, Variant
 
 COUPLED = CONDITIONS[2:]
@@ -115,7 +115,7 @@ STUDIES = Registry(
         Study(
             name="prefix",
             title="Prefix sums: a task for which convergence is the right bias",
-            jobs={"quick": prefix_runs(range(2), lengths=(24, 32, 64)), "desk": prefix_runs(range(6))},
+            jobs={"quick": QUICK_PREFIX, "desk": prefix_runs(range(6))},
         ),
     ),
 )

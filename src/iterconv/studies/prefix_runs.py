@@ -118,13 +118,13 @@ KINDS: tuple[tuple[str, ...], ...] = ((), *((name,) for name in INGREDIENTS))
 
 
 def prefix_runs(
-    seeds: Iterable[int], lacking: Iterable[tuple[str, ...]] = KINDS, **changes: Any
+    seeds: Iterable[int], kinds: Iterable[tuple[str, ...]] = KINDS, **changes: Any
 ) -> tuple[PrefixRun, ...]:
     """List nets in all of the paper's conditions.
 
     Args:
         seeds: The seeds.
-        lacking: The ingredients of the recipe that a net goes without, for each kind of net; ``()`` is the full recipe.
+        kinds: The ingredients of the recipe that a net goes without, for each kind of net; ``()`` is the full recipe.
         changes: Fields of `PrefixConfig` with their values.
 
     Returns:
@@ -133,9 +133,14 @@ def prefix_runs(
     seeds = tuple(seeds)
     return tuple(
         PrefixRun(PrefixConfig(init=init, coupling=coupling, seed=seed, **dict.fromkeys(without, False), **changes))
-        for without, seed, (init, coupling) in product(lacking, seeds, CONDITIONS)
+        for without, seed, (init, coupling) in product(kinds, seeds, CONDITIONS)
     )
 
+
+QUICK_PREFIX = prefix_runs(
+    range(6), width=16, blocks=8, bits=12, steps=1000, lengths=(12, 24, 48, 96), strings=100, iterations=100
+)
+"""Half the depth of the recipe on half its length, tested on eight times that."""
 
 LABELS = ("init", "coupling", *INGREDIENTS, "seed", "width", "blocks", "bits", "steps")
 """The fields of the configuration that are columns of the tables."""

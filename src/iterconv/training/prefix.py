@@ -50,7 +50,7 @@ class PrefixConfig:
     """Blocks, and so the largest number of iterations in training."""
     bits: int = 24
     """The length of the strings of training."""
-    steps: int = 1000
+    steps: int = 3000
     """Optimizer steps; in the second half, the learning rate falls linearly to 0."""
     batch_size: int = 64
     """Fresh strings a step."""

@@ -1,0 +1,189 @@
+"""The study of prefix sums: its claims on synthetic tables, its figure, and its way through the commands."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from iterconv.claims.about_prefix import at_the_end
+from iterconv.claims.claims import CLAIMS, OWN_CLAIMS
+from iterconv.claims.verdicts import judge, judge_all, scale_of
+from iterconv.cli.main import main
+from iterconv.figures.prefix import draw_prefix
+from iterconv.report.prefix import summarise_prefix
+from iterconv.studies.catalogue import STUDIES, find_scale, find_studies
+from iterconv.studies.prefix_runs import KINDS, PrefixRun, prefix_runs
+from iterconv.studies.runs import find_unfinished
+from iterconv.studies.study import CONDITIONS, unique_jobs
+from iterconv.studies.tables import Tables
+from iterconv.training.prefix import PrefixConfig
+
+pytestmark = pytest.mark.medium
+
+LENGTHS, READ_OUTS = (24, 64, 512), (16, 100, 400)
+EMPTY = [pd.DataFrame()] * 5
+
+
+def expected(lacks, init, coupling, length):
+    """Accuracy in a world in which coupling helps and every ingredient is needed."""
+    if length == 24:
+        return 1.0
+    return coupling**0.1 if lacks == "nothing" and init == "recurrent" else 0.0
+
+
+def world(accuracy=expected, residual=lambda right: 1e-5 if right > 0.97 else 0.1, seeds=4, noise=0.004, index=None):
+    rng, rows, nets = np.random.default_rng(0), [], []
+    for without, (init, coupling), seed in itertools.product(KINDS, CONDITIONS, range(seeds)):
+        lacks = " and ".join(without) or "nothing"
+        label = {"name": f"{lacks}-{init}-{coupling}-{seed}", "lacks": lacks, "init": init, "coupling": coupling}
+        label["seed"] = seed
+        at_512 = accuracy(lacks, init, coupling, 512)
+        nets.append(
+            {
+                **label,
+                **dict.fromkeys(("raw", "tied", "effective", "mean_deviation"), 1.0),
+                **{name: rng.random() for name in ("convergence", "recurrence", "divergence")},
+                **({"divergence": index(at_512)} if index else {}),
+            }
+        )
+        for beyond, length, iterations in itertools.product(("last", "cycle"), LENGTHS, READ_OUTS):
+            right = accuracy(lacks, init, coupling, length) if iterations > 16 or length == 24 else 0.0
+            values = {"accuracy": float(np.clip(right + noise * rng.standard_normal(), 0, 1)), "bit_accuracy": 0.9}
+            values |= {"residual": residual(at_512) * (1 + 0.1 * rng.random()), "settled": 0.5, "finite": 1.0}
+            rows.append({**label, "beyond": beyond, "length": length, "iterations": iterations, **values})
+    return Tables(*EMPTY, prefix=pd.DataFrame(rows), prefix_nets=pd.DataFrame(nets))
+
+
+def verdicts(tables):
+    return {claim.number: judge(claim, tables).verdict for claim in OWN_CLAIMS}
+
+
+ALL = ("P1", "P2", "P3", "P4", "P5", "P6")
+
+
+def test_own_claims_are_judged_where_there_are_nets_for_them_and_only_there():
+    assert tuple(claim.number for claim in OWN_CLAIMS) == ALL
+    tables = world()
+    assert tuple(judgement.claim.number for judgement in judge_all(tables)) == ALL
+    assert not set(OWN_CLAIMS) & set(CLAIMS) and not judge_all(replace(tables, prefix=pd.DataFrame()))
+    assert "prefix sums: 4 seeds, 80 nets" in scale_of(tables)
+
+
+def test_a_world_in_which_all_of_it_holds():
+    assert verdicts(world(seeds=6)) == dict.fromkeys(ALL, "supported")
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"accuracy": lambda lacks, init, coupling, length: 0.6}, {"P1", "P2", "P4"}),
+        ({"accuracy": lambda lacks, init, coupling, length: 1 - 0.3 * coupling}, {"P1", "P2", "P3", "P4"}),
+        ({"residual": lambda right: 1e-5}, {"P5"}),
+        ({"residual": lambda right: 0.1}, {"P5"}),
+        ({"residual": lambda right: 0.1 * (1 + right)}, {"P5", "P6"}),
+        ({"index": lambda right: -right}, {"P6"}),
+    ],
+)
+def test_worlds_in_which_some_of_it_is_wrong(changes, wrong):
+    found = verdicts(world(**changes))
+    assert {number for number in ALL if found[number] == "contradicted"} >= wrong
+
+
+def test_few_or_scattered_nets_decide_nothing():
+    one = verdicts(world(seeds=1))
+    assert {one[number] for number in ("P1", "P2", "P3", "P4", "P6")} == {"not testable"}
+    assert verdicts(Tables(*EMPTY)) == dict.fromkeys(ALL, "not testable")
+    assert verdicts(world(noise=2.0))["P3"] == "not testable"
+
+
+def test_effects_are_those_of_the_tables():
+    tables = world(noise=0)
+    (tied,) = judge(OWN_CLAIMS[0], tables).findings
+    assert (tied.effect, tied.n) == (1.0, 4)
+    slope = next(f for f in judge(OWN_CLAIMS[1], tables).findings if "cycle" in f.statement and "512" in f.statement)
+    strengths = np.array([0, 0.5, 0.9, 1])
+    assert slope.effect == pytest.approx(np.polyfit(strengths, strengths**0.1, 1)[0])
+    partial = judge(OWN_CLAIMS[2], tables).findings[0]
+    assert partial.effect == pytest.approx(0.9**0.1 - 1)
+
+
+def test_the_end_is_the_last_read_out_of_each_net():
+    tables = world(noise=0, seeds=1)
+    rows = at_the_end(tables, beyond="last", lacks="nothing")
+    assert len(rows) == len(CONDITIONS) * len(LENGTHS) and (rows["iterations"] == 400).all()
+
+
+def test_states_that_overflow_count_as_moving():
+    tables = world(noise=0)
+    lost = tables.prefix["residual"] > 0.05
+    tables = replace(tables, prefix=tables.prefix.assign(residual=tables.prefix["residual"].mask(lost)))
+    assert verdicts(tables)["P5"] == "supported"
+
+
+def test_the_figure_shows_every_net():
+    rows = world().prefix
+    rows = rows[rows["beyond"] == "last"]
+    figure = draw_prefix(rows, 512, 64)
+    above, middle, below = figure.axes[0], figure.axes[4], figure.axes[8]
+    assert [axes.get_title() for axes in figure.axes[:4]] == [
+        "full recipe",
+        "no norm",
+        "no progressive loss",
+        "no recall",
+    ]
+    for axes in (above, middle, below):
+        assert len(axes.lines) == len(CONDITIONS) * (4 + 1), "four seeds and their mean"
+    tied = rows[(rows["lacks"] == "nothing") & (rows["coupling"] == 1.0)]
+    mean = tied[tied["iterations"] == 400].groupby("length")["accuracy"].mean()
+    np.testing.assert_allclose(above.lines[-1].get_ydata(), mean)
+    assert middle.get_xscale() == below.get_yscale() == "log"
+
+
+def test_the_summary_has_a_row_for_each_condition():
+    table = summarise_prefix(world(noise=0))
+    assert len(table) == 4 * 2 * 5 and list(table.columns[-3:]) == ["24 bits", "64 bits", "512 bits"]
+    row = table[(table["without"] == "nothing") & (table["coupling"] == "1")].iloc[0]
+    assert (row["n"], row["512 bits"]) == (4, "100%")
+
+
+def test_the_study_at_its_scales(tmp_path):
+    (study,) = find_studies(("prefix",), find_scale("desk"))
+    jobs = unique_jobs([study], find_scale("desk"))
+    assert len(jobs) == 120 and {job.config.seed for job in jobs} == set(range(6))
+    assert [job.config.lacks for job in jobs[:31]] == ["nothing"] * 30 + ["norm"]
+    assert {job.config.lengths[-1] for job in jobs} == {512} and {job.config.iterations for job in jobs} == {400}
+    assert jobs[4].name == "prefix-rec-c1-seed0-HASH", "these nets are trained for hours"
+    assert len(find_unfinished([study], find_scale("quick"), tmp_path)) < 60
+
+
+def test_reproduce_trains_reports_and_judges(tmp_path, monkeypatch, capsys):
+    small = dict(width=4, blocks=3, bits=6, steps=20, batch_size=8, lengths=(6, 64), strings=9, iterations=12)
+    jobs = prefix_runs((0,), kinds=KINDS[:2], **small)
+    monkeypatch.setitem(STUDIES, "prefix", replace(STUDIES["prefix"], jobs={"quick": jobs}))
+    again = ["reproduce", "prefix", "--scale", "quick", "--out", str(tmp_path), "--workers", "1"]
+    assert main(again) == 0
+    page = (tmp_path / "report-quick" / "index.html").read_text()
+    assert "10 of 10 runs" in page and "P1." in page and "Prefix sums: nets that repeat their last block" in page
+    read = Tables.load(tmp_path / "report-quick" / "tables")
+    made = Tables.collect(jobs, tmp_path)
+    pd.testing.assert_frame_equal(read.prefix, made.prefix, check_dtype=False, rtol=1e-6)
+    assert len(read.prefix_nets) == 10 and read.runs.empty
+    assert main(["claims", str(tmp_path / "report-quick" / "tables")]) == 0
+    printed = capsys.readouterr().out
+    assert "P2." in printed and "17." not in printed
+
+
+def test_what_a_finished_net_says(tmp_path):
+    import threading
+
+    run = PrefixRun(PrefixConfig(width=4, blocks=3, bits=6, steps=20, lengths=(6, 8), strings=9, iterations=12))
+    called = []
+    run.run(tmp_path, lambda note, number: called.append(number), threading.Event())
+    assert called == [run.steps] and run.outcome(tmp_path).endswith("% of 8 bits")
+    (tmp_path / run.name / "readouts.parquet").write_bytes(b"")
+    with pytest.raises(Exception, match="damaged"):
+        run.tables(tmp_path)
+    assert not math.isnan(run.gpu_seconds)
