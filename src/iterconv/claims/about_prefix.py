@@ -102,9 +102,7 @@ def indices_do_not_tell(tables: Tables) -> Iterator[Finding]:
     statement = "prefix sums: nets that carry them have a smaller relative step than others, with a chance above 0.9"
     yield between(statement, separation(rows.assign(residual=-rows["residual"]), "residual"), low=0.9)
     for index in INDICES:
-        statement = (
-            f"prefix sums: the chance {what} a higher {index} index than one that does not is within 0.25 of 0.5"
-        )
+        statement = f"prefix sums: they have a higher {index} index than others with a chance within 0.25 of 0.5"
         yield between(statement, separation(rows, index), 0.25, 0.75)
 
 
