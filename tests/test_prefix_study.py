@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from iterconv.claims.about_prefix import at_the_end, separation
 from iterconv.claims.claims import CLAIMS, OWN_CLAIMS
@@ -15,11 +16,11 @@ from iterconv.cli.main import main
 from iterconv.figures.prefix import draw_prefix
 from iterconv.report.prefix import summarise_prefix
 from iterconv.studies.catalogue import STUDIES, find_scale, find_studies
-from iterconv.studies.prefix_runs import KINDS, PrefixRun, prefix_runs
+from iterconv.studies.prefix_runs import KINDS, PrefixRun, prefix_cost, prefix_runs
 from iterconv.studies.runs import find_unfinished
 from iterconv.studies.study import CONDITIONS, unique_jobs
 from iterconv.studies.tables import Tables
-from iterconv.training.prefix import PrefixConfig
+from iterconv.training.prefix import PrefixConfig, draw_depths
 
 pytestmark = pytest.mark.medium
 
@@ -166,6 +167,19 @@ def test_the_study_at_its_scales(tmp_path):
     assert {job.config.lengths[-1] for job in jobs} == {512} and {job.config.iterations for job in jobs} == {400}
     assert jobs[4].name == "prefix-rec-c1-seed0-6544f660", "these nets are trained for hours"
     assert len(find_unfinished([study], find_scale("quick"), tmp_path)) < 60
+
+
+def test_estimates_grow_with_the_work():
+    base = PrefixConfig()
+    assert 20 < PrefixRun(base).seconds < 200 and PrefixRun(base).gpu_seconds > 0
+    for more in ({"steps": 9000}, {"width": 48}, {"progressive": False}, {"blocks": 32}, {"strings": 900}):
+        assert PrefixRun(replace(base, **more)).seconds > PrefixRun(base).seconds
+    generator = torch.Generator().manual_seed(0)
+    drawn = [draw_depths(16, generator) for _ in range(4000)]
+    applied = np.mean([skipped + 3 * learnt for skipped, learnt in drawn])
+    few = replace(base, lengths=(1,), iterations=1, strings=1, width=32)
+    per_pass = 2 * 3 * 5 * 32**2 * few.batch_size * few.bits
+    assert prefix_cost(few).flops[32] / few.steps / per_pass == pytest.approx(applied, rel=0.02)
 
 
 def test_reproduce_trains_reports_and_judges(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ import pandas as pd
 from iterconv.errors import InputError
 from iterconv.files import read, read_json, read_tensors, to_json, to_parquet, to_safetensors, write_atomically
 from iterconv.measuring.report import Report
+from iterconv.studies.cost import CORE, GPU, Cost
 from iterconv.studies.extrapolation import count_prefix, extrapolate, measure_prefix
 from iterconv.studies.jobs import OnStep
 from iterconv.studies.study import CONDITIONS
@@ -46,12 +47,12 @@ class PrefixRun:
     @property
     def seconds(self) -> float:
         """The estimated time on one core of the reference machine."""
-        return 60.0
+        return prefix_cost(self.config).seconds(CORE)
 
     @property
     def gpu_seconds(self) -> float:
-        """The estimated time on a GPU, on which such small layers are all launching; assumed, not measured."""
-        return 60.0
+        """The estimated time alone on a data-centre GPU."""
+        return prefix_cost(self.config).seconds(GPU)
 
     def path(self, root: Path, file: str) -> Path:
         """One of the net's files."""
@@ -112,6 +113,20 @@ class PrefixRun:
             "prefix_nets": pd.DataFrame([{**label, **result, **means.to_dict()}]),
         }
 
+
+def prefix_cost(config: PrefixConfig) -> Cost:
+    """Count the work of training a net and of its test, all lengths and both rules included."""
+    blocks = config.blocks
+    # Of a progressive step, the mean of n blocks run forward only; a block with gradients takes three passes.
+    passes = (blocks - 1) / 2 + 3 * (blocks + 3) / 4 if config.progressive else 3 * blocks
+    applications = config.steps * passes * config.batch_size * config.bits
+    applications += 2 * config.iterations * config.strings * sum(config.lengths)
+    flops = applications * _CONVOLUTIONS * 2 * 3 * config.width**2
+    return Cost({config.width: flops}, round(config.steps * passes / 3 * _CONVOLUTIONS))
+
+
+_CONVOLUTIONS = 5
+"""The convolutions of a block."""
 
 KINDS: tuple[tuple[str, ...], ...] = ((), *((name,) for name in INGREDIENTS))
 """The ingredients of the recipe that each kind of net goes without."""
