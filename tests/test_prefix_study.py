@@ -166,7 +166,8 @@ def test_the_study_at_its_scales(tmp_path):
     assert [job.config.lacks for job in jobs[:31]] == ["nothing"] * 30 + ["norm"]
     assert {job.config.lengths[-1] for job in jobs} == {512} and {job.config.iterations for job in jobs} == {400}
     assert jobs[4].name == "prefix-rec-c1-seed0-6544f660", "these nets are trained for hours"
-    assert len(find_unfinished([study], find_scale("quick"), tmp_path)) < 60
+    assert len(find_unfinished([study], find_scale("quick"), tmp_path)) == 120
+    assert not study.runs(find_scale("desk")) and not study.trains_at(find_scale("paper"))
 
 
 def test_estimates_grow_with_the_work():
