@@ -48,7 +48,7 @@ def draw_prefix(rows: pd.DataFrame, followed: int, stepped: int) -> Figure:
             )
             above.set_title(_KINDS[kind])
             _finish(above, middle, below, sorted(rows["length"].unique()))
-        _label(panels[:, 0], int(rows["iterations"].max()), followed, stepped)
+        _label(list(panels[:, 0]), int(rows["iterations"].max()), followed, stepped)
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", title="coupling")
     return figure
 
@@ -80,7 +80,7 @@ def _finish(above: Axes, middle: Axes, below: Axes, lengths: list[int]) -> None:
     below.set_xlabel("iterations")
 
 
-def _label(panels: "list[Axes]", most: int, followed: int, stepped: int) -> None:
+def _label(panels: list[Axes], most: int, followed: int, stepped: int) -> None:
     panels[0].set_ylabel(f"strings right after {most} iterations")
     panels[1].set_ylabel(f"strings of {followed} bits right")
     panels[2].set_ylabel(f"relative step, {stepped} bits")

@@ -145,11 +145,11 @@ def prefix_runs(
     Returns:
         The nets: one kind after the other, and within a kind every condition of one seed before the next seed.
     """
-    seeds = tuple(seeds)
-    return tuple(
-        PrefixRun(PrefixConfig(init=init, coupling=coupling, seed=seed, **dict.fromkeys(without, False), **changes))
-        for without, seed, (init, coupling) in product(kinds, seeds, CONDITIONS)
-    )
+    runs = []
+    for without, seed, (init, coupling) in product(kinds, seeds, CONDITIONS):
+        options: dict[str, Any] = {**dict.fromkeys(without, False), **changes}
+        runs.append(PrefixRun(PrefixConfig(init=init, coupling=coupling, seed=seed, **options)))
+    return tuple(runs)
 
 
 QUICK_PREFIX = prefix_runs(
