@@ -59,8 +59,8 @@ class PrefixRun:
         return root / self.name / file
 
     def finished(self, root: Path) -> bool:
-        """True if the net is trained, tested and measured."""
-        return all(self.path(root, file).is_file() for file in (WEIGHTS, READ_OUTS, REPORT, RESULT))
+        """True if the net was trained, tested and measured; its weights may have been deleted since."""
+        return all(self.path(root, file).is_file() for file in (READ_OUTS, REPORT, RESULT))
 
     def run(self, root: Path, on_progress: OnStep, stop: Stop) -> None:
         """Train what is missing, test and measure; calls ``on_progress`` every hundred steps and at the end."""
