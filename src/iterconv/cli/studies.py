@@ -1,11 +1,10 @@
-"""The commands ``reproduce``, ``report`` and ``claims``."""
+"""The commands ``reproduce`` and ``report``."""
 
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from iterconv.claims.verdicts import describe, judge_all, scale_of
 from iterconv.cli.console import console
 from iterconv.cli.jobs import check_place, list_jobs, run_jobs
 from iterconv.report import render
@@ -16,7 +15,6 @@ from iterconv.studies.jobs import StudyJob
 from iterconv.studies.runs import find_unfinished, gather
 from iterconv.studies.stacks import group
 from iterconv.studies.study import Scale, Study, unique_jobs
-from iterconv.studies.tables import Tables
 
 
 def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineOptions, stop: threading.Event) -> int:
@@ -55,10 +53,11 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
 def _find(names: tuple[str, ...], scale_name: str, root: Path, stack: int) -> tuple[list[Study], Scale]:
     check_place(root)
     scale = find_scale(scale_name)
-    return _in_stacks(find_studies(names, scale), stack), scale
+    return in_stacks(find_studies(names, scale), stack), scale
 
 
-def _in_stacks(studies: Iterable[Study], stack: int) -> list[Study]:
+def in_stacks(studies: Iterable[Study], stack: int) -> list[Study]:
+    """Let studies train in stacks of this size."""
     return [replace(study, stack=stack) for study in studies]
 
 
@@ -83,8 +82,12 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path, stack: int
         InputError: If a name is unknown, nothing is finished, or a file is damaged or can't be written.
     """
     scale = find_scale(scale_name)
-    studies = _in_stacks(find_studies(names, scale), stack)
-    path = render(studies, scale, gather(studies, scale, root), root)
+    studies = in_stacks(find_studies(names, scale), stack)
+    console.doing("reading results")
+    tables = gather(studies, scale, root)
+    console.doing("drawing figures")
+    path = render(studies, scale, tables, root)
+    console.emit(report=path, tables=path.parent / "tables")
     console.print(f"report in {path}")
     return 0
 
@@ -105,12 +108,16 @@ def list_studies(root: Path, engine: EngineOptions) -> int:
     engine.check()
     check_place(root)
     for scale in SCALES.values():
-        everything = _in_stacks(STUDIES.values(), engine.stack)
+        everything = in_stacks(STUDIES.values(), engine.stack)
         runs, left = unique_jobs(everything, scale), find_unfinished(everything, scale, root)
         console.print(f"{scale.name}: {scale.summary}")
         for study in everything:
             own, lacking = unique_jobs([study], scale), find_unfinished([study], scale, root)
             counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
+            console.emit(
+                **{"scale": scale.name, "study": study.name, "runs": len(own), "finished": len(own) - len(lacking)},
+                seconds_left=side_by_side([job.seconds for job in lacking], engine.parallel),
+            )
             console.print(
                 f"  {study.name:6} {counts}, about {_duration(lacking, engine.parallel)} to go: {study.title}"
             )
@@ -140,31 +147,4 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineO
     engine.check()
     studies, scale = _find(names, scale_name, root, engine.stack)
     list_jobs(group(unique_jobs(studies, scale)), root, engine)
-    return 0
-
-
-def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 1) -> int:
-    """Judge every claim and print the findings.
-
-    Args:
-        folder: A folder of tables that ``iterconv reproduce`` wrote; None for the finished runs of a scale.
-        scale_name: The name of the scale: quick, small, desk or paper.
-        root: The folder of all runs.
-        stack: The size of the stacks in which the runs were trained.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If there are no tables or runs, or a file is damaged.
-    """
-    studies = _in_stacks(STUDIES.values(), stack)
-    tables = Tables.load(folder) if folder else gather(studies, find_scale(scale_name), root)
-    console.print(f"from {scale_of(tables)}")
-    for judgement in judge_all(tables):
-        claim = judgement.claim
-        source = f" (Sec. {claim.section})" if claim.section else ""
-        console.print(f"\n{claim.number}. {judgement.verdict.upper()}: {claim.statement}{source}")
-        for finding in judgement.findings:
-            console.print(f"   {finding.verdict}: {describe(finding)}")
     return 0

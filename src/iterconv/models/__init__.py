@@ -1,9 +1,19 @@
-"""The paper's networks, and layers between local and convolutional."""
+"""The paper's networks, He et al.'s for CIFAR-10, and layers between local and convolutional."""
 
 from iterconv.models.blocks import ResidualBlock as ResidualBlock
 from iterconv.models.blocks import ResidualStage as ResidualStage
+from iterconv.models.cifar_resnet import cifar_resnet as cifar_resnet
+from iterconv.models.cifar_resnet import load_cifar_resnet as load_cifar_resnet
 from iterconv.models.constrained import ConstrainedStage as ConstrainedStage
 from iterconv.models.locally_connected import LocallyConnected2d as LocallyConnected2d
 from iterconv.models.resnet import resnet as resnet
 
-__all__ = ["ConstrainedStage", "LocallyConnected2d", "ResidualBlock", "ResidualStage", "resnet"]
+__all__ = [
+    "ConstrainedStage",
+    "LocallyConnected2d",
+    "ResidualBlock",
+    "ResidualStage",
+    "cifar_resnet",
+    "load_cifar_resnet",
+    "resnet",
+]

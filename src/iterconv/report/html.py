@@ -5,8 +5,10 @@ from pathlib import Path
 
 from jinja2 import Environment, Template
 
-from iterconv.claims.verdicts import describe, judge_all, scale_of, verdict_table
+from iterconv.claims.telling import describe, summarise, verdict_table
+from iterconv.claims.verdicts import judge_all, scale_of
 from iterconv.errors import InputError
+from iterconv.figures.claims import draw_claims
 from iterconv.figures.style import save
 from iterconv.files import write_atomically
 from iterconv.report.sections import Section, make_section
@@ -34,8 +36,11 @@ def render(studies: list[Study], scale: Scale, tables: Tables, root: Path) -> Pa
     folder = root / f"report-{scale.name}"
     try:
         tables.save(folder / "tables", {"command": command_of(studies, scale), "scale": scale_of(tables)})
-        write_atomically(folder / "tables" / "claims.csv", verdict_table(judgements).to_csv(index=False).encode())
+        matrix = verdict_table(judgements)
+        write_atomically(folder / "tables" / "claims.csv", matrix.to_csv(index=False).encode())
         text = _load_template().render(
+            matrix=_prefix_names(save(draw_claims(matrix), folder / "claims"), "claims") if len(matrix) else "",
+            summarise=summarise,
             scale=scale,
             sections=[(section, _write_parts(section, folder)) for section in sections],
             judgements=judgements,

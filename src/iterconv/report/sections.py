@@ -14,7 +14,7 @@ from iterconv.figures.style import condition_label, variant_label
 from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
-from iterconv.indices import INDICES
+from iterconv.indices import INDICES, explanations
 from iterconv.report.prefix import draw_rules, summarise_prefix
 from iterconv.studies.study import Scale, Setting, Study, command_of, unique_jobs
 from iterconv.studies.tables import Tables, prediction_indices
@@ -39,6 +39,8 @@ class Section:
     finished: int
     pictures: list[Picture]
     table: pd.DataFrame
+    notes: list[str]
+    """What it means that indices in the table leave [0, 1]."""
 
 
 def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
@@ -60,7 +62,7 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
     finished = sum(len(own.runs) for _, own in parts)
     if study.toy_seeds and len(tables.toy):
         finished += tables.toy.groupby(["kind", "seed"]).ngroups
-    finished += len(_of_study(study, scale, tables.prefix_nets))
+    finished += len(tables.named(job.name for job in study.others(scale)).prefix_nets)
     draw = _PICTURES.get(study.name, _draw_coupling)
     return Section(
         study=study,
@@ -68,11 +70,20 @@ def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
         wanted=len(unique_jobs([study], scale)),
         finished=finished,
         pictures=list(draw(study, parts, tables)) if finished else [],
-        table=_summarise_others(study, scale, tables) if study.toy_seeds or study.jobs else summarise(parts),
+        table=_summarise(study, parts, tables),
+        notes=_explain(parts),
     )
 
 
 Parts = list[tuple[Setting, Tables]]
+
+KEYS = ["residual", "norm_scale", "kernel", "first_coupled", "width", "coupling", "init"]
+"""The columns whose values a row of the summary shares."""
+
+
+def _explain(parts: Parts) -> list[str]:
+    means = [own.runs.groupby(KEYS)[list(INDICES)].mean() for _, own in parts]
+    return explanations((INDICES[name], value) for table in means for name in INDICES for value in table[name])
 
 
 def summarise(parts: Parts) -> pd.DataFrame:
@@ -85,9 +96,8 @@ def summarise(parts: Parts) -> pd.DataFrame:
         A table of text, "mean ± sd"; undefined indices are left out of the mean and counted.
     """
     rows = []
-    keys = ["residual", "norm_scale", "kernel", "first_coupled", "width", "coupling", "init"]
     for setting, own in parts:
-        for key, group in own.runs.groupby(keys):
+        for key, group in own.runs.groupby(KEYS):
             residual, norm_scale, kernel, first_coupled, width, coupling, init = key
             variant = variant_label(norm_scale, kernel, first_coupled)
             kind = ", ".join([residual] * (residual != "ordinary") + [variant] * (variant != "standard"))
@@ -107,14 +117,10 @@ def summarise(parts: Parts) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def _summarise_others(study: Study, scale: Scale, tables: Tables) -> pd.DataFrame:
-    return _summarise_toys(tables.toy) if study.toy_seeds else summarise_prefix(tables)
-
-
-def _of_study(study: Study, scale: Scale, table: pd.DataFrame) -> pd.DataFrame:
-    """Select the rows of a study's jobs of other kinds."""
-    names = {job.name for job in study.jobs.get(scale.name, ())}
-    return table[table["name"].isin(names)] if len(table) else table
+def _summarise(study: Study, parts: Parts, tables: Tables) -> pd.DataFrame:
+    if study.jobs:
+        return summarise_prefix(tables)
+    return _summarise_toys(tables.toy) if study.toy_seeds else summarise(parts)
 
 
 def _summarise_toys(toy: pd.DataFrame) -> pd.DataFrame:

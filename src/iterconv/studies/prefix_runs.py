@@ -3,20 +3,21 @@
 import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, line_of
 from iterconv.files import read, read_json, read_tensors, to_json, to_parquet, to_safetensors, write_atomically
 from iterconv.measuring.report import Report
 from iterconv.studies.cost import CORE, GPU, Cost
 from iterconv.studies.extrapolation import count_prefix, extrapolate, measure_prefix
 from iterconv.studies.jobs import OnStep
-from iterconv.studies.study import CONDITIONS
+from iterconv.studies.study import CONDITIONS, OtherJobs
+from iterconv.studies.where import Where
 from iterconv.training.loop import Stop
 from iterconv.training.prefix import INGREDIENTS, REPORTED, PrefixConfig, make_prefix_network, train_prefix
 
@@ -53,6 +54,13 @@ class PrefixRun:
     def gpu_seconds(self) -> float:
         """The estimated time alone on a data-centre GPU."""
         return prefix_cost(self.config).seconds(GPU)
+
+    @property
+    def label(self) -> dict[str, Any]:
+        """The columns that tell the net from others: its setting, its condition and its seed."""
+        config = asdict(self.config)
+        columns = {name: config[name] for name in LABELS}
+        return {**where_of(self.config).to_row(), "lacks": self.config.lacks, **columns}
 
     def path(self, root: Path, file: str) -> Path:
         """One of the net's files."""
@@ -102,8 +110,7 @@ class PrefixRun:
 
     def tables(self, root: Path) -> dict[str, pd.DataFrame]:
         """Read the net's rows of the tables ``prefix`` (its test) and ``prefix_nets`` (indices, parameter counts)."""
-        config = asdict(self.config)
-        label = {"name": self.name, "lacks": self.config.lacks, **{name: config[name] for name in LABELS}}
+        label = {"name": self.name, **self.label}
         path = self.path(root, RESULT)
         result = read_json(path, f"there is no {path}; run `iterconv reproduce prefix`")
         indices = Report.load(self.path(root, REPORT)).indices
@@ -152,10 +159,42 @@ def prefix_runs(
     return tuple(runs)
 
 
-QUICK_PREFIX = prefix_runs(
-    range(6), width=16, blocks=8, bits=12, steps=1000, lengths=(12, 24, 48, 96), strings=100, iterations=100
+def find_prefix_runs(root: Path) -> list[PrefixRun]:
+    """Find the nets for prefix sums that have folders below a folder of runs.
+
+    Raises:
+        InputError: If a configuration is damaged.
+    """
+    found = []
+    for path in sorted(root.glob("prefix-*/" + CONFIG)):
+        fields = read_json(path, f"there is no {path}; run `iterconv reproduce prefix`")
+        try:
+            found.append(PrefixRun(PrefixConfig(**{**fields, "lengths": tuple(fields["lengths"])})))
+        except (TypeError, KeyError) as problem:
+            raise InputError(f"{path} is damaged ({line_of(problem)}); delete its folder") from None
+    return found
+
+
+def where_of(config: PrefixConfig) -> Where:
+    """Return the setting of a net: the strings, size and length of its training are what nets that compare share."""
+    return Where(
+        data=f"prefix sums ({config.bits} bits, width {config.width}, {config.steps:,} steps)",
+        stages=1,
+        blocks=config.blocks,
+    )
+
+
+def _of_size(seeds: int, **changes: Any) -> OtherJobs:
+    make = partial(prefix_runs, **changes)
+    return OtherJobs(where=where_of(PrefixConfig(**changes)), make=make, seeds=seeds)
+
+
+QUICK_PREFIX = _of_size(
+    6, width=16, blocks=8, bits=12, steps=1000, lengths=(12, 24, 48, 96), strings=100, iterations=100
 )
 """Half the depth of the recipe on half its length, tested on eight times that."""
+DESK_PREFIX = _of_size(6)
+"""The published recipe's lengths."""
 
 LABELS = ("init", "coupling", *INGREDIENTS, "seed", "width", "blocks", "bits", "steps")
 """The fields of the configuration that are columns of the tables."""

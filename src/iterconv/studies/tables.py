@@ -17,6 +17,7 @@ from iterconv.files import write_atomically
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.studies.jobs import CONFIG, StudyJob
 from iterconv.studies.schema import Schema, number, number_or_nan, stage_or_mean, text
+from iterconv.studies.where import SETTING
 
 LEAST_MARGIN = 0.05
 """The least margin to chance, as ``measure`` has it by default; closer to chance, an index is undefined."""
@@ -57,6 +58,14 @@ SCHEMAS = {
             **dict.fromkeys(("rmse", "distance"), number_or_nan),
         },
     ),
+    "looks": Schema(
+        file="looks.csv",
+        keys=("claim", *SETTING),
+        columns={
+            **{"claim": text, "data": text, "samples": number_or_nan},
+            **dict.fromkeys((*SETTING[2:], "seeds", "most"), number),
+        },
+    ),
     "prefix": Schema(
         file="prefix.parquet",
         keys=("name", "beyond", "length", "iterations"),
@@ -70,8 +79,8 @@ SCHEMAS = {
         file="prefix_nets.csv",
         keys=("name",),
         columns={
-            **dict.fromkeys(("name", "init", "lacks"), text),
-            **dict.fromkeys(("coupling", "seed", "raw", "tied", "effective", "mean_deviation"), number),
+            **{**dict.fromkeys(("name", "init", "lacks", "data"), text), "samples": number_or_nan},
+            **dict.fromkeys((*SETTING[2:], "coupling", "seed", "raw", "tied", "effective", "mean_deviation"), number),
             **dict.fromkeys(INDICES, number_or_nan),
         },
         later=tuple(INDICES),
@@ -100,6 +109,9 @@ class Tables:
     """One row a run and epoch."""
     toy: pd.DataFrame
     """One row a toy network, perturbation, position and point, see ``ToyRun.tables``."""
+    looks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a claim and setting to which seeds are added because of what is seen: ``seeds``, the number that the
+    studies have by themselves, and ``most``, the largest number; see `iterconv.studies.more_seeds`."""
     prefix: pd.DataFrame = field(default_factory=pd.DataFrame)
     """One row a net for prefix sums, rule, length and read-out, see ``PrefixRun.tables``."""
     prefix_nets: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -124,18 +136,17 @@ class Tables:
             if job.finished(root):
                 for name, rows in job.tables(root).items():
                     parts[name].append(rows)
+        parts["looks"] = [SCHEMAS["looks"].read(root)]
         return cls(
             **{name: pd.concat(own, ignore_index=True) if own else pd.DataFrame() for name, own in parts.items()}
         )
 
     def named(self, names: Iterable[str]) -> "Tables":
-        """Select the rows of some runs by their names, and all of the toy networks' and of prefix sums."""
+        """Select the rows of some runs and nets for prefix sums by their names, and all of the toy networks'."""
         kept = set(names)
-        runs, indices, curves, history = (
-            table[table["name"].isin(kept)].reset_index(drop=True) if len(table) else table
-            for table in (self.runs, self.indices, self.curves, self.history)
-        )
-        return replace(self, runs=runs, indices=indices, curves=curves, history=history)
+        tables = {name: getattr(self, name) for name, schema in SCHEMAS.items() if schema.keys[0] == "name"}
+        own = {name: table[table["name"].isin(kept)] for name, table in tables.items() if len(table)}
+        return replace(self, **{name: table.reset_index(drop=True) for name, table in own.items()})
 
     @property
     def empty(self) -> bool:
