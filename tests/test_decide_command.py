@@ -70,7 +70,7 @@ def test_a_clear_effect_ends_at_the_first_look(tmp_path, trainer, capsys):
     assert "2a Trained nets overshoot: holds: toy problem" in out and out.endswith("undecided after 24 seeds\n")
     assert decide(tmp_path) == 0 and seeds_of(trainer) == list(range(6)), "nothing is left to do"
     # The record is beside the runs, and goes with their tables.
-    assert load(tmp_path).looks[["claim", "data", "seeds", "most"]].values.tolist() == [[2, "toy", 3, 24]]
+    assert load(tmp_path).looks[["claim", "data", "seeds", "most"]].values.tolist() == [["2", "toy", 3, 24]]
     load(tmp_path).save(tmp_path / "tables", {})
     for place in (tmp_path, tmp_path / "tables"):
         capsys.readouterr()
@@ -120,7 +120,7 @@ def test_dry_run_records_nothing(tmp_path, trainer, capsys):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--decide", "18"], "there is no claim '18'; give a number from 1 to 17, or a part, as 4a"),
+        (["--decide", "18"], "there is no claim '18'; give a number from 1 to 17, or P1 to P6, or a part, as 4a"),
         (["--decide", "4z"], "there is no claim '4z'"),
         (["--decide", "4", "--budget", "much"], "--budget much is no budget; give 2 to 1000 seeds, or hours"),
         (["--decide", "4", "--budget", "1"], "--budget 1 is no budget"),

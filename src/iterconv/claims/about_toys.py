@@ -22,6 +22,7 @@ def _pivot(tables: Tables, family: str, column: str, kind: str) -> pd.DataFrame:
     "Early read-outs of residual nets approach the final estimate smoothly; those of nets without skips do not.",
     {"a": "Read-outs of residual nets approach smoothly", "b": "Those of nets without skips do not"},
     studies=("fig1",),
+    kind="toy",
 )
 def smooth_readouts(tables: Tables) -> Iterator[Finding]:
     """Compare detours: the way of the distance to the final estimate, over the shortest such way, less 1."""
@@ -44,6 +45,7 @@ def smooth_readouts(tables: Tables) -> Iterator[Finding]:
     "Trained nets overshoot when the last block is repeated; the iterative algorithm stays.",
     {"a": "Trained nets overshoot", "b": "The iterative algorithm stays"},
     studies=("fig1",),
+    kind="toy",
 )
 def overshoot(tables: Tables) -> Iterator[Finding]:
     for kind in ("residual", "recurrent", "exact"):

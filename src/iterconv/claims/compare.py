@@ -10,6 +10,7 @@ from iterconv.studies.where import SETTING
 
 CONDITION = ["width", "residual", "init", "coupling", "norm_scale", "kernel", "first_coupled"]
 """The columns that tell one condition from another within a setting; its runs differ in their seeds."""
+_USUAL = {"norm_scale": 1.0, "kernel": "uniform", "first_coupled": 0}
 ONE_WIDTH = "one width only"
 """The reason why runs say nothing about a trend with the width."""
 
@@ -21,7 +22,7 @@ def select(runs: pd.DataFrame, **values: object) -> pd.DataFrame:
     """
     if runs.empty:
         return runs
-    values = {"norm_scale": 1.0, "kernel": "uniform", "first_coupled": 0, **values}
+    values = {**{column: value for column, value in _USUAL.items() if column in runs}, **values}
     kept: NDArray[np.bool_] = np.ones(len(runs), dtype=bool)
     for column, value in values.items():
         if value is not Ellipsis:

@@ -5,18 +5,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from iterconv.claims.claim import Claim
-from iterconv.claims.claims import CLAIMS
+from iterconv.claims.claim import Claim, Kind
+from iterconv.claims.claims import CLAIMS, OWN_CLAIMS
 from iterconv.claims.compare import select
 from iterconv.claims.correction import looks
 from iterconv.claims.verdicts import Judgement
 from iterconv.errors import InputError, shown
 from iterconv.studies.jobs import StudyJob, TrainingRun
 from iterconv.studies.more_seeds import extend, own_seeds
+from iterconv.studies.prefix_runs import PrefixRun
 from iterconv.studies.study import Scale, Study, unique_jobs
+from iterconv.studies.toy_runs import ToyRun
 from iterconv.studies.where import TOY, Where
 
 Wanted = dict[Where, list[StudyJob]]
@@ -58,12 +61,16 @@ def find_claim(name: str) -> tuple[Claim, str | None]:
     Raises:
         InputError: If there is none of that name.
     """
+    claims = (*CLAIMS, *OWN_CLAIMS)
     by_name: dict[str, tuple[Claim, str | None]] = {
-        claim.label(part): (claim, part) for claim in CLAIMS for part in claim.parts
+        claim.label(part): (claim, part) for claim in claims for part in claim.parts
     }
-    by_name |= {str(claim.number): (claim, None) for claim in CLAIMS}
+    by_name |= {str(claim.number): (claim, None) for claim in claims}
     if name not in by_name:
-        raise InputError(f"there is no claim {shown(name)}; give a number from 1 to {len(CLAIMS)}, or a part, as 4a")
+        own = f"{OWN_CLAIMS[0].number} to {OWN_CLAIMS[-1].number}"
+        raise InputError(
+            f"there is no claim {shown(name)}; give a number from 1 to {len(CLAIMS)}, or {own}, or a part, as 4a"
+        )
     return by_name[name]
 
 
@@ -80,19 +87,24 @@ def runs_for(claim: Claim, studies: Sequence[Study], scale: Scale, seeds: int) -
         The jobs of each setting.
     """
     longer = extend(studies, scale, dict.fromkeys(own_seeds(studies, scale), seeds))
+    jobs = {job.name: job for job in unique_jobs(longer, scale)}
+    own = [{**_label(job), "name": job.name} for job in jobs.values() if isinstance(job, _JOBS[claim.kind])]
     wanted: Wanted = {}
-    jobs = unique_jobs(longer, scale)
-    if not claim.about:
-        return {TOY: [job for job in jobs if not isinstance(job, TrainingRun) and _seed(job) < seeds]}
-    runs = {job.name: job for job in jobs if isinstance(job, TrainingRun) and job.config.seed < seeds}
-    table = pd.DataFrame([{**job.config.to_dict(), "name": name} for name, job in runs.items()])
-    for name in select(table, **claim.about)["name"]:
-        wanted.setdefault(Where.of(runs[name].config), []).append(runs[name])
+    for row in select(pd.DataFrame(own), **claim.about).to_dict("records"):
+        if row["seed"] < seeds:
+            wanted.setdefault(Where.of_row(row), []).append(jobs[row["name"]])
     return wanted
 
 
-def _seed(job: StudyJob) -> int:
-    return job.config.seed if isinstance(job, TrainingRun) else int(getattr(job, "seed", 0))
+_JOBS: dict[Kind, type] = {"runs": TrainingRun, "toy": ToyRun, "prefix_nets": PrefixRun}
+"""The jobs that make the networks of each kind."""
+
+
+def _label(job: StudyJob) -> dict[str, Any]:
+    """The columns by which a job's networks are selected: its setting, condition and seed."""
+    if isinstance(job, TrainingRun):
+        return job.config.to_dict()
+    return job.label if isinstance(job, PrefixRun) else {**TOY.to_row(), "seed": getattr(job, "seed", 0)}
 
 
 def next_jobs(judgement: Judgement, part: str | None, wanted: Wanted, most: int, root: Path) -> Wanted:
@@ -111,7 +123,7 @@ def next_jobs(judgement: Judgement, part: str | None, wanted: Wanted, most: int,
     found: Wanted = {}
     for where, jobs in wanted.items():
         for number, (seeds, _) in enumerate(looks(most)):
-            left = [job for job in jobs if _seed(job) < seeds and not job.finished(root)]
+            left = [job for job in jobs if _label(job)["seed"] < seeds and not job.finished(root)]
             if left:
                 # Before the first look nothing is known, and a part without a cell is none that seeds would give one.
                 if number == 0 or _open(judgement, part, where):

@@ -6,13 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from iterconv.claims.claim import Claim
-from iterconv.claims.claims import CLAIMS
+from iterconv.claims.claim import Claim, Kind
+from iterconv.claims.claims import CLAIMS, OWN_CLAIMS
 from iterconv.claims.compare import CONDITION, select
 from iterconv.claims.correction import correct, first_decisions, looks
 from iterconv.claims.findings import Finding, Verdict
 from iterconv.studies.tables import Tables
 from iterconv.studies.where import TOY, Where, split
+
+_CONDITIONS: dict[Kind, list[str]] = {
+    "runs": CONDITION,
+    "prefix_nets": ["lacks", "init", "coupling"],
+    "toy": ["kind"],
+}
+"""The columns that tell one condition from another within a setting, for each kind of networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,22 +100,28 @@ def judge(claim: Claim, tables: Tables) -> Judgement:
 
 
 def judge_all(tables: Tables) -> list[Judgement]:
-    """Judge every claim, in the paper's order."""
+    """Judge the paper's claims, in its order, and then our own if there are networks that these are about."""
     settings = list(_settings(tables))
-    return [_judge(claim, settings) for claim in CLAIMS]
+    own = {claim.kind for claim in OWN_CLAIMS}
+    kinds = {kind for kind, _, _ in settings}
+    claims = (*(CLAIMS if kinds - own or not kinds else ()), *(claim for claim in OWN_CLAIMS if claim.kind in kinds))
+    return [_judge(claim, settings) for claim in claims]
 
 
-def _settings(tables: Tables) -> Iterator[tuple[Where, Tables]]:
-    for setting, own in split(tables.runs):
-        yield setting, tables.named(own["name"])
+def _settings(tables: Tables) -> Iterator[tuple[Kind, Where, Tables]]:
+    """Yield the settings that have networks of a kind, with their own tables."""
+    kinds: tuple[Kind, ...] = ("runs", "prefix_nets")
+    for kind in kinds:
+        for setting, own in split(getattr(tables, kind)):
+            yield kind, setting, tables.named(own["name"])
     if len(tables.toy):
-        yield TOY, tables
+        yield "toy", TOY, tables
 
 
-def _judge(claim: Claim, settings: list[tuple[Where, Tables]]) -> Judgement:
+def _judge(claim: Claim, settings: list[tuple[Kind, Where, Tables]]) -> Judgement:
     cells: dict[str, list[Cell]] = {part: [] for part in claim.parts}
-    for setting, own in settings:
-        findings = find(claim, own, setting) if (setting == TOY) == (not claim.about) else []
+    for kind, setting, own in settings:
+        findings = find(claim, own, setting) if kind == claim.kind else []
         for part in claim.parts:
             mine = [replace(finding, setting=setting) for finding in findings if finding.part == part]
             if any(finding.n or finding.reason for finding in mine):
@@ -129,9 +142,9 @@ def find(claim: Claim, tables: Tables, setting: Where) -> list[Finding]:
         The findings, judged.
     """
     own = about(claim, tables)
-    looked = {int(row["claim"]): row for row in tables.looks.to_dict("records") if Where.of_row(row) == setting}
-    if claim.number in looked:
-        return _find_repeatedly(claim, own, looks(int(looked[claim.number]["most"])))
+    looked = {str(row["claim"]): row for row in tables.looks.to_dict("records") if Where.of_row(row) == setting}
+    if str(claim.number) in looked:
+        return _find_repeatedly(claim, own, looks(int(looked[str(claim.number)]["most"])))
     if looked:  # seeds that were added for what another claim showed are not chosen independently of this one
         own = _first(own, min(int(row["seeds"]) for row in looked.values()))
     return correct(_find(claim, own))
@@ -148,12 +161,14 @@ def _find_repeatedly(claim: Claim, tables: Tables, plan: list[tuple[int, float]]
 
 
 def _find(claim: Claim, tables: Tables) -> list[Finding]:
-    return list(claim.find(tables)) if len(tables.runs) or (len(tables.toy) and not claim.about) else []
+    return list(claim.find(tables)) if len(getattr(tables, claim.kind)) else []
 
 
 def about(claim: Claim, tables: Tables) -> Tables:
-    """Select the runs that a claim is about; the other tables keep the rows of all runs."""
-    return replace(tables, runs=select(tables.runs, **claim.about)) if claim.about else tables
+    """Select the networks that a claim is about; the other tables keep the rows of all networks."""
+    if claim.kind == "toy":
+        return tables
+    return replace(tables, **{claim.kind: select(getattr(tables, claim.kind), **claim.about)})
 
 
 def complete_seeds(claim: Claim, tables: Tables) -> int:
@@ -166,14 +181,12 @@ def complete_seeds(claim: Claim, tables: Tables) -> int:
     Returns:
         The number.
     """
-    if claim.about:
-        table, keys = tables.runs, CONDITION
-    else:
-        table, keys = tables.toy, ["kind"]
-        table = table[table["kind"] != "exact"] if len(table) else table  # which has no seed
+    table = getattr(tables, claim.kind)
+    if claim.kind == "toy" and len(table):
+        table = table[table["kind"] != "exact"]  # which has no seed
     if table.empty:
         return 0
-    return min(_first_gap(set(own["seed"])) for _, own in table.groupby(keys))
+    return min(_first_gap(set(own["seed"])) for _, own in table.groupby(_CONDITIONS[claim.kind]))
 
 
 def _first_gap(seeds: set[int]) -> int:
@@ -181,8 +194,8 @@ def _first_gap(seeds: set[int]) -> int:
 
 
 def _first(tables: Tables, seeds: int) -> Tables:
-    runs, toy = (table[table["seed"] < seeds] if len(table) else table for table in (tables.runs, tables.toy))
-    return replace(tables, runs=runs, toy=toy)
+    own = {kind: getattr(tables, kind) for kind in _CONDITIONS}
+    return replace(tables, **{kind: table[table["seed"] < seeds] for kind, table in own.items() if len(table)})
 
 
 def scale_of(tables: Tables) -> str:
@@ -194,4 +207,7 @@ def scale_of(tables: Tables) -> str:
     ]
     if not tables.toy.empty:
         parts.append(f"toy networks: {tables.toy['seed'].nunique()} seeds")
+    parts += [
+        f"{setting}: {own['seed'].nunique()} seeds, {len(own)} nets" for setting, own in split(tables.prefix_nets)
+    ]
     return "; ".join(parts)

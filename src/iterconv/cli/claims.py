@@ -48,7 +48,7 @@ def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 
     console.doing("reading results")
     tables = load(folder) if folder else gather(studies, find_scale(scale_name), root)
     console.print(f"from {scale_of(tables)}")
-    console.doing("judging 17 claims")
+    console.doing("judging claims")
     judgements = judge_all(tables)
     for record in to_records(judgements):
         console.emit(**record)
@@ -62,7 +62,8 @@ def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 
 
 def _show(judgement: Judgement) -> None:
     claim = judgement.claim
-    console.print(f"\n{claim.number}. {claim.statement} (Sec. {claim.section})")
+    source = f" (Sec. {claim.section})" if claim.section else ""
+    console.print(f"\n{claim.number}. {claim.statement}{source}")
     for row in judgement.rows:
         console.print(f"  {row.label} {row.statement}: {summarise(row)}")
         for cell in row.cells:

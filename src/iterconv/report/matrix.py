@@ -15,7 +15,7 @@ from iterconv.report.charts import INK, data, finish, rate_axis, tooltip
 from iterconv.report.page import Plot, Section, Table, rows_of
 
 VERDICTS = ("supported", "contradicted", "undecided")
-_VIEWS: dict[int, tuple[str, dict[str, str]]] = {
+_VIEWS: dict[int | str, tuple[str, dict[str, str]]] = {
     **dict.fromkeys((1, 2), ("toy", {})),
     3: ("curves", {"colour": "stage", "coupling": "0 non-rec.", "kind": "ordinary"}),
     4: ("coupling", {"kind": "ordinary"}),

@@ -13,6 +13,7 @@ from iterconv.report import study_charts as charts
 from iterconv.report.charts import title_of
 from iterconv.report.matrix import make_matrix_section
 from iterconv.report.page import Control, Page, Plot, Section, Table
+from iterconv.report.prefix import summarise_prefix
 from iterconv.report.study_data import LABELS, families_in, label_runs, make_rows, metrics_in
 from iterconv.report.toy import make_toy_section
 from iterconv.studies.tables import Tables
@@ -68,6 +69,8 @@ def make_study_page(
         toy, toy_rows = make_toy_section(tables.toy)
         data |= toy_rows
         sections.append(toy)
+    if len(tables.prefix_nets):
+        sections.append(_prefix_sums(tables))
     sections.append(_studies(progress))
     return Page(
         title=title,
@@ -256,6 +259,17 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
                 row[f"{name} undefined"] = int(values.isna().sum())
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _prefix_sums(tables: Tables) -> Section:
+    table = Table(name="prefix", title="Strings with every bit right", frame=summarise_prefix(tables))
+    return Section(
+        name="prefix",
+        title="Prefix sums",
+        text="The share of strings with every bit right after the last iteration by length: means over seeds with "
+        "the least and the largest. The figures are files beside this page.",
+        tables=[table],
+    )
 
 
 def _studies(progress: list[Progress]) -> Section:

@@ -103,6 +103,8 @@ def _count(study: Study, scale: Scale, tables: Tables) -> int:
     names = set(tables.runs["name"]) if len(tables.runs) else set()
     toys = set(zip(tables.toy["kind"], tables.toy["seed"], strict=True)) if len(tables.toy) else set()
     trained = sum(run.name in names for run in study.runs(scale))
+    nets = set(tables.prefix_nets["name"]) if len(tables.prefix_nets) else set()
+    trained += sum(job.name in nets for job in study.others(scale))
     return trained + sum((toy.kind, toy.seed) in toys for toy in study.toys(scale))
 
 

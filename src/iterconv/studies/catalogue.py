@@ -4,6 +4,7 @@ from iterconv.errors import InputError
 from iterconv.options import Residual
 from iterconv.registry import Registry
 from iterconv.studies import settings
+from iterconv.studies.prefix_runs import DESK_PREFIX, QUICK_PREFIX
 from iterconv.studies.study import CONDITIONS, Scale, Study, Variant
 
 COUPLED = CONDITIONS[2:]
@@ -119,6 +120,11 @@ STUDIES = Registry(
                 "desk": (*_DESK, settings.DESK_FEW_DIGITS, *settings.DESK_SETS),
                 "paper": settings.PAPER_SETS,
             },
+        ),
+        Study(
+            name="prefix",
+            title="Prefix sums: a task for which convergence is the right bias",
+            jobs={"quick": QUICK_PREFIX, "desk": DESK_PREFIX},
         ),
     ),
 )

@@ -43,6 +43,10 @@ def extend(studies: Sequence[Study], scale: Scale, seeds: dict[Where, int]) -> l
             study = replace(study, settings={scale.name: tuple(more(setting) for setting in study.settings_at(scale))})
         if scale.name in study.toy_seeds:
             study = replace(study, toy_seeds={scale.name: max(study.toy_seeds[scale.name], seeds.get(TOY, 0))})
+        if scale.name in study.jobs:
+            others = study.jobs[scale.name]
+            most = max(others.seeds, seeds.get(others.where, 0))
+            study = replace(study, jobs={scale.name: replace(others, seeds=most)})
         longer.append(study)
     return longer
 
@@ -53,6 +57,7 @@ def own_seeds(studies: Sequence[Study], scale: Scale) -> dict[Where, int]:
     for study in studies:
         own = [(Where.of(setting.base), len(setting.seeds)) for setting in study.settings_at(scale)]
         own += [(TOY, study.toy_seeds[scale.name])] if scale.name in study.toy_seeds else []
+        own += [(study.jobs[scale.name].where, study.jobs[scale.name].seeds)] if scale.name in study.jobs else []
         for where, count in own:
             counts[where] = max(count, counts.get(where, 0))
     return counts
@@ -67,7 +72,7 @@ def most_seeds(looks: pd.DataFrame) -> dict[Where, int]:
     return most
 
 
-def planned(root: Path, claim: int, most: int | None) -> int:
+def planned(root: Path, claim: int | str, most: int | None) -> int:
     """Return the largest number of seeds for a claim, which must not change once it was looked at.
 
     Args:
@@ -81,7 +86,7 @@ def planned(root: Path, claim: int, most: int | None) -> int:
     Raises:
         InputError: If the record has another number than the one that is asked for, or is damaged.
     """
-    before = [int(row["most"]) for row in LOOKS.read(root).to_dict("records") if int(row["claim"]) == claim]
+    before = [int(row["most"]) for row in LOOKS.read(root).to_dict("records") if row["claim"] == str(claim)]
     if before and most not in (None, before[0]):
         raise InputError(
             f"claim {claim} was begun with up to {before[0]} seeds, for which its intervals hold; "
@@ -90,7 +95,7 @@ def planned(root: Path, claim: int, most: int | None) -> int:
     return before[0] if before else most or MOST
 
 
-def enter(root: Path, claim: int, seeds: dict[Where, int], most: int) -> None:
+def enter(root: Path, claim: int | str, seeds: dict[Where, int], most: int) -> None:
     """Enter a claim into the record, for each setting to which seeds are going to be added because of it.
 
     Args:
@@ -107,11 +112,11 @@ def enter(root: Path, claim: int, seeds: dict[Where, int], most: int) -> None:
     path = root / LOOKS.file
     with writing(path), FileLock(root / f".{LOOKS.file}.lock"):
         table = LOOKS.read(root)
-        known = {(int(row["claim"]), Where.of_row(row)) for row in table.to_dict("records")}
+        known = {(row["claim"], Where.of_row(row)) for row in table.to_dict("records")}
         rows: list[dict[str, Any]] = [
-            {"claim": claim, **where.to_row(), "seeds": count, "most": most}
+            {"claim": str(claim), **where.to_row(), "seeds": count, "most": most}
             for where, count in seeds.items()
-            if (claim, where) not in known
+            if (str(claim), where) not in known
         ]
         if rows:
             LOOKS.write(root, pd.concat([table, pd.DataFrame(rows)], ignore_index=True))

@@ -5,6 +5,7 @@ from pathlib import Path
 from iterconv.errors import InputError
 from iterconv.studies.jobs import StudyJob, TrainingRun
 from iterconv.studies.more_seeds import LOOKS, extend, most_seeds
+from iterconv.studies.prefix_runs import find_prefix_runs
 from iterconv.studies.study import Scale, Study, unique_jobs
 from iterconv.studies.tables import SCHEMAS, Tables
 from iterconv.studies.toy_runs import KINDS, ToyRun
@@ -51,8 +52,11 @@ def load(folder: Path) -> Tables:
     """
     jobs: list[StudyJob] = []
     if not any((folder / schema.file).exists() for name, schema in SCHEMAS.items() if name != "looks"):
-        paths = sorted(path.parent for path in folder.glob("*/config.json"))
+        nets = find_prefix_runs(folder)
+        others = {net.name for net in nets}
+        paths = sorted(path.parent for path in folder.glob("*/config.json") if path.parent.name not in others)
         jobs += [TrainingRun(RunFolder.existing(path).config) for path in paths]
+        jobs += nets
         toys = sorted(path.stem.split("-seed") for path in (folder / "toy").glob("*-seed*.parquet"))
         jobs += [ToyRun(kind, int(seed)) for kind, seed in toys if kind in KINDS and seed.isdigit()]
     tables = Tables.collect(jobs, folder)

@@ -14,11 +14,13 @@ class Where:
     """A data set, an architecture and a length of training: one of the settings in which claims are judged."""
 
     data: str
+    """The data set, or a task whose examples are drawn afresh."""
     samples: int | None = None
     """The number of training samples, if they are not all used."""
     stages: int = 0
     blocks: int = 0
     epochs: int = 0
+    """The epochs; 0 for a task without a data set."""
 
     @classmethod
     def of(cls, config: RunConfig) -> "Where":
@@ -41,7 +43,8 @@ class Where:
             return "toy problem"
         some = f" ({self.samples:,})" if self.samples else ""
         stages, blocks = _count(self.stages, "stage"), _count(self.blocks, "block")
-        return f"{self.data}{some}, {stages} of {blocks}, {_count(self.epochs, 'epoch')}"
+        epochs = f", {_count(self.epochs, 'epoch')}" if self.epochs else ""
+        return f"{self.data}{some}, {stages} of {blocks}{epochs}"
 
 
 def _count(number: int, noun: str) -> str:
