@@ -176,7 +176,7 @@ def test_what_is_no_control_is_refused():
         ic.controls.register(Control(name="rotation", statement="", examine=list))
     with pytest.raises(ic.InputError, match=r"cost=0 is not in \(0, inf\)"):
         Control(name="free", statement="", examine=list, cost=0)
-    with pytest.raises(ic.InputError, match="the control 'odd' returned a int; let it return checks"):
+    with pytest.raises(ic.InputError, match="the control 'odd' returned int; let it return checks"):
         examine(Control(name="odd", statement="", examine=lambda: [1]))
 
 

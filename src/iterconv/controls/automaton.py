@@ -13,7 +13,7 @@ from iterconv.models.cellular_automaton import load_cellular_automaton
 from iterconv.paths.contract import StagedModel
 
 WEIGHTS = "mnist-ca.safetensors"
-IMAGES, BLOCKS, STEPS = 100, 20, 400
+IMAGES, BLOCKS, STEPS = 100, 10, 400
 
 
 def examine_settling() -> list[Check]:

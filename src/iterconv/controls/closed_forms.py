@@ -92,7 +92,7 @@ def examine_linear(radius: float, verdict: str) -> list[Check]:
     }
     found = report.indices[report.indices.stage == 0].set_index("index").value
     checks = [_close(name, found[name], value) for name, value in known.items()]
-    side = (-math.inf, 0.02) if radius < 1 else (0.3, math.inf)
+    side = (-0.02, 0.02) if radius < 1 else (0.2, math.inf)
     checks.append(check_range_of("divergence, its side", found["divergence"], *side))
 
     settling = settle(model, batches)

@@ -49,7 +49,7 @@ def examine(control: Control) -> Outcome:
         checks = [_failed(describe_error(problem))]
     wrong = [check for check in checks if not isinstance(check, Check)]
     if wrong:
-        raise InputError(f"the control {control.name!r} returned a {type(wrong[0]).__name__}; let it return checks")
+        raise InputError(f"the control {control.name!r} returned {type(wrong[0]).__name__}; let it return checks")
     if not checks and not skipped:
         checks = [_failed("no checks")]
     return Outcome(control=control, checks=checks, skipped=skipped, seconds=time.monotonic() - began)

@@ -53,7 +53,7 @@ def examine_algorithm() -> list[Check]:
     batches = list(zip(forward_model(z).split(200), labels.split(200), strict=True))
     settling = settle(model, batches, steps=STEPS)
     return [
-        *_check_convergent(model, batches, settling),
+        *_check_convergent(model, batches, settling, worst=0.01),
         check_range_of("growth rates", settling.steps.growth, 0.99, 1.01),
         check_range_of("error at the last step", settling.steps.error.iloc[-1], 0, 0.005),
         check_range_of("depth, best", depth(model, batches).best, 2, 16),
@@ -63,13 +63,16 @@ def examine_algorithm() -> list[Check]:
 def examine_proper() -> list[Check]:
     """Train a tied, properly convergent network, and check that it settles where it is.
 
+    Choice: after these few seconds it errs on half of the images or so, which is far from the error of guessing, 0.9;
+    what it does beyond the trained depth does not depend on how good it is.
+
     Returns:
         The checks.
     """
     net, batches = train_on_digits("proper", coupling=1.0)
     settling = settle(net, batches[:2], steps=STEPS)
     return [
-        *_check_convergent(net, batches, settling),
+        *_check_convergent(net, batches, settling, worst=0.7),
         check_range_of("growth rates", settling.steps.growth, 0, 1.01 * LIPSCHITZ),
         check_equal("depth, worse from", depth(net, batches).overthinking, None),
     ]
@@ -131,11 +134,11 @@ def examine_idle_blocks() -> list[Check]:
     ]
 
 
-def _check_convergent(model: Any, batches: Sequence[Any], settling: Any) -> list[Check]:
-    """Check what holds of every subject that settles where it was trained to be."""
+def _check_convergent(model: Any, batches: Sequence[Any], settling: Any, worst: float) -> list[Check]:
+    """Check what holds of every subject that settles where it was trained to be, with an error of at most ``worst``."""
     shares = settling.shares()
     return [
-        check_range_of("error, trained", settling.steps.error.iloc[0], 0, 0.2),
+        check_range_of("error, trained", settling.steps.error.iloc[0], 0, worst),
         check_range_of("convergence", _index(model, batches, "convergence"), 0.1, 1.1),
         check_range_of("recurrence", _index(model, batches, "recurrence"), 0.9, 1.1),
         check_range_of("divergence", _index(model, batches, "divergence"), -0.05, 0.05),
