@@ -37,17 +37,8 @@ register(Control(name="lacking", statement="It is not there.", examine=lacking))
 """
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    """Controls of a test are forgotten after it."""
-    before = dict(CONTROLS)
-    yield
-    CONTROLS.clear()
-    CONTROLS.update(before)
-
-
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def own(tmp_path, monkeypatch, registries):
     (tmp_path / "own_controls.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
