@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL = UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt
 THREADS := OMP_NUM_THREADS=1
 
-.PHONY: bench docs notebooks release reproduce test test-fast test-extended test-cluster test-all lint format clean
+.PHONY: bench docs notebooks release reproduce test test-browser test-fast test-extended test-cluster test-all lint format clean
 
 reproduce: .venv/repro
 	$(BIN)/iterconv reproduce fig1 fig2 fig3 fig4 fig7 fig8 fig12 --scale quick  # fig13 needs MNIST
@@ -13,17 +13,21 @@ reproduce: .venv/repro
 PYTEST = $(THREADS) $(BIN)/pytest -n 2 --dist worksteal
 
 test: .venv/dev lint  # minutes: what CI runs
-	$(PYTEST) -m "not slow and not extended"
+	$(PYTEST) -m "not slow and not extended and not browser"
 
 test-fast: .venv/dev  # the inner loop: no processes, no libraries of models
-	$(PYTEST) -m "not slow and not extended and not medium"
+	$(PYTEST) -m "not slow and not extended and not browser and not medium"
 
 test-extended: .venv/dev lint  # what `make test` leaves out, as it is rarely broken
-	$(PYTEST) -m extended
+	$(PYTEST) -m "extended and not browser"
 
 # Real clusters on this machine: SLURM's daemons (apt-get install slurm-wlm munge slurmdbd mariadb-server) need root.
 test-cluster: .venv/cluster
 	$(THREADS) $(BIN)/pytest tests/cluster
+
+# Reports in a real browser: Chromium (apt-get install chromium) and npm have to be there.
+test-browser: .venv/browser
+	$(THREADS) $(BIN)/pytest -m browser tests/browser
 
 test-all: .venv/dev lint  # hours: every family of the libraries of models too
 	$(PYTEST)
@@ -37,6 +41,11 @@ docs: .venv/dev  # site/index.html; a warning is an error
 
 notebooks: .venv/dev  # executes them anew, and keeps what they show
 	$(THREADS) $(BIN)/python docs/site/notebooks.py
+
+.venv/browser: pyproject.toml .venv/dev
+	$(INSTALL) --editable '.[browser]'
+	npm install --silent --no-save --prefix .venv/axe axe-core@4.14.1
+	@touch $@
 
 .venv/cluster: pyproject.toml .venv/dev
 	$(INSTALL) --editable '.[ray,slurm]'

@@ -30,8 +30,8 @@ ic.lipschitz.audit(net, torch.randn(2, 1, 8, 8))
 ic.verify(net, net, torch.randn(2, 1, 8, 8))
 """
 OPTIONAL = [
-    "datasets", "jinja2", "lightning_fabric", "matplotlib", "PIL", "pyarrow", "rich", "safetensors", "sklearn",
-    "scipy", "tyro", "beartype",
+    "altair", "datasets", "jinja2", "lightning_fabric", "matplotlib", "PIL", "pyarrow", "rich", "safetensors",
+    "sklearn", "scipy", "tyro", "beartype",
 ]  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from iterconv.figures.coupling import draw_coupling
 from iterconv.figures.curves import draw_instances
 from iterconv.figures.variants import draw_variants
 from iterconv.indices import INDICES, Index, convergence_index, divergence_index, recurrence_index, undefined_reason
-from iterconv.report.sections import summarise
-from iterconv.studies.catalogue import find_scale, find_studies
+from iterconv.report.study import summarise
+from iterconv.report.study_data import label_runs
 from iterconv.studies.tables import Tables, prediction_indices
 
 CHANCE = 0.9
@@ -148,9 +148,9 @@ def test_tables_from_before_an_index_stay_readable_and_can_be_drawn(registries, 
 
 def test_the_summary_of_a_report_has_a_column_for_every_index(registries):
     ic.indices.register(SWAPPING)
-    [study] = find_studies(("fig3",))
-    table = summarise([(study.settings_at(find_scale("small"))[0], Tables.load(SMALL))])
-    assert set(table["swapping"]) == {"undefined"} and not table["convergence"].eq("undefined").any()
+    table = summarise(label_runs(Tables.load(SMALL), {}))
+    assert table["swapping"].isna().all() and (table["swapping undefined"] == table["n"]).all()
+    assert table["convergence"].notna().any()
 
 
 def test_an_index_may_read_another_metric_and_is_undefined_without_it(registries):

@@ -39,9 +39,9 @@ def test_lipschitz_constants_are_estimated_in_float32(residual):
     net = models.resnet(4, 3, 1, 1, 10, residual=residual).train()
     x = net.stem(torch.randn(8, 1, 8, 8))
     stages = [copy.deepcopy(net.stages[0]) for _ in range(2)]
-    plain = stages[0]._move_vectors((8, 8))
+    plain = stages[0].move_vectors((8, 8))
     with torch.autocast("cpu", torch.bfloat16):
-        cast = stages[1]._move_vectors((8, 8))
+        cast = stages[1].move_vectors((8, 8))
         made = stages[1](x)
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(plain, cast, strict=True))
     # The batch's own variance is known to bfloat16's digits only, as it is of representations in bfloat16.

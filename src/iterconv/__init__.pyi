@@ -16,11 +16,13 @@ from .lipschitz import Constrained as Constrained
 from .lipschitz import audit as audit
 from .lipschitz import constrain as constrain
 from .measuring import Depth as Depth
+from .measuring import Exits as Exits
 from .measuring import Plan as Plan
 from .measuring import Report as Report
 from .measuring import Settling as Settling
 from .measuring import SpanMap as SpanMap
 from .measuring import depth as depth
+from .measuring import exits as exits
 from .measuring import influence as influence
 from .measuring import measure as measure
 from .measuring import plan as plan

@@ -6,13 +6,14 @@ Everything heavy is imported when a command runs, so that help is shown at once.
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro import conf
 
 from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
 from iterconv.cli.controls_command import Controls
 from iterconv.cli.depth_commands import Depth, Settle
+from iterconv.cli.exit_command import Exits
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
 from iterconv.options import Against, Debris, MemoryFormat, Mode, Shell, SpanKind, Tracker
@@ -82,15 +83,22 @@ class Measure:
     rounding."""
     audit: bool = False
     """Also bound and measure the Lipschitz constant of every block."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and measure it."""
         from iterconv.cli.models import measure_model
 
-        options = {"extra_evaluations": self.extra_evaluations, "resamples": self.resamples, "families": self.families}
+        options: dict[str, Any] = {
+            "extra_evaluations": self.extra_evaluations,
+            "resamples": self.resamples,
+            "families": self.families,
+        }
         options["memory_format"] = self.memory_format
-        return measure_model(self.model, self.data_and_model, self.out, self.audit, self.against, **options)
+        model = (self.model, self.data_and_model)
+        return measure_model(*model, self.out, self.html, self.audit, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +132,8 @@ class Plan:
     save: Path | None = None
     """The place of the smaller model: a folder for transformers models, else a .safetensors file, which measure opens;
     or a .yaml file, for the recipe by which mergekit makes that model."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
@@ -133,8 +143,9 @@ class Plan:
         # The option is a float, but 2.0 blocks are meant as a number of blocks and 0.5 as a share.
         share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
         budget = self.budget if share or self.budget is None else int(self.budget)
-        options = {"budget": budget, "mode": self.mode, "beam": self.beam, "spans": self.spans}
-        return plan_model(self.model, self.data_and_model, self.out, self.blocks, self.save, self.against, **options)
+        options: dict[str, Any] = {"budget": budget, "mode": self.mode, "beam": self.beam, "spans": self.spans}
+        model = (self.model, self.data_and_model)
+        return plan_model(*model, self.out, self.html, self.blocks, self.save, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +230,7 @@ COMMANDS: dict[str, type] = {
     "spans": Spans,
     "settle": Settle,
     "depth": Depth,
+    "exits": Exits,
     "sweep": Sweep,
     "status": Status,
     "report": Report,

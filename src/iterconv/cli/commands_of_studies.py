@@ -107,24 +107,35 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Draw the figures and write the report again from the runs that are finished."""
+    """Write the report again: from the runs that are finished, with their figures, or from a folder of tables."""
 
-    studies: conf.Positional[tuple[str, ...]] = ()
-    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
+    studies_or_folder: conf.Positional[tuple[str, ...]] = ()
+    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default. Or a folder of tables or
+    of runs, as results/small or runs/report-quick/tables."""
     scale: str = "quick"
     """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT
     """The folder of runs and reports."""
     stack: int = 1
     """The option --stack with which the runs were trained."""
+    html: Path | None = None
+    """The file of the report on a folder of tables; report.html in that folder by default."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
-        """Write the report from the finished runs."""
-        from iterconv.cli.studies import write_report
+        """Write the report from the finished runs, or from tables."""
+        from iterconv.cli.studies import report_on_folder, write_report
+        from iterconv.studies.catalogue import STUDIES
 
         check_stack(self.stack)
-        return write_report(self.studies, self.scale, self.out, self.stack)
+        folder = Path(self.studies_or_folder[0]) if len(self.studies_or_folder) == 1 else None
+        if folder and str(folder) not in STUDIES and (folder.is_dir() or len(folder.parts) > 1):
+            if (self.scale, self.out, self.stack) != ("quick", DEFAULT_ROOT, 1):
+                raise InputError(f"{folder} is a folder of tables; --scale, --out and --stack are for finished runs")
+            return report_on_folder(folder, self.html)
+        if self.html:
+            raise InputError("--html is for a folder of tables; the report on finished runs goes below --out")
+        return write_report(self.studies_or_folder, self.scale, self.out, self.stack)
 
 
 @dataclass(frozen=True, kw_only=True)

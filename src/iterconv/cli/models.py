@@ -19,6 +19,7 @@ from iterconv.measuring.search import last_number
 from iterconv.measuring.sharing import describe_shared
 from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths import full_route
+from iterconv.report import check_html, write_result
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -30,7 +31,13 @@ AUDITED = 16
 
 
 def measure_model(
-    name: str, options: ModelOptions, out: Path | None, audit: bool, against: Against | None, **settings: Any
+    name: str,
+    options: ModelOptions,
+    out: Path | None,
+    html: Path | None,
+    audit: bool,
+    against: Against | None,
+    **settings: Any,
 ) -> int:
     """Measure a trained run or a foreign model with a progress bar, print the indices and draw the curves.
 
@@ -38,6 +45,7 @@ def measure_model(
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The report's file; by default ``report-<against>.parquet`` in a run's folder, else named by the model.
+        html: The file of a page about the report, if one is wanted.
         audit: True if the Lipschitz constants are audited too.
         against: The reference of errors; by default the labels, if there are any.
         settings: Further options of ``iterconv.measure``.
@@ -55,6 +63,8 @@ def measure_model(
     if out:
         check_suffix(out)
         require_file(out)
+    if html:
+        check_html(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
@@ -81,6 +91,7 @@ def measure_model(
     if precision == "bf16":
         console.print("multiplied in bfloat16, which moves errors and indices a little: see docs/any-model.md")
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
+    _write_page(report, f"{name}: how iterative, how convergent?", html)
     error = {"error": report.intact_error, "chance": report.options["chance"], "examples": report.options["examples"]}
     console.emit(model=name, report=out, against=against, **error, indices=index_records(report.indices))
     if audit:
@@ -97,6 +108,7 @@ def plan_model(
     name: str,
     options: ModelOptions,
     out: Path | None,
+    html: Path | None,
     keep: int | None,
     save: Path | None,
     against: Against | None,
@@ -108,6 +120,7 @@ def plan_model(
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The frontier's file, .csv; a picture is drawn beside it.
+        html: The file of a page about the plan, if one is wanted.
         keep: The number of blocks of a smaller model, which has to be on the frontier.
         save: The file or folder of the smaller model.
         against: The reference of errors; by default the labels, if there are any.
@@ -126,6 +139,8 @@ def plan_model(
         raise OptionError("precision", "bf16", "is for measure; plan in single precision")
     if out:
         check_table(out)
+    if html:
+        check_html(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
@@ -153,6 +168,7 @@ def plan_model(
         console.print(own.to_string(index=False, float_format="{:.3f}".format))
     console.emit(model=name, frontier=out, routes=found.frontier.to_dict("records"))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
+    _write_page(found, f"{name}: which blocks can go?", html)
     if keep is not None and save is not None:
         console.doing("saving")
         if save.suffix == ".yaml":
@@ -167,6 +183,12 @@ def plan_model(
         console.emit(model=name, blocks=keep, saved=save, opened_by=["iterconv", "measure", *opening])
         console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
     return 0
+
+
+def _write_page(result: Any, title: str, html: Path | None) -> None:
+    if html:
+        size = write_result(result, title, html)
+        console.print(f"page in {html} ({size / 1e6:.1f} MB)")
 
 
 def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ EXAMPLES = {
     "  iterconv spans timm:vit_tiny_patch16_224 --data cifar10 --against predictions",
     "settle": "iterconv settle runs/x --steps 500\n  iterconv settle timm:resnet50 --data cifar10 --no-growth",
     "depth": "iterconv depth runs/x --out depth.json\n  iterconv depth timm:resnet50 --data cifar10",
+    "exits": "iterconv exits runs/x --rules confidence kl\n  iterconv exits timm:resnet50 --data cifar10",
     "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid\n  iterconv sweep grid.yaml --dry-run",
     "status": "iterconv status runs --watch\n  iterconv status runs --json",
     "report": "iterconv report --scale quick\n  iterconv report fig2 fig3 --scale small --out runs",

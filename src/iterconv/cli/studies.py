@@ -7,12 +7,12 @@ from pathlib import Path
 
 from iterconv.cli.console import console
 from iterconv.cli.jobs import check_place, list_jobs, run_jobs
-from iterconv.report import render
+from iterconv.report import check_html
 from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words, side_by_side
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import StudyJob
-from iterconv.studies.runs import find_unfinished, gather
+from iterconv.studies.runs import find_unfinished, gather, load
 from iterconv.studies.stacks import group
 from iterconv.studies.study import Scale, Study, unique_jobs
 
@@ -35,6 +35,7 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
         KeyboardInterrupt: If the user interrupts, once all state is saved.
     """
     engine.check()
+    check_html()
     studies, scale = _find(names, scale_name, root, engine.stack)
     missing = find_unfinished(studies, scale, root)
     if missing:
@@ -85,10 +86,39 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path, stack: int
     studies = in_stacks(find_studies(names, scale), stack)
     console.doing("reading results")
     tables = gather(studies, scale, root)
+    check_html()
+    from iterconv.report.write import render  # late, as altair is optional
+
     console.doing("drawing figures")
-    path = render(studies, scale, tables, root)
-    console.emit(report=path, tables=path.parent / "tables")
-    console.print(f"report in {path}")
+    path, size = render(studies, scale, tables, root)
+    console.emit(report=path, tables=path.parent / "tables", bytes=size)
+    console.print(f"report in {path} ({size / 1e6:.1f} MB)")
+    return 0
+
+
+def report_on_folder(folder: Path, html: Path | None) -> int:
+    """Write the report from a folder of tables or of runs.
+
+    Args:
+        folder: The folder that ``iterconv reproduce`` wrote.
+        html: The file of the report; report.html in the folder by default.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If there are no tables, a file is damaged, or the report can't be written.
+    """
+    path = html or folder / "report.html"
+    console.doing("reading results")
+    tables = load(folder)
+    check_html(path)
+    from iterconv.report.write import render_folder  # late, as altair is optional
+
+    console.doing("drawing")
+    size = render_folder(tables, path)
+    console.emit(report=path, bytes=size)
+    console.print(f"report in {path} ({size / 1e6:.1f} MB)")
     return 0
 
 

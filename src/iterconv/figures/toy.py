@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style
 
-_TITLES = {
+TITLES = {
     "exact": "Iterative algorithm as a ResNet",
     "residual": "Trained ResNet",
     "recurrent": "Trained recurrent ResNet",
@@ -17,7 +17,7 @@ _FAMILIES = {
     "drop-out": (STAGE_COLOURS[2], "drop-out of block t"),
     "extra evaluation": (STAGE_COLOURS[1], "t extra evaluations of the last"),
 }
-_LIMIT = 3.0
+LIMIT = 3.0
 """The end of the plane and of the error axis; nets without shortcuts leave both."""
 
 
@@ -32,14 +32,14 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    kinds = [kind for kind in _TITLES if kind in set(toy["kind"])]
+    kinds = [kind for kind in TITLES if kind in set(toy["kind"])]
     with paper_style():
         figure = new_figure(2.9 * len(kinds), 5.6)
         panels = figure.subplots(2, len(kinds), squeeze=False)
         for column, kind in enumerate(kinds):
             own = toy[toy["kind"] == kind]
             _traces(panels[0][column], own[(own["point"] >= 0) & (own["seed"] == own["seed"].min())])
-            panels[0][column].set_title(_TITLES[kind])
+            panels[0][column].set_title(TITLES[kind])
             _errors(panels[1][column], own[own["point"] < 0])
         panels[0][0].set_ylabel("estimate of $z_2$")
         panels[1][0].set_ylabel("root mean squared error")
@@ -66,8 +66,8 @@ def _traces(axes: Axes, traced: pd.DataFrame) -> None:
             )
         truth = rows.iloc[0]
         axes.plot(truth["target1"], truth["target2"], "x", color="#111111", zorder=3, label="truth" if first else None)
-    axes.set_xlim(-_LIMIT, _LIMIT)
-    axes.set_ylim(-_LIMIT, _LIMIT)
+    axes.set_xlim(-LIMIT, LIMIT)
+    axes.set_ylim(-LIMIT, LIMIT)
     axes.set_aspect("equal")
     axes.set_xlabel("estimate of $z_1$")
 
@@ -83,5 +83,5 @@ def _errors(axes: Axes, measured: pd.DataFrame) -> None:
                 alpha=0.6,
                 label=label if number == 0 else None,
             )
-    axes.set_ylim(0, _LIMIT)
+    axes.set_ylim(0, LIMIT)
     axes.set_xlabel("t")

@@ -2,6 +2,8 @@
 
 from iterconv.measuring.depth import Depth as Depth
 from iterconv.measuring.depth import depth as depth
+from iterconv.measuring.exit_frontier import Exits as Exits
+from iterconv.measuring.exits import exits as exits
 from iterconv.measuring.frontier import Plan as Plan
 from iterconv.measuring.influence import influence as influence
 from iterconv.measuring.measurement import measure as measure

@@ -68,8 +68,9 @@ def tie(
         task: The same as for ``iterconv.measure``.
         seed: The seed of the order of the batches.
         progress: A function that is called after each step with the steps done and all steps.
-        on_part: A function that is called with ``"start"``, and then after each part with its name, and with the copy
-            as it is then, in evaluation mode and without gradients. It has to leave the copy as it is.
+        on_part: A function that is called with ``"start"``, and then with the name of each part that has steps, after
+            it, and with the copy as it is then, in evaluation mode and without gradients. It has to leave the copy as
+            it is.
 
     Returns:
         The surrogate, with its phases and the history of its losses.
@@ -147,6 +148,8 @@ class _Fit:
         shared = [] if how == "dial" else [tie_(run) for run in self._runs]
         self._show("start")
         for part, steps in zip(PARTS[how], counts, strict=True):
+            if not steps and how == "fit":
+                continue
             if how == "dial":
                 self._turn_dial(steps, batches)
                 shared = [tie_(run) for run in self._runs]

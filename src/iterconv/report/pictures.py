@@ -1,7 +1,8 @@
-"""The sections of a report, one for each study: figures with captions, a table, the command to redo it."""
+"""The figures of studies as files, with captions."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,12 +11,11 @@ from iterconv.figures.alternatives import draw_alternatives
 from iterconv.figures.coupling import draw_coupling
 from iterconv.figures.curves import draw_instances
 from iterconv.figures.parameters import draw_parameters
-from iterconv.figures.style import condition_label, variant_label
+from iterconv.figures.style import save
 from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
-from iterconv.indices import INDICES, explanations
-from iterconv.studies.study import Scale, Setting, Study, command_of, unique_jobs
+from iterconv.studies.study import Scale, Setting, Study
 from iterconv.studies.tables import Tables, prediction_indices
 
 
@@ -28,122 +28,36 @@ class Picture:
     figure: Figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One study at one scale."""
-
-    study: Study
-    command: str
-    wanted: int
-    finished: int
-    pictures: list[Picture]
-    table: pd.DataFrame
-    notes: list[str]
-    """What it means that indices in the table leave [0, 1]."""
+Parts = list[tuple[Setting, Tables]]
+"""Settings with the tables of their runs."""
 
 
-def make_section(study: Study, scale: Scale, tables: Tables) -> Section:
-    """Draw a study's figures from the runs that are finished, and summarise.
+def save_pictures(study: Study, scale: Scale, tables: Tables, folder: Path) -> list[Picture]:
+    """Draw a study's figures from the runs that are finished, and write them as PNG and SVG.
 
     Args:
         study: The study.
         scale: Its scale.
         tables: The tables of this study's runs, and possibly of others.
+        folder: The folder of the files.
 
     Returns:
-        The section; without pictures where nothing is finished.
+        The pictures; none where nothing is finished.
+
+    Raises:
+        OSError: If a file can't be written.
     """
-    parts = []
+    parts: Parts = []
     for setting in study.settings_at(scale):
         own = tables.named(run.name for run in study.setting_runs(setting))
         if len(own.runs):
             parts.append((setting, own))
-    finished = sum(len(own.runs) for _, own in parts)
-    if study.toy_seeds and len(tables.toy):
-        finished += tables.toy.groupby(["kind", "seed"]).ngroups
-    draw = _PICTURES.get(study.name, _draw_coupling)
-    return Section(
-        study=study,
-        command=command_of([study], scale),
-        wanted=len(unique_jobs([study], scale)),
-        finished=finished,
-        pictures=list(draw(study, parts, tables)) if finished else [],
-        table=_summarise_toys(tables.toy) if study.toy_seeds else summarise(parts),
-        notes=_explain(parts),
-    )
-
-
-Parts = list[tuple[Setting, Tables]]
-
-KEYS = ["residual", "norm_scale", "kernel", "first_coupled", "width", "coupling", "init"]
-"""The columns whose values a row of the summary shares."""
-
-
-def _explain(parts: Parts) -> list[str]:
-    means = [own.runs.groupby(KEYS)[list(INDICES)].mean() for _, own in parts]
-    return explanations((INDICES[name], value) for table in means for name in INDICES for value in table[name])
-
-
-def summarise(parts: Parts) -> pd.DataFrame:
-    """Take means and standard deviations over seeds, one row a setting, variant, width and condition.
-
-    Args:
-        parts: Settings with the tables of their runs.
-
-    Returns:
-        A table of text, "mean ± sd"; undefined indices are left out of the mean and counted.
-    """
-    rows = []
-    for setting, own in parts:
-        for key, group in own.runs.groupby(KEYS):
-            residual, norm_scale, kernel, first_coupled, width, coupling, init = key
-            variant = variant_label(norm_scale, kernel, first_coupled)
-            kind = ", ".join([residual] * (residual != "ordinary") + [variant] * (variant != "standard"))
-            row = {
-                "network": f"{setting.label}; {kind}" if kind else setting.label,
-                "width": width,
-                "coupling": condition_label(init, coupling),
-                "n": len(group),
-                "test error": _spread(group["test_error"], 100, "%"),
-                **{name: _spread(group[name]) for name in INDICES},
-                "effective parameters": _spread(group["effective"], digits=0),
-                "raw": group["raw"].iloc[0],
-            }
-            if group["test_exact_error"].notna().any():
-                row["sets not exact"] = _spread(group["test_exact_error"], 100, "%")
-            rows.append(row)
-    return pd.DataFrame(rows).fillna("")
-
-
-def _summarise_toys(toy: pd.DataFrame) -> pd.DataFrame:
-    if toy.empty:
-        return pd.DataFrame()
-    measured = toy[toy["point"] < 0].set_index(["perturbation", "position"])[["kind", "rmse"]]
-    shown = {
-        "intact": ("extra evaluation", 0),
-        "after half the blocks": ("early read-out", 8),
-        "without block 8": ("drop-out", 8),
-        "last block 4 times more": ("extra evaluation", 4),
-        "last block 16 times more": ("extra evaluation", 16),
-    }
-    rows = []
-    for kind in toy["kind"].unique():
-        own = measured[measured["kind"] == kind]["rmse"]
-        errors = {name: own.loc[[place]] for name, place in shown.items()}
-        rows.append(
-            {"network": kind, "n": len(errors["intact"]), **{n: _spread(e, digits=3) for n, e in errors.items()}}
-        )
-    return pd.DataFrame(rows)
-
-
-def _spread(values: pd.Series, factor: float = 1, unit: str = "", digits: int = 2) -> str:
-    defined = values.dropna().astype(float) * factor
-    if defined.empty:
-        return "undefined"
-    text = f"{defined.mean():.{digits}f}"
-    text += f" ± {defined.std():.{digits}f}" if len(defined) > 1 else ""
-    left_out = len(values) - len(defined)
-    return text + (f" {unit}" if unit else "") + (f" ({left_out} undefined)" if left_out else "")
+    if not parts and not (study.toy_seeds and len(tables.toy)):
+        return []
+    pictures = list(_PICTURES.get(study.name, _draw_coupling)(study, parts, tables))
+    for picture in pictures:
+        save(picture.figure, folder / picture.name)
+    return pictures
 
 
 def _describe(setting: Setting, runs: pd.DataFrame) -> str:

@@ -1,0 +1,118 @@
+"""Pages about the result of one command: `page_of` makes one of a result of any kind that is registered here.
+
+A further kind of result takes a function from the result to a `Page`, registered with ``@page_of.register``.
+"""
+
+from functools import singledispatch
+from typing import Any
+
+from iterconv.indices import INDICES
+from iterconv.measuring.frontier import Plan
+from iterconv.measuring.report import Report
+from iterconv.paths.families import family_of
+from iterconv.report.charts import RATES, counting, interval_chart, title_of
+from iterconv.report.page import METRICS, Control, Page, Plot, Section, Table, rows_of
+
+
+@singledispatch
+def page_of(result: Any, title: str) -> Page:
+    """Make the page about a result.
+
+    Args:
+        result: What ``iterconv.measure`` or ``iterconv.plan`` returned.
+        title: The heading.
+
+    Returns:
+        The page, for ``write_page``.
+
+    Raises:
+        TypeError: If no function for such a result is registered.
+    """
+    raise TypeError(f"a result of the type {type(result).__name__} has no page; register one with @page_of.register")
+
+
+@page_of.register
+def _(result: Report, title: str) -> Page:
+    indices = result.indices.assign(stage=[_name_stage(stage) for stage in result.indices["stage"]])
+    curves = result.curves.assign(stage=[_name_stage(stage) for stage in result.curves["stage"]])
+    stages = list(dict.fromkeys(curves["stage"]))
+    metrics = {name: METRICS.get(name, name) for name in dict.fromkeys(curves["metric"])}
+    families = dict.fromkeys(curves["perturbation"])
+    controls = [
+        Control(name="stage", label="Stage", options={"": "all stages"} | {stage: stage for stage in stages}),
+        Control(name="metric", label="Curves show", options=metrics, value=next(iter(metrics))),
+    ]
+    written = curves.assign(path=[" ".join(str(block + 1) for block in path) for path in curves["path"]])
+    explained = {index.name: f"{index.title} ({index.short})" for index in INDICES.values()}
+    return Page(
+        title=title,
+        lead="Its blocks were read out early, left out or evaluated again, and the errors compared. Intervals are from "
+        "the bootstrap over examples. Stages and blocks count from 1.",
+        facts=_state(result.options, error=f"{result.intact_error:.4g}"),
+        sections=[
+            Section(
+                name="indices",
+                title="Indices",
+                tables=[Table(name="indices", title="Indices", frame=indices.replace({"index": explained}))],
+            ),
+            Section(
+                name="curves",
+                title="Curves",
+                text="Lines are stages, bands their intervals; point at a dot for its values.",
+                controls=controls,
+                plots=[_draw(i, family, curves, stages, result.options["chance"]) for i, family in enumerate(families)],
+                tables=[
+                    Table(name="curves", title="Points of the curves", frame=written, keys=["metric"], folded=True)
+                ],
+            ),
+        ],
+        data={"points": rows_of(curves.drop(columns="path"))},
+    )
+
+
+def _draw(number: int, family: str, curves: Any, stages: list[str], chance: float) -> Plot:
+    own = curves[(curves["perturbation"] == family) & (curves["metric"] == curves["metric"].iloc[0])]
+    several = own.duplicated(["stage", "position"]).any()  # several blocks are left out at once
+    where = f"datum.perturbation === '{family}' && datum.metric === chosen_metric"
+    where += " && (chosen_stage === '' || datum.stage === chosen_stage)"
+    x = counting("position", family_of(family).axis)
+    chart = interval_chart("points", x, "stage", stages, rate=RATES, where=where, joined=not several, chance=chance)
+    return Plot(name=f"curve-{number}", title=title_of(family), chart=chart)
+
+
+@page_of.register
+def _(result: Plan, title: str) -> Page:
+    column, label = (
+        ("blocks", "blocks executed") if result.options["mode"] == "drop" else ("distinct", "different blocks")
+    )
+    frontier = result.frontier
+    halves = {"error": "on held-out batches", "search_error": "on those of the search"}
+    held_out, searched = (frontier[[column]].assign(half=name, value=frontier[error]) for error, name in halves.items())
+    held_out = held_out.assign(low=frontier["low"], high=frontier["high"])
+    routes = [" | ".join(" ".join(str(block + 1) for block in path) for path in route) for route in frontier["route"]]
+    chart = interval_chart("frontier", counting(column, label), "half", list(halves.values()))
+    return Page(
+        title=title,
+        lead="For each number of blocks, the best route that was found. Routes were searched on one half of the "
+        "batches; their errors on the other half have intervals. Blocks count from 1, and bars stand between stages.",
+        facts=_state(result.options),
+        sections=[
+            Section(
+                name="frontier",
+                title="Frontier",
+                plots=[Plot(name="frontier", title="Error against the number of blocks", chart=chart)],
+                tables=[Table(name="frontier", title="Routes", frame=frontier.assign(route=routes))],
+            )
+        ],
+        data={"frontier": rows_of(held_out) + rows_of(searched)},
+    )
+
+
+def _state(options: dict[str, Any], **more: str) -> dict[str, str]:
+    return {
+        name.replace("_", " "): str(value) for name, value in {**more, **options}.items() if value not in (None, [])
+    }
+
+
+def _name_stage(stage: Any) -> str:
+    return "mean" if stage == "mean" else f"stage {stage + 1}"
