@@ -44,12 +44,8 @@ def check_controls(names: Sequence[str], module: str | None, out: Path | None) -
             outcomes.append(examine(control))
             done = sum(outcome.control.cost for outcome in outcomes)
             advance(round(100 * done / work))
-            console.print(_told(outcomes[-1]))
+            _tell(outcomes[-1])
     table = _make_table(outcomes)
-    for outcome in outcomes:
-        checks = [asdict(check) for check in outcome.checks]
-        told = {"passed": None if outcome.skipped else outcome.passed, "skipped": outcome.skipped or None}
-        console.emit(control=outcome.control.name, **told, seconds=outcome.seconds, checks=checks)
     if len(table):
         console.print("\n" + table.assign(passed=table.passed.map({True: "yes", False: "NO"})).to_string(index=False))
     if out:
@@ -63,7 +59,15 @@ def check_controls(names: Sequence[str], module: str | None, out: Path | None) -
     return 1 if failed else 0
 
 
-def _told(outcome: Outcome) -> str:
+def _tell(outcome: Outcome) -> None:
+    """Print what became of a control, in a line and as a record for machines."""
+    told = {"passed": None if outcome.skipped else outcome.passed, "skipped": outcome.skipped or None}
+    checks = [asdict(check) for check in outcome.checks]
+    console.emit(control=outcome.control.name, **told, seconds=outcome.seconds, checks=checks)
+    console.print(_describe(outcome))
+
+
+def _describe(outcome: Outcome) -> str:
     if outcome.skipped:
         return f"{outcome.control.name}: skipped, since {outcome.skipped}"
     right = sum(check.passed for check in outcome.checks)
