@@ -15,7 +15,7 @@ import iterconv as ic
 
 SOURCE = Path(ic.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-ROOMS = ("coupling", "data", "indices", "lipschitz", "measuring", "models", "paths", "tasks", "tying")
+ROOMS = ("controls", "coupling", "data", "indices", "lipschitz", "measuring", "models", "paths", "tasks", "tying")
 QUOTED = re.compile(r"``([^`]+)``|`([^`\n]+)`")
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 OTHERS = {"KIND", "nohup", "test_"}  # a placeholder, a program, a prefix

@@ -1,3 +1,4 @@
+from . import controls as controls
 from . import coupling as coupling
 from . import data as data
 from . import indices as indices

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from tyro import conf
 
 from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
+from iterconv.cli.controls_command import Controls
 from iterconv.cli.depth_commands import Depth, Settle
 from iterconv.cli.exit_command import Exits
 from iterconv.data.known import KNOWN
@@ -234,6 +235,7 @@ COMMANDS: dict[str, type] = {
     "status": Status,
     "report": Report,
     "claims": Claims,
+    "controls": Controls,
     "data": Data,
     "completion": Completion,
 }

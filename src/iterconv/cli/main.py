@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; the process's own by default.
 
     Returns:
-        The exit code: 0, 1 if some runs failed, 2 for bad input, 130 after Ctrl-C, 141 if the reader of the output
-        has gone.
+        The exit code: 0, 1 if some runs or controls failed, 2 for bad input, 130 after Ctrl-C, 141 if the reader of
+        the output has gone.
 
     Raises:
         SystemExit: After help (0), and after tyro's complaints about words that can't be parsed (2).

@@ -22,8 +22,8 @@ from iterconv.training.config import RunConfig
 DESCRIPTION = """Measure how iterative and how convergent a residual network is, and train networks to be more so.
 
 Each command has a help screen of its own with two examples: iterconv train --help.
-iterconv --version tells the version. Exit codes: 0 success, 1 some runs failed, 2 bad input, 130 interrupted, 141 the
-reader of the output went away."""
+iterconv --version tells the version. Exit codes: 0 success, 1 some runs or controls failed, 2 bad input, 130
+interrupted, 141 the reader of the output went away."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -43,6 +43,7 @@ EXAMPLES = {
     "status": "iterconv status runs --watch\n  iterconv status runs --json",
     "report": "iterconv report --scale quick\n  iterconv report fig2 fig3 --scale small --out runs",
     "claims": "iterconv claims results/small\n  iterconv claims --scale quick --json",
+    "controls": "iterconv controls --out controls.csv\n  iterconv controls contraction rotation expansion",
     "data": "iterconv data cifar10\n  iterconv data digitclutter --digits 4 --n 1000 --out clutter.safetensors",
     "completion": "iterconv completion bash > ~/.local/share/bash-completion/completions/iterconv\n"
     "  iterconv completion fish > ~/.config/fish/completions/iterconv.fish",

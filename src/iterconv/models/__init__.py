@@ -1,7 +1,8 @@
-"""The paper's networks, He et al.'s for CIFAR-10, and layers between local and convolutional."""
+"""The paper's networks, He et al.'s for CIFAR-10, a cellular automaton, and layers between local and convolutional."""
 
 from iterconv.models.blocks import ResidualBlock as ResidualBlock
 from iterconv.models.blocks import ResidualStage as ResidualStage
+from iterconv.models.cellular_automaton import load_cellular_automaton as load_cellular_automaton
 from iterconv.models.cifar_resnet import cifar_resnet as cifar_resnet
 from iterconv.models.cifar_resnet import load_cifar_resnet as load_cifar_resnet
 from iterconv.models.constrained import ConstrainedStage as ConstrainedStage
@@ -21,6 +22,7 @@ __all__ = [
     "ResidualBlock",
     "ResidualStage",
     "cifar_resnet",
+    "load_cellular_automaton",
     "load_cifar_resnet",
     "resnet",
     "to_equilibrium",
