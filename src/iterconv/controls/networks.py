@@ -27,6 +27,8 @@ BLOCKS, WIDTH, BATCH, EPOCHS, LR = 6, 8, 32, 6, 0.05
 class _Nearest(nn.Module):
     """Logits of the points of a grid, of which the one nearest to the estimate is the largest."""
 
+    points: Tensor
+
     def __init__(self, estimate: nn.Module) -> None:
         super().__init__()
         self.estimate = estimate
@@ -113,7 +115,7 @@ def examine_idle_blocks() -> list[Check]:
         block = ResidualBlock(WIDTH)
         nn.init.zeros_(block.conv2.weight)
         blocks.insert(place, block)
-    net = StagedModel(net.stem, [ResidualStage(blocks)], [], net.head).eval()  # type: ignore[arg-type]
+    net = StagedModel(net.stem, [ResidualStage(blocks)], [], net.head).eval()
     curves = measure(net, batches, resamples=0).curves
     errors = curves[curves.metric == "error"].drop_duplicates("path").set_index("path").value
     full = tuple(range(len(blocks)))
