@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import iterconv as ic
+import zoo
 
 SOURCE = Path(ic.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -81,6 +82,8 @@ def exists(name, module):
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_every_name_in_backticks_exists(path):
+    if "integrations" in path.parts:  # what they import imports torchvision
+        zoo.torchvision()
     module = importlib.import_module(dotted(path)) if path.stem not in ("__main__", "slurm_worker") else None
     names = [
         single or double
