@@ -23,7 +23,10 @@ from iterconv.cli.main import main
         (["reproduce", "--scale", "huge"], "no scale 'huge'"),
         (["reproduce", "--workers", "0", "--out", "OUT"], "--workers 0"),
         (["report", "--out", "OUT"], "no run of scale 'quick' is finished"),
-        (["measure", "OUT"], "there is no run OUT; pass the folder of a run, timm:NAME, hf:PATH or module:function"),
+        (
+            ["measure", "OUT"],
+            "there is no run OUT; pass the folder of a run, timm:NAME, hf:PATH, cifar-resnet:PATH or module:function",
+        ),
         (["measure", "OUT", "--data", "digits"], "there is no run OUT; pass the folder of a run"),
         # These are refused before the model is opened, which is not there.
         (["measure", "timm:no", "--families", "swa"], "--families swa is unknown; use a list of 'early read-out'"),
@@ -33,7 +36,7 @@ from iterconv.cli.main import main
         (["plan", "timm:no", "--beam", "0"], "--beam 0 keeps no route"),
         (["plan", "timm:no", "--out", "OUT/x.txt"], "x.txt does not name a table"),
         (["data", "mnits"], "did you mean 'mnist'?"),
-        (["frobnicate"], "there is no command 'frobnicate'; use reproduce, train, measure, plan, settle, depth"),
+        (["frobnicate"], "there is no command 'frobnicate'; use reproduce, train, measure, plan, "),
         (["mesure", "runs/x"], "there is no command 'mesure'; did you mean 'measure'?"),
         ([], "the command is missing; use reproduce, train"),
         (["claims", "--out", "OUT"], "no run of scale 'quick' is finished"),

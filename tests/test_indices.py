@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 import iterconv as ic
 from iterconv.claims.findings import between
 from iterconv.claims.telling import describe
-from iterconv.cli.console import show_indices
+from iterconv.cli.tables import show_indices
 from iterconv.figures.alternatives import draw_alternatives
 from iterconv.figures.coupling import draw_coupling
 from iterconv.figures.curves import draw_instances
