@@ -25,7 +25,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
 def test_the_examples_for_any_model_run(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "any-model.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 6
+    assert len(examples) == 7
     monkeypatch.chdir(tmp_path)
     names = {}
     for example in examples:
