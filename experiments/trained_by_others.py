@@ -7,7 +7,9 @@ test images in $ITERCONV_DATA/cifar10. Pieces that are finished are not repeated
 """
 
 import argparse
+import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 import iterconv as ic
 from iterconv.cli.console import bar
 from iterconv.figures.curves import finish_panel
-from iterconv.figures.style import new_figure, paper_style, percent, save, stage_colour
+from iterconv.figures.style import new_figure, paper_style, percent, stage_colour, write
 from iterconv.files import read_tensors, to_parquet, to_safetensors, write_atomically
 from iterconv.indices import INDICES
 from iterconv.indices.base import undefined_reason
@@ -88,8 +90,7 @@ class Network:
     def evaluate(self, kind: str) -> None:
         """Run routes on every piece that is not there yet."""
         routes, parts = self.routes(kind), []
-        piece = PIECE[kind]
-        pieces = range(IMAGES[kind] // BATCH // piece)
+        pieces = range(IMAGES[kind] // BATCH // (piece := PIECE[kind]))
         with bar(f"{self.name}, {kind}", len(pieces)) as advance:
             for number in pieces:
                 kept = self._work / f"{self.name}-{kind}-{number}.safetensors"
@@ -135,7 +136,7 @@ class Network:
         intact = self.means[against, self.full]
         return (np.mean(dropped, axis=0) - intact) / (CHANCE - intact)
 
-    def plan(self) -> pd.DataFrame:
+    def plan(self, only_tables: bool) -> pd.DataFrame:
         """Plan in parts, each from the model that the one before left: with a beam of 1, the same routes as in one."""
         batches = list(self.opened.batches)[: IMAGES["plan"] // BATCH]
         model, left, full, parts = self.opened.model, sum(self.sizes), self.full, []
@@ -143,6 +144,8 @@ class Network:
             least = left - 3 if left > 14 else 0
             kept = self._work / f"{self.name}-plan-{left}.json"
             if not kept.exists():
+                if only_tables:
+                    break
                 with bar(f"{self.name}, plan from {left} blocks", left - least) as advance:
                     ic.plan(model, batches, budget=least, beam=1, progress=advance).save(kept)
             found = ic.Plan.load(kept, model)
@@ -183,9 +186,9 @@ def index_rows(network: Network) -> Iterator[dict[str, Any]]:
     for against in AGAINST:
         about = {"network": network.name, "blocks": network.blocks, "against": against}
         intact, none = network.means[against, network.full], network.means[against, NOTHING]
-        for name, values in (("error", intact), ("error without any block", none)):
+        cost = network.cost_of_dropping(against)
+        for name, values in (("error", intact), ("error without any block", none), ("cost of dropping", cost)):
             yield {**about, "stage": "all", "index": name, **bounded(values), "reason": ""}
-        yield {**about, "stage": "all", "index": "cost of dropping", **bounded(network.cost_of_dropping(against))}
         for index in INDICES:
             for stage, values, reason in network.estimates(against, index):
                 yield {**about, "stage": stage, "index": index, **bounded(values), "reason": reason}
@@ -200,28 +203,26 @@ def difference_rows(networks: list[Network]) -> Iterator[dict[str, Any]]:
             for a, b in combinations(found, 2):
                 pairs += zip(((a, one) for one in found[a]), ((b, one) for one in found[b]), strict=True)
             for (first, (stage, values, why)), (other, (of, others, whynot)) in pairs:
-                if why or whynot:
-                    continue
                 apart = others - values
                 about = {"index": index, "against": against, "network": other, "stage": of}
                 minus = {"minus_network": first, "minus_stage": stage, "share_above_0": float((apart[1:] > 0).mean())}
-                yield {**about, **minus, **bounded(apart)}
+                if not why and not whynot:
+                    yield {**about, **minus, **bounded(apart)}
 
 
 def draw_curves(curves: pd.DataFrame, indices: pd.DataFrame) -> Figure:
     """As in Fig. 2: a row a network, a column a family of perturbations; below, the indices against the depth."""
     errors = curves[curves["against"] == "labels"]
     found = indices[(indices["against"] == "labels") & (indices["stage"] != "all")]
-    families = [index.family for index in INDICES.values()]
     with paper_style():
         figure = new_figure(8.5, 10.5)
         above, below = figure.subfigures(2, 1, height_ratios=(4, 1.1))
-        grid = above.subplots(len(DEPTHS), len(families), sharex="col", sharey=True)
+        grid = above.subplots(len(DEPTHS), len(INDICES), sharex="col", sharey=True)
         for number, (row, (name, own)) in enumerate(zip(grid, errors.groupby("network"), strict=True)):
-            for axes, family in zip(row, families, strict=True):
+            for axes, index in zip(row, INDICES.values(), strict=True):
                 for stage, points in own.groupby("stage"):
-                    _draw_points(axes, points, family, stage)
-                finish_panel(axes, family, CHANCE)
+                    _draw_points(axes, points, index.family, stage)
+                finish_panel(axes, index.family, CHANCE)
                 axes.label_outer()
                 axes.set_title(axes.get_title() if number == 0 else "")
             row[0].set_ylabel(f"{name}\ntest error")
@@ -245,19 +246,16 @@ def _draw_points(axes: Axes, points: pd.DataFrame, family: str, stage: int) -> N
         nothing = points[(points["perturbation"] == "run drop-out") & (points["path"] == "")].assign(position=0)
         own = pd.concat([nothing, own])
     axes.fill_between(own["position"], own["low"], own["high"], color=stage_colour(stage), alpha=0.2, linewidth=0)
-    label = f"stage {stage + 1}"
-    axes.plot(own["position"], own["value"], "o-", ms=2.5, lw=1, color=stage_colour(stage), label=label)
+    axes.plot(own["position"], own["value"], "o-", ms=2.5, lw=1, color=stage_colour(stage), label=f"stage {stage + 1}")
 
 
 def draw_frontier(frontier: pd.DataFrame) -> Figure:
     """The error against the blocks that are left, for every network."""
     with paper_style():
-        figure = new_figure(6, 3.2)
-        axes = figure.subplots()
+        axes = (figure := new_figure(6, 3.2)).subplots()
         for shade, (name, own) in zip(np.linspace(0.75, 0, len(DEPTHS)), frontier.groupby("network"), strict=True):
             axes.fill_between(own["blocks"], own["low"], own["high"], color=str(shade), alpha=0.15, linewidth=0)
             axes.plot(own["blocks"], own["error"], "o-", ms=3, lw=1, color=str(shade), label=name)
-        axes.axhline(CHANCE, color="#999999", linestyle="--", linewidth=0.8)
         axes.set_xlabel("blocks left, without the two transitions")
         axes.set_ylabel("test error, held-out images")
         axes.invert_xaxis()
@@ -268,8 +266,9 @@ def draw_frontier(frontier: pd.DataFrame) -> Figure:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("runs/pretrained"))
-    parser.add_argument("--results", type=Path, default=Path("results/pretrained"))
+    for name, folder in {"work": "runs/pretrained", "results": "results/pretrained", "figures": "docs/figures"}.items():
+        parser.add_argument(f"--{name}", type=Path, default=Path(folder))
+    parser.add_argument("--only-tables", action="store_true", help="leave out what is not planned yet")
     options = parser.parse_args()
     if "ITERCONV_DATA" not in os.environ:
         raise SystemExit("set ITERCONV_DATA to the folder that holds pretrained/ and cifar10/")
@@ -280,19 +279,19 @@ def main() -> int:
     tables = {
         "indices": pd.DataFrame([row for network in networks for row in index_rows(network)]),
         "differences": pd.DataFrame(difference_rows(networks)),
-        "frontier": pd.concat([network.plan() for network in networks]),
+        "frontier": pd.concat([network.plan(options.only_tables) for network in networks]),
         "similarity": pd.concat([network.similarity() for network in networks]),
         "steps": pd.concat([network.steps() for network in networks]),
     }
-    options.results.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(options.results / f"{name}.csv", index=False, float_format="%.4f")
+        rows = table.to_csv(index=False, float_format="%.4f")
+        write_atomically(options.results / f"{name}.csv", rows.encode())
     curves = pd.DataFrame([row for network in networks for row in curve_rows(network)])
     write_atomically(options.results / "curves.parquet", to_parquet(curves))
-    save(draw_curves(curves, tables["indices"]), options.results / "curves")
-    save(draw_frontier(tables["frontier"]), options.results / "frontier")
-    facts = {"command": "python experiments/trained_by_others.py", "images": 1000, "resamples": RESAMPLES, **machine()}
-    (options.results / "facts.json").write_text(pd.Series(facts).to_json(indent=1))
+    write(draw_curves(curves, tables["indices"]), options.figures / "trained-by-others.png")
+    write(draw_frontier(tables["frontier"]), options.figures / "trained-by-others-frontier.png")
+    facts = {"command": shlex.join(["python", *sys.argv]), "images": IMAGES, **machine()}
+    (options.results / "facts.json").write_text(json.dumps(facts, indent=1))
     return 0
 
 
