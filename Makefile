@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL = UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt
 THREADS := OMP_NUM_THREADS=1
 
-.PHONY: bench reproduce test test-browser test-fast test-extended test-cluster test-all lint format clean
+.PHONY: bench docs notebooks release reproduce test test-browser test-fast test-extended test-cluster test-all lint format clean
 
 reproduce: .venv/repro
 	$(BIN)/iterconv reproduce fig1 fig2 fig3 fig4 fig7 fig8 fig12 --scale quick  # fig13 needs MNIST
@@ -36,6 +36,12 @@ test-all: .venv/dev lint  # hours: every family of the libraries of models too
 bench: .venv/dev
 	$(BIN)/python benchmarks $(NAMES)
 
+docs: .venv/dev  # site/index.html; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: .venv/dev  # executes them anew, and keeps what they show
+	$(THREADS) $(BIN)/python docs/site/notebooks.py
+
 .venv/browser: pyproject.toml .venv/dev
 	$(INSTALL) --editable '.[browser]'
 	npm install --silent --no-save --prefix .venv/axe axe-core@4.14.1
@@ -43,6 +49,16 @@ bench: .venv/dev
 
 .venv/cluster: pyproject.toml .venv/dev
 	$(INSTALL) --editable '.[ray,slurm]'
+	@touch $@
+
+# Builds and checks everything that is published: dist/. Nothing is uploaded.
+release: .venv/release test test-extended
+	rm -rf dist
+	UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv build --out-dir dist
+	$(BIN)/twine check --strict dist/*
+
+.venv/release: pyproject.toml .venv/dev
+	$(INSTALL) --editable '.[release]'
 	@touch $@
 
 lint: .venv/dev

@@ -18,8 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a process, as in the
 import torch  # noqa: E402
 from clutter import digitclutter  # noqa: E402
 from grid import grid  # noqa: E402
-from measuring import foreign, indices, memory  # noqa: E402
+from measuring import foreign, indices, memory, trunk  # noqa: E402
 from ratios import Row, line  # noqa: E402
+from settling import memory as settle_memory  # noqa: E402
+from settling import settle  # noqa: E402
 from stacks import stacks  # noqa: E402
 from start import start  # noqa: E402
 from steps import constraint, coupling  # noqa: E402
@@ -30,7 +32,10 @@ import iterconv  # noqa: E402
 BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "indices": indices,
     "indices-foreign": foreign,
+    "indices-trunk": trunk,
     "indices-memory": memory,
+    "settle": settle,
+    "settle-memory": settle_memory,
     "coupling": coupling,
     "constraint": constraint,
     "train": training,

@@ -84,3 +84,11 @@ def models() -> dict[str, Callable[[], tuple[torch.nn.Module, Any]]]:
         "vit_tiny": lambda: (timm.create_model("vit_tiny_patch16_224", img_size=64), images),
         "gpt2": gpt2,
     }
+
+
+def encoder_decoder() -> tuple[torch.nn.Module, Any]:
+    """A T5 of 6 + 6 layers, whose stages can't be shared."""
+    transformers = library("transformers")
+    sizes = {"d_model": 192, "d_kv": 64, "d_ff": 768, "num_layers": 6, "num_heads": 3, "vocab_size": 1000}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+    return model, {name: torch.randint(1000, (8, 32)) for name in ("input_ids", "decoder_input_ids")}

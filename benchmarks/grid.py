@@ -33,13 +33,13 @@ def seconds(runs: list[TrainingRun], workers: int) -> float:
 
 def grid(quick: bool) -> Iterator[Row]:
     """Train and measure a grid."""
-    runs = jobs(1 if quick else 4)
+    runs = jobs(1 if quick else 10)
     yield compare(
         "grid",
         "at least 1.9",
         lambda: seconds(runs, 2),
         lambda: seconds(runs, 1),
         f"{len(runs)} runs of one thread on two processes against one process, starts and imports included",
-        rounds=1 if quick else 3,
+        rounds=1 if quick else 2,
         warm_up=False,
     )

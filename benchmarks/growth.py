@@ -1,8 +1,10 @@
 """How cost grows with the size of a problem: ``python benchmarks/growth.py FILE.png`` measures it and draws a picture.
 
-CPU seconds of one thread, the smallest of some repetitions, for measuring, training and planning.
+CPU seconds of one thread, the smallest of some repetitions, for measuring, training, stacked runs and planning. With
+words behind FILE.png, as ``training``, only these parts are measured anew; FILE.json keeps the figures of all.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +12,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from ratios import cpu
+from stacks import images, make_runs, stepper
 from torch.nn import functional as F
 
 import iterconv as ic
+from iterconv.training.config import RunConfig
 
 REPEATS = 3
 SIZE, BATCH = 16, 32
@@ -77,6 +81,17 @@ def training() -> dict[str, Lines]:
     }
 
 
+def stacking() -> dict[str, Lines]:
+    """Take training steps of more runs that are trained side by side as one network."""
+    counts, dataset = [1, 2, 4, 8], images(BATCH, SIZE)
+    lines: Lines = {}
+    for width, precision in ((8, "float32"), (8, "bf16"), (16, "float32")):
+        config = RunConfig(data="mnist", width=width, blocks=8, batch_size=BATCH, precision=precision)
+        times = [seconds(stepper(make_runs(config, dataset, count))) for count in counts]
+        lines[f"width {width}, {precision}"] = (counts, times)
+    return {"a training step: stacked runs": lines}
+
+
 def planning() -> dict[str, Lines]:
     """Plan with more blocks and wider beams."""
     depths: list[int] = [2, 4, 8, 16]
@@ -109,10 +124,19 @@ def draw(panels: dict[str, Lines]) -> Figure:
     return figure
 
 
-def main(path: str) -> None:
-    """Measure and draw."""
+PARTS = {"measuring": measuring, "training": training, "stacking": stacking, "planning": planning}
+
+
+def main(path: str, *parts: str) -> None:
+    """Measure the parts, keep their figures in a file beside the picture, and draw all that are kept."""
     torch.set_num_threads(1)
-    draw({**measuring(), **training(), **planning()}).savefig(Path(path), dpi=110)
+    kept = Path(path).with_suffix(".json")
+    figures = json.loads(kept.read_text()) if kept.exists() else {}
+    for part in parts or PARTS:
+        figures[part] = PARTS[part]()
+        kept.write_text(json.dumps(figures, indent=1))
+    panels = {title: lines for part in PARTS for title, lines in figures.get(part, {}).items()}
+    draw(panels).savefig(Path(path), dpi=110)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Measuring: all perturbed paths through the prefix tree, against one pass of the whole network for each path."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from foreign import by_hand, models, ours
+from foreign import by_hand, encoder_decoder, models, ours
 from ratios import Row, compare, cpu, on_device
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -138,3 +139,32 @@ def foreign(quick: bool) -> Iterator[Row]:
                 rounds=1 if quick else 3,
                 scale=1 / allowed,
             )
+
+
+def in_a_row(route: paths.Route) -> list[tuple[int, int]]:
+    """List the blocks of all stages of a route."""
+    return [(stage, block) for stage, path in enumerate(route) for block in path]
+
+
+def trunk(quick: bool) -> Iterator[Row]:
+    """Run the paths of an encoder-decoder from their first perturbed block on, against whole passes."""
+    torch.manual_seed(0)
+    model, inputs = encoder_decoder()
+    adapted = ic.adapt(model.eval(), inputs)
+    full = paths.full_route(adapted.stages)
+    routes = all_routes(full)[1:]
+    with paths.untouched(model):
+        bound = adapted.bind(inputs)
+        if any(not torch.equal(bound.alone(route).output, bound.whole(route).output) for route in routes):
+            raise SystemExit("behind the trunk, a path comes to other bits")
+        applied = sum(len(path) for route in routes for path in route)
+        saved = sum(len(os.path.commonprefix([in_a_row(route), in_a_row(full)])) for route in routes)
+        yield compare(
+            "indices-trunk",
+            "at least 1.3",
+            cpu(lambda: [bound.alone(route) for route in routes]),
+            cpu(lambda: [bound.whole(route) for route in routes]),
+            f"{len(routes)} paths of a T5 of 6 + 6 layers, none shared, same bits; the count of block applications "
+            f"allows {applied / (applied - saved):.2f}",
+            rounds=2 if quick else 7,
+        )

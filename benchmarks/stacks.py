@@ -20,11 +20,16 @@ from iterconv.training.trainee import Trainee
 BATCH, SIZE, STACK = 128, 28, 4
 
 
-def images() -> Data:
-    """Make random images of the size of MNIST's."""
-    split = Split(torch.randint(256, (BATCH, 1, SIZE, SIZE), dtype=torch.uint8), torch.randint(10, (BATCH,)))
+def images(batch: int = BATCH, size: int = SIZE) -> Data:
+    """Make a batch of random images, by default of the size of MNIST's."""
+    split = Split(torch.randint(256, (batch, 1, size, size), dtype=torch.uint8), torch.randint(10, (batch,)))
     mean = torch.full((1,), 0.5)
     return ic.data.Data(name="random", train=split, validation=split, test=split, classes=10, mean=mean, std=mean)
+
+
+def make_runs(config: RunConfig, dataset: Data, count: int) -> list[Trainee]:
+    """Make runs that differ in their seeds."""
+    return [Trainee(replace(config, seed=seed), RunFolder(Path("unused"), config), dataset) for seed in range(count)]
 
 
 def stepper(runs: Sequence[Trainee]) -> Callable[[], Tensor]:
@@ -54,11 +59,8 @@ def stacks(quick: bool) -> Iterator[Row]:
     dataset = images()
     for width, precision in ((8, "bf16"), (16, "bf16"), (8, "float32")):
         config = RunConfig(data="mnist", width=width, batch_size=BATCH, coupling=0.5, precision=precision)
-        runs = [
-            [Trainee(replace(config, seed=seed), RunFolder(Path("unused"), config), dataset) for seed in range(STACK)]
-            for _ in range(2)
-        ]
-        together, steps = stepper(runs[0]), [stepper([run]) for run in runs[1]]
+        together = stepper(make_runs(config, dataset, STACK))
+        steps = [stepper([run]) for run in make_runs(config, dataset, STACK)]
         difference = float((together() - torch.cat([step() for step in steps])).abs().max())
         if difference > (1e-4 if precision == "float32" else 0.1):
             raise SystemExit(f"a stack of width {width} comes to other losses, by up to {difference:.2g}")

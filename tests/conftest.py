@@ -32,7 +32,7 @@ def registries():
     from iterconv.data.sources import SOURCES
     from iterconv.zoo.open_model import KINDS
 
-    found = (ic.paths.FAMILIES, ic.indices.INDICES, ic.coupling.KERNELS, SOURCES, KINDS)
+    found = (ic.paths.FAMILIES, ic.indices.INDICES, ic.coupling.KERNELS, ic.controls.CONTROLS, SOURCES, KINDS)
     before = [dict(registry) for registry in found]
     yield
     for registry, members in zip(found, before, strict=True):

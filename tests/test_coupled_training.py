@@ -12,12 +12,9 @@ from torch import nn
 import distributed
 import iterconv as ic
 import zoo
+from coupled import WithLoss, assert_equal_nets, blocks, sgd
 
 pytestmark = pytest.mark.medium
-
-
-def blocks(net):
-    return [list(net)[1:4]]
 
 
 def loss_of(net, step, rows=slice(None)):
@@ -42,15 +39,6 @@ def by_hand(net, optimizer, strength=distributed.STRENGTH, clip=None, context=co
                 gradient.copy_((1 - strength) * gradient + strength * mean)
         optimizer.step()
     return net
-
-
-def assert_equal_nets(net, other, **tolerance):
-    for (name, p), q in zip(net.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(p.detach(), q.detach(), msg=lambda text, name=name: f"{name}: {text}", **tolerance)
-
-
-def sgd(net):
-    return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
 
 
 OPTIMIZERS = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
@@ -251,17 +239,6 @@ def test_with_lightning(tmp_path):
     )
     trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
     assert_equal_nets(module.net, by_hand(oracle, sgd(oracle), clip=0.1))
-
-
-class WithLoss(nn.Module):
-    """A model as Hugging Face's Trainer takes them."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, inputs, labels):
-        return {"loss": nn.functional.cross_entropy(self.net(inputs), labels)}
 
 
 @pytest.mark.filterwarnings("ignore")

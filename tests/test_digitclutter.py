@@ -5,7 +5,7 @@ import pytest
 
 from iterconv import InputError, data
 from iterconv.data import sources
-from iterconv.data.digitclutter import CANVAS, GREY, REACH, Digitclutter, generate
+from iterconv.data.digitclutter import CANVAS, DEBRIS, GREY, REACH, Digitclutter, generate
 from iterconv.data.glyphs import ADVANCE, EDGE, FACE, HEIGHT, OUTLINE, digit_glyphs
 from iterconv.files import read_tensors, to_safetensors, write_atomically
 
@@ -85,6 +85,37 @@ def test_an_image_is_its_glyphs_painted_in_order():
             assert SAMPLE.visible[row, layer] == pytest.approx((owner == layer).sum() / whole)
             mask = ((owner == layer) * 255.0).reshape(32, 16, 32, 16).mean((1, 3))
             assert abs(SAMPLE.masks[row, layer] - mask).max() <= 0.5
+
+
+@pytest.mark.parametrize("digits, debris", [(3, "light"), (10, "heavy"), (1, None)])
+def test_drawing_in_bits_from_the_front_equals_painting_pixels_from_the_back(digits, debris):
+    made = generate(4, digits, seed=5, debris=debris)
+    crops = DEBRIS[debris] if debris else 0
+    draws = np.random.default_rng(5).random((4, 10 + 2 * digits + 6 * crops))
+    glyphs = [glyph.pixels for glyph in digit_glyphs()]
+    for row in range(4):
+        canvas, owner = np.full((CANVAS, CANVAS), GREY), np.full((CANVAS, CANVAS), -1)
+
+        def paint(pixels, top, left, layer, canvas=canvas, owner=owner):
+            place = slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1])
+            canvas[place] = np.where(pixels == FACE, 0, np.where(pixels == EDGE, 255, canvas[place]))
+            owner[place] = np.where(pixels > 0, layer, owner[place])
+
+        for layer, digit in enumerate(made.digits[row]):
+            reach = digit_glyphs()[digit].reach
+            top, left = (CANVAS / 2 + CANVAS * made.centres[row, layer] - reach).round().astype(int)
+            paint(glyphs[digit], top, left, layer)
+        for draw in draws[row, 10 + 2 * digits :].reshape(crops, 6):
+            pixels = glyphs[int(draw[0] * 10)]
+            side = min(16 * int(6 + draw[1] * 4), *pixels.shape)
+            row_in, column_in = (int(draw[2 + axis] * (pixels.shape[axis] - side + 1)) for axis in (0, 1))
+            cut = pixels[row_in : row_in + side, column_in : column_in + side]
+            paint(cut, *(int(draw[4 + axis] * (CANVAS - side + 1)) for axis in (0, 1)), digits)
+        assert np.array_equal(made.images[row], np.floor(canvas.reshape(32, 16, 32, 16).mean((1, 3)) + 0.5))
+        for layer, digit in enumerate(made.digits[row]):
+            assert made.visible[row, layer] == (owner == layer).sum() / np.count_nonzero(glyphs[digit])
+            mask = ((owner == layer) * 255.0).reshape(32, 16, 32, 16).mean((1, 3))
+            assert np.array_equal(made.masks[row, layer], np.floor(mask + 0.5))
 
 
 def test_later_digits_occlude_earlier_ones():

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import iterconv as ic
+import zoo
 
 SOURCE = Path(ic.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-ROOMS = ("coupling", "data", "indices", "lipschitz", "measuring", "models", "paths", "tasks")
+ROOMS = ("controls", "coupling", "data", "indices", "lipschitz", "measuring", "models", "paths", "tasks", "tying")
 QUOTED = re.compile(r"``([^`]+)``|`([^`\n]+)`")
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 OTHERS = {"KIND", "nohup", "test_"}  # a placeholder, a program, a prefix
@@ -81,6 +82,8 @@ def exists(name, module):
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_every_name_in_backticks_exists(path):
+    if "integrations" in path.parts:  # what they import imports torchvision
+        zoo.torchvision()
     module = importlib.import_module(dotted(path)) if path.stem not in ("__main__", "slurm_worker") else None
     names = [
         single or double

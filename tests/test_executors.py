@@ -467,7 +467,7 @@ def test_a_sweep_is_every_combination_of_values(tmp_path):
         ("grid.yaml", "width: {a: 1}", "entry 1: width={'a': 1} is not a whole number"),
         ("grid.yaml", "width: [", "is not YAML ("),
         ("grid.yaml", "[1, 2]", "holds something else than fields of runs"),
-        ("grid.yaml", "width: []", "describes no run"),
+        ("grid.yaml", "width: []", "entry 1: width has no value"),
         ("grid.yaml", "", "holds something else than fields of runs"),
         ("grid.yaml", f"seed: {list(range(400))}\nwidth: {list(range(1, 400))}", "describes more than 100000 runs"),
         ("grid.yaml", "a: !!python/object/apply:os.system ['false']", "is not YAML ("),

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 import iterconv as ic
+from iterconv.figures.claims import VERDICTS, draw_claims
 from iterconv.figures.coupling import draw_coupling
 from iterconv.figures.curves import draw_instances
 from iterconv.figures.parameters import draw_parameters
@@ -89,3 +91,28 @@ def test_equal_tables_give_equal_files(tmp_path):
     assert svg.startswith("<svg")
     for suffix in ("svg", "png"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_verdicts_are_drawn_each_in_its_place():
+    rows = [
+        ("1a", "toy", "supported", 10, math.nan, ""),
+        ("4b", "mnist, 3 epochs", "contradicted", 4, math.nan, ""),
+        ("4b", "digits", "undecided", 3, 12.0, "the interval does not decide"),
+        ("5", "digits", "undecided", 3, math.inf, "the interval does not decide"),
+        ("5", "toy", "undecided", 0, math.nan, "one width only"),
+    ]
+    columns = ["part", "setting", "verdict", "n", "cell_seeds_needed", "reason"]
+    table = pd.DataFrame(rows, columns=columns).assign(part_statement="what it says")
+    table = table.assign(cell_verdict=table["verdict"], claim=table["part"].str[0].astype(int))
+    axes = draw_claims(table).axes[0]
+    labels = {tuple(round(x, 2) for x in text.get_position()): text.get_text() for text in axes.texts}
+    assert labels == {
+        (0.5, 0.53): "✓  10",
+        (1.5, 1.53): "✗  4",
+        (2.5, 1.53): "?  3 → 12",
+        (2.5, 2.53): "?  3 → >1000",
+        (0.5, 2.53): "?  one width only",
+    }
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["toy", "mnist\n3 epochs", "digits"]
+    assert [text.get_text()[:2] for text in axes.get_yticklabels()] == ["1a", "4b", "5 "]
+    assert len({colour for colour, _, _ in VERDICTS.values()}) == len({sign for _, _, sign in VERDICTS.values()}) == 3

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import iterconv as ic
+from iterconv.claims.findings import between
+from iterconv.claims.telling import describe
+from iterconv.cli.tables import show_indices
 from iterconv.figures.alternatives import draw_alternatives
 from iterconv.figures.coupling import draw_coupling
 from iterconv.figures.curves import draw_instances
@@ -182,3 +186,22 @@ def test_indices_that_do_not_fit_are_refused(registries):
     ic.indices.register(replace(SWAPPING, compute=lambda errors, chance: errors.mean()))
     with pytest.raises(ic.InputError, match=r"the swapping index of .* has shape \(\), not \(21,\); let its `compute`"):
         make_report()
+
+
+def test_an_index_that_leaves_0_to_1_is_explained_wherever_it_is_printed(capsys):
+    """A stage of three blocks that leans on its last one: without it, it is near chance, and RI is 2.4."""
+    value = float(recurrence_index([0.14, 0.14, 0.5], 0.9 - 0.1429))
+    assert value == pytest.approx(2.4, abs=0.01)
+    sentence = INDICES["recurrence"].explain(value)
+    assert sentence.startswith("RI above 1: dropping an earlier block costs less") and "not more recurrent" in sentence
+    assert [index.explain(v) for index in INDICES.values() for v in (0.0, 0.5, 1.004, -0.004, math.nan)] == [""] * 15
+    assert all(index.explain(v).startswith(index.short) for index in INDICES.values() for v in (-0.1, 1.1))
+    table = pd.DataFrame({"stage": [0, "mean"], "index": "recurrence", "value": value, "low": 2.0, "high": 3.0})
+    show_indices(table.assign(defined=True, reason=""))
+    assert capsys.readouterr().out.replace("\n", " ").count(sentence) == 1
+    finding = between("a", "RI is from 0.8 to 1.2", [value, 2.5, 2.3], 0.8, 1.2, index="recurrence")
+    assert sentence in describe(finding)
+
+
+def test_an_index_of_a_users_that_says_nothing_of_other_values_is_not_explained():
+    assert Index(name="own", title="", short="O", family="drop-out", compute=lambda c, chance: c[0]).explain(9.0) == ""

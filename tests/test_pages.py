@@ -18,7 +18,6 @@ from commands import refused
 from iterconv.cli.main import COMMANDS, main
 from iterconv.cli.parsing import parse
 from iterconv.report import study_data, write_result
-from iterconv.report.matrix import judge_cell
 from iterconv.report.page import Page, Plot, Section, Table, write_page
 from iterconv.report.single import page_of
 from iterconv.report.study import summarise
@@ -78,7 +77,7 @@ def test_a_folder_of_tables_becomes_a_page(name, tmp_path, capsys):
     assert len(found["data-findings"]) == len(pd.read_csv(RESULTS / name / "claims.csv"))
     plots = [name for name in found if name.startswith("plot-")]
     assert len(plots) == page.count("data-plot=") >= 20
-    assert all(f'id="claim-{number}-' in page for number in range(1, 18))
+    assert all(re.search(f'id="claim-{number}[a-z]?-', page) for number in range(1, 18))
     for plot in plots if name == "quick" else ():
         alt.Chart.from_dict(found[plot], validate=True)  # raises where Vega-Lite's schema is not kept
 
@@ -149,21 +148,6 @@ def test_the_command_of_a_run_trains_that_run(name):
     for row in Tables.load(RESULTS / name).runs.drop_duplicates(told).to_dict("records"):
         program, *words = shlex.split(command_of_run(row))
         assert program == "iterconv" and parse(COMMANDS, words).run.name == row["name"], words
-
-
-@pytest.mark.parametrize(
-    "verdicts, together",
-    [
-        (["supported", "contradicted", "not testable"], "contradicted"),
-        (["supported", "supported"], "supported"),
-        (["supported", "undecided"], "undecided"),
-        (["supported", "not testable"], "not testable"),
-        (["undecided", "not testable"], "undecided"),
-        (["not testable"], "not testable"),
-    ],
-)
-def test_the_verdict_of_a_cell(verdicts, together):
-    assert judge_cell(verdicts) == judge_cell(verdicts[::-1]) == together
 
 
 def test_pages_of_a_measurement_and_of_a_plan(tmp_path, model, batches):

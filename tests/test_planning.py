@@ -8,33 +8,9 @@ from torch import nn
 import iterconv as ic
 import zoo
 from iterconv import paths
+from planned import error, make_batches, make_net
 
 pytestmark = pytest.mark.medium
-
-
-def make_net(stages=2, blocks=3):
-    torch.manual_seed(0)
-    return ic.models.resnet(width=4, blocks=blocks, stages=stages, in_channels=1, init="independent").eval()
-
-
-def make_batches(net, n=120, size=20, noise=0.1):
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(n, 1, 8, 8, generator=generator)
-    with torch.no_grad():
-        labels = net(images).argmax(1)
-    wrong = torch.rand(n, generator=generator) < noise
-    labels = torch.where(wrong, torch.randint(10, (n,), generator=generator), labels)
-    return list(zip(images.split(size), labels.split(size), strict=True))
-
-
-def error(net, batches, route):
-    with torch.no_grad():
-        wrong = [
-            outcome.output.argmax(1) != labels
-            for images, labels in batches
-            for _, outcome in paths.evaluate(net, [route], images)
-        ]
-    return torch.cat(wrong).float().mean().item()
 
 
 def test_a_wide_beam_finds_what_trying_everything_finds():
@@ -135,7 +111,7 @@ def test_foreign_models_become_smaller_ordinary_ones(family, name, mode):
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"mode": "memory"}, "mode='memory' is unknown; use 'drop' or 'share'"),
+        ({"mode": "memory"}, "mode='memory' is unknown; use 'drop', 'share' or 'repeat'"),
         ({"beam": 0}, "beam=0 keeps no route"),
         ({"budget": 7}, r"budget=7 is not in \[0, 6\]; use a number of blocks"),
         ({"budget": 1.5}, r"budget=1.5 is not in \[0, 1\]"),

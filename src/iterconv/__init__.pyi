@@ -1,3 +1,4 @@
+from . import controls as controls
 from . import coupling as coupling
 from . import data as data
 from . import indices as indices
@@ -14,13 +15,25 @@ from .errors import InputError as InputError
 from .lipschitz import Constrained as Constrained
 from .lipschitz import audit as audit
 from .lipschitz import constrain as constrain
+from .measuring import Depth as Depth
+from .measuring import Exits as Exits
 from .measuring import Plan as Plan
 from .measuring import Report as Report
+from .measuring import Settling as Settling
+from .measuring import SpanMap as SpanMap
+from .measuring import depth as depth
+from .measuring import exits as exits
+from .measuring import influence as influence
 from .measuring import measure as measure
 from .measuring import plan as plan
+from .measuring import settle as settle
 from .measuring import similarity as similarity
+from .measuring import spans as spans
 from .paths import Stage as Stage
 from .paths import StagedModel as StagedModel
 from .paths import verify as verify
+from .tying import Tied as Tied
+from .tying import sharing as sharing
+from .tying import tie as tie
 
 __version__: str

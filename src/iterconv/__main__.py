@@ -15,6 +15,8 @@ def main() -> int:
     # Where several threads are asked for, those that wait would else take whole cores from other processes. OpenMP
     # reads this once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if os.environ.get("NO_COLOR"):  # which tyro knows by a name of its own, and reads when it is imported
+        os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
     try:
         for library in ("tyro", "rich"):
             require(library, "the command line")

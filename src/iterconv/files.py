@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LARGEST_JSON = 64 * 2**20
 """The largest number of bytes of a JSON file."""
 
+WRITTEN: dict[Path, None] = {}
+"""The files that this process has written, in order, for whoever tells a user what is there."""
+
 ABANDONED = 3600.0
 """Seconds after which a half-written file that nobody touched is taken for that of a process that was killed."""
 
@@ -62,6 +65,7 @@ def write_atomically(path: Path, contents: bytes) -> None:
             os.fsync(file.fileno())
         _remove_left(path, temporary)
         os.replace(temporary, path)
+        WRITTEN[path] = None
     except BaseException as problem:
         with suppress(OSError):
             temporary.unlink()

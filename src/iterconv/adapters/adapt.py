@@ -7,7 +7,7 @@ proves that it gives the same bits.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +18,17 @@ from iterconv.adapters.drive import Driven
 from iterconv.adapters.find import FoundStage, find_stages, measure_identity_shares, run
 from iterconv.adapters.leaks import find_leaks
 from iterconv.adapters.named import find_named_stages
-from iterconv.adapters.prove import find_difference, joint_routes, probing_routes, recheck_sharing
+from iterconv.adapters.prove import (
+    AdaptedStage,
+    are_nested,
+    find_difference,
+    joint_routes,
+    middle_routes,
+    probing_routes,
+    recheck_sharing,
+    trunk_holds,
+    trunk_routes,
+)
 from iterconv.adapters.recording import Recording, find_outside
 from iterconv.adapters.streams import BlockCall
 from iterconv.errors import InputError, describe_error
@@ -74,37 +84,6 @@ def adapt(
     return AdaptedModel(model, found, output, inputs, task, lenient=stages is None)
 
 
-@dataclass(eq=False)
-class AdaptedStage:
-    """A stage of a foreign model, with the results of the proofs about it."""
-
-    found: FoundStage
-    shape: tuple[int, ...]
-    """The shape of the representation that enters the stage, in the batch on which the model was adapted."""
-    driven: Driven
-    whole: str = ""
-    """The reason why each path takes a pass of the whole model; empty if sharing is proven to give the same bits."""
-
-    @property
-    def name(self) -> str:
-        """The place of the blocks in the model."""
-        return self.found.name
-
-    @property
-    def blocks(self) -> tuple[nn.Module, ...]:
-        """The blocks in the order of the ordinary pass."""
-        return self.found.blocks
-
-    @property
-    def shared(self) -> bool:
-        """True if the beginnings of paths may be computed once."""
-        return not self.whole
-
-    def __str__(self) -> str:
-        way = "shared" if self.shared else f"whole model, as {self.whole}"
-        return f"{self.found}, {self.shape}, identity share {self.found.identity_share:.2f}, {way}"
-
-
 class AdaptedModel(nn.Module):
     """A foreign model that can be bound to a batch and then satisfies the contract; ``adapt`` makes it.
 
@@ -136,6 +115,8 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.model, self.output, self.probe, self.task = model, output, probe, task
         self._outside: list[nn.Module] | None = None
+        self._trunk = False
+        """True if passes of the whole model are proven to need nothing before their first perturbed block."""
         self.refused: dict[str, str] = {}
         """The reasons why some stages that were found can't be run, by the names of the stages."""
         with untouched(model), rejections_in_a_line(model):
@@ -174,19 +155,24 @@ class AdaptedModel(nn.Module):
         Raises:
             InputError: If the model can't be run on this batch as it was on the probe.
         """
-        shared = [number for number, stage in enumerate(self.stages) if stage.shared]
-        bound = self._bound(inputs, [stage.shared for stage in self.stages])
+        shared = [stage.shared for stage in self.stages]
+        bound = self._bound(inputs, shared, self._trunk)
         # A model may take another way on another batch, as one that depends on its length or its values does.
-        reasons = recheck_sharing(bound, shared)
+        reasons = recheck_sharing(bound, [number for number, share in enumerate(shared) if share])
         for number, reason in reasons.items():
             self.stages[number].whole = f"{reason} (on a later batch)"
-        return self._bound(inputs, [stage.shared for stage in self.stages]) if reasons else bound
+        holds = self._trunk and not reasons and trunk_holds(bound, middle_routes(self.stages))
+        if not reasons and holds == self._trunk:
+            return bound
+        self._trunk = False  # a stage that is new among those run by whole passes was not tried on the probe
+        bound.start.restore()  # the state in which the model was given, from which the new record has to start, too
+        return self._bound(inputs, [stage.shared for stage in self.stages])
 
-    def _bound(self, inputs: Any, shared: list[bool]) -> Recording:
+    def _bound(self, inputs: Any, shared: list[bool], trunk: bool = False) -> Recording:
         if self._outside is None:
             self._outside = find_outside(self.model, {block for stage in self.stages for block in stage.blocks})
         driven = [stage.driven for stage in self.stages]
-        return Recording(self.model, driven, shared, self._outside, self.output_of, inputs)
+        return Recording(self.model, driven, shared, self._outside, self.output_of, inputs, trunk)
 
     @property
     def found(self) -> list[FoundStage]:
@@ -297,4 +283,5 @@ class AdaptedModel(nn.Module):
             if reason := find_difference(sharing, {route: sharing.whole(route) for route in routes}):
                 for number in several:
                     self.stages[number].whole = f"{reason}, when several stages are perturbed at once"
+        self._trunk = not are_nested(self.stages) and trunk_holds(sharing, trunk_routes(self.stages))
         return None

@@ -7,7 +7,7 @@ blocks at the place of the later one. An empty place hands on its input. A block
 running representation in them: the arguments that the model gave in this very pass at the block's own place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -20,6 +20,8 @@ from iterconv.adapters.streams import BlockCall, Streams, Values, describe_misfi
 from iterconv.errors import InputError
 from iterconv.paths.families import Path
 from iterconv.tasks.nested import Place, clone
+
+Watch = Callable[[Tensor], None]
 
 MOST_CALLS = 1000
 """The most extra calls, beyond an ordinary pass, that a loop over a block may make before the pass is given up."""
@@ -97,6 +99,8 @@ class StagePass:
     """The arguments that the model has given at each place so far."""
     end: Tensor | None = None
     """The representation behind the last place so far, as a copy at the end of the stage; None before the first."""
+    watch: Watch | None = None
+    """Called with the representation after each block that is executed, if it is given."""
 
     def __post_init__(self) -> None:
         self._todo: dict[int, list[int]] = {}
@@ -105,6 +109,10 @@ class StagePass:
             self._todo.setdefault(place, []).append(block)
         # A loop whose length depends on the data may go on behind the last place.
         self._goes_on = bool(self.path) and self.path[-1] == len(self.stage.found.blocks) - 1
+
+    def perturbs(self, place: int) -> bool:
+        """Return True unless a place executes its own block once, as in the ordinary pass."""
+        return self._todo.get(place) != [place]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Execute the blocks of the path that belong to this place."""
@@ -129,6 +137,8 @@ class StagePass:
             own_module = found.blocks[min(block, len(found.blocks) - 1)]
             result = call_itself(own_module, streams.fill_arguments(self.calls[block], z))
             z = {**z, **streams.leaving(result)}
+            if self.watch:
+                self.watch(z[streams.representation])
         self.end = z[streams.representation]
         if place >= len(found.blocks) - 1:  # the rest of the model may change it in place
             self.end = self.end.clone()

@@ -1,16 +1,50 @@
 """The proof that the beginnings of paths may be shared: a comparison, bit by bit, with whole passes of the model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from iterconv.adapters.drive import Driven
+from iterconv.adapters.find import FoundStage
 from iterconv.adapters.leaks import PAST_THE_END
 from iterconv.adapters.recording import Recording
 from iterconv.errors import line_of
 from iterconv.paths.evaluate import Outcome, evaluate_bound, full_route
 from iterconv.paths.families import Route
+
+
+@dataclass(eq=False)
+class AdaptedStage:
+    """A stage of a foreign model, with the results of the proofs about it."""
+
+    found: FoundStage
+    shape: tuple[int, ...]
+    """The shape of the representation that enters the stage, in the batch on which the model was adapted."""
+    driven: Driven
+    whole: str = ""
+    """The reason why each path takes a pass of the whole model; empty if sharing is proven to give the same bits."""
+
+    @property
+    def name(self) -> str:
+        """The place of the blocks in the model."""
+        return self.found.name
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The blocks in the order of the ordinary pass."""
+        return self.found.blocks
+
+    @property
+    def shared(self) -> bool:
+        """True if the beginnings of paths may be computed once."""
+        return not self.whole
+
+    def __str__(self) -> str:
+        way = "shared" if self.shared else f"whole model, as {self.whole}"
+        return f"{self.found}, {self.shape}, identity share {self.found.identity_share:.2f}, {way}"
 
 
 def probing_routes(stages: Sequence[Any], number: int) -> list[Route]:
@@ -67,6 +101,64 @@ def find_difference(sharing: Recording, expected: dict[Route, Outcome]) -> str:
     except Exception as problem:  # noqa: BLE001 - whatever a model raises when it is run in pieces
         return f"its blocks can't be run by themselves ({line_of(problem).split(';')[0]})"
     return ""
+
+
+def trunk_holds(sharing: Recording, routes: Sequence[Route]) -> bool:
+    """Check that what comes before the first perturbed block of a pass may be taken from the record.
+
+    The values are those of the ordinary pass in any case, so they could not come to be others. What a recorded module
+    has done besides returning a result would be missing: a state that a later module reads, or a draw of random
+    numbers.
+
+    Args:
+        sharing: The model bound to a batch.
+        routes: The routes that are compared with whole passes.
+
+    Returns:
+        True if both ways give the same bits.
+    """
+    try:
+        return all(_alike(sharing.behind_trunk(route), sharing.whole(route)) for route in routes)
+    except Exception:  # noqa: BLE001 - whatever a model raises when some of its modules are not executed
+        return False
+
+
+def _alike(some: Outcome, other: Outcome) -> bool:
+    ends = zip(some.stage_outputs, other.stage_outputs, strict=True)
+    # A stage that a perturbed pass never reached has no end.
+    return _same(some.output, other.output) and all(a is b or _same(a, b) for a, b in ends)
+
+
+def trunk_routes(stages: Sequence[AdaptedStage]) -> list[Route]:
+    """Make the routes that lack one block of a stage that is run by whole passes, so that trunks of all lengths end."""
+    return [
+        route
+        for number, stage in enumerate(stages)
+        if not stage.shared
+        for route in _dropout_routes(stages, number, range(len(stage.blocks)))
+    ]
+
+
+def middle_routes(stages: Sequence[AdaptedStage]) -> list[Route]:
+    """Make one of these routes for each stage, the one that lacks the block in its middle."""
+    return [
+        route
+        for number, stage in enumerate(stages)
+        if not stage.shared
+        for route in _dropout_routes(stages, number, [len(stage.blocks) // 2])
+    ]
+
+
+def _dropout_routes(stages: Sequence[AdaptedStage], number: int, places: Sequence[int]) -> list[Route]:
+    full = full_route(stages)
+    path = full[number]
+    return [(*full[:number], (*path[:out], *path[out + 1 :]), *full[number + 1 :]) for out in places]
+
+
+def are_nested(stages: Sequence[AdaptedStage]) -> bool:
+    """Return True if a block of one stage holds a block of another one."""
+    blocks = {block for stage in stages for block in stage.blocks}
+    return any(inner in blocks for block in blocks for inner in block.modules() if inner is not block)
 
 
 def recheck_sharing(sharing: Recording, numbers: Sequence[int]) -> dict[int, str]:

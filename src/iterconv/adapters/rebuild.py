@@ -41,19 +41,45 @@ def rebuild(model: Any, route: Route) -> nn.Module:
             "constrained stages keep a state for each of their blocks, which can't be exchanged; run the route with "
             "iterconv.paths.evaluate"
         )
-    original: nn.Module = model.model if isinstance(model, AdaptedModel) else model
-    containers: dict[str, _Container] = {}
-    for stage, path in zip(model.stages, route, strict=True):
-        name, places = _find_container(original, list(stage.blocks))
-        containers.setdefault(name, _Container(name)).stages.append((places, path))
+    original, containers = _containers(model, route)
     # The original stays as it is. Blocks that are left out are copied too, which takes memory for a moment only.
     made = copy.deepcopy(original)
-    for container in containers.values():
+    for container in containers:
         before, order = container.refill(made.get_submodule(container.name))
         tell_configurations(made, container.name, before, order)
     if isinstance(model, AdaptedModel):
         _check(model, made, route)
     return made
+
+
+def layers_of(model: Any, route: Route) -> tuple[int, list[int]]:
+    """List the layers that a route executes, by their numbers in the model's own list of layers.
+
+    Args:
+        model: A staged model, or an adapted one.
+        route: A path for every stage.
+
+    Returns:
+        The number of layers of the model, and the numbers (from 0) of those that the route executes, in its order.
+
+    Raises:
+        InputError: If the model's layers are in several lists, or in none.
+    """
+    original, containers = _containers(model, route)
+    if len(containers) > 1:
+        names = " and ".join(container.name for container in containers)
+        raise InputError(f"layers are numbered within one list of layers; this model has them in {names}")
+    return containers[0].order(original.get_submodule(containers[0].name))
+
+
+def _containers(model: Any, route: Route) -> tuple[nn.Module, list["_Container"]]:
+    """Return the model itself, and the modules that hold its blocks, with the paths that replace these."""
+    original: nn.Module = model.model if isinstance(model, AdaptedModel) else model
+    containers: dict[str, _Container] = {}
+    for stage, path in zip(model.stages, route, strict=True):
+        name, places = _find_container(original, list(stage.blocks))
+        containers.setdefault(name, _Container(name)).stages.append((places, path))
+    return original, list(containers.values())
 
 
 @dataclass
@@ -71,23 +97,35 @@ class _Container:
             module: The container in the copy of the model.
 
         Returns:
-            The number of layers before, and the numbers of the layers that are left, in their order.
+            The same as ``order``.
         """
+        before, order = self.order(module)
+        if not self._loops:  # the configuration tells the length of a loop
+            # `children()` would leave out a module that is there twice, and with it a place.
+            children = list(module._modules.values())
+            module._modules.clear()
+            for label, child in enumerate(_renumber([children[number] for number in order])):
+                module._modules[str(label)] = child
+        return before, order
+
+    def order(self, module: nn.Module) -> tuple[int, list[int]]:
+        """Return the number of layers before, and the numbers of the layers that the paths leave, in their order."""
         (places, path), *_ = self.stages
-        if len(set(places)) < len(places):  # a loop over one module; the configuration tells its length
+        if self._loops:
             return len(places), list(path)
-        # `children()` would leave out a module that is there twice, and with it a place.
-        children = list(module._modules.values())
         taken = {place: (places, path) for places, path in self.stages for place in places}
         order: list[int] = []
-        for number in range(len(children)):
+        for number in range(len(module._modules)):
             places, path = taken.get(number, ([number], (0,)))
             # The whole path is put in at the place of the stage's first block.
             order += [places[block] for block in path] if number == places[0] else []
-        module._modules.clear()
-        for label, child in enumerate(_renumber([children[number] for number in order])):
-            module._modules[str(label)] = child
-        return len(children), order
+        return len(module._modules), order
+
+    @property
+    def _loops(self) -> bool:
+        """True for a loop over one module."""
+        (places, _), *_ = self.stages
+        return len(set(places)) < len(places)
 
 
 def _find_container(model: nn.Module, blocks: list[nn.Module]) -> tuple[str, list[int]]:

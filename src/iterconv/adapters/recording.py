@@ -9,6 +9,7 @@ through the one tensor that it hands on, which ``adapt`` proves by a comparison 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,9 +23,9 @@ from iterconv.adapters.calls import (
     can_be_answered,
     switch_off_caches,
 )
-from iterconv.adapters.drive import Driven, StagePass, check_count
+from iterconv.adapters.drive import Driven, StagePass, Watch, check_count
 from iterconv.paths.evaluate import Outcome
-from iterconv.paths.families import Route
+from iterconv.paths.families import Path, Route
 from iterconv.paths.untouched import Snapshot
 from iterconv.tasks.base import Output
 from iterconv.tasks.nested import clone
@@ -40,6 +41,7 @@ class Recording:
         outside: The largest modules that hold no block and are in none, as ``find_outside`` finds them.
         output: A function of the model's output and the batch that returns the logits that are measured.
         inputs: The batch.
+        trunk: True if passes of the whole model may take from the record what comes before their first perturbed block.
 
     Raises:
         InputError: If a block is not executed as often as there are places for it.
@@ -53,15 +55,16 @@ class Recording:
         outside: Sequence[nn.Module],
         output: Output,
         inputs: Any,
+        trunk: bool = False,
     ) -> None:
-        self.model, self.driven, self.output, self.inputs = model, driven, output, inputs
+        self.model, self.driven, self.output, self.inputs, self.trunk = model, driven, output, inputs, trunk
         # Every pass starts from here, since a model may keep a state, such as a count of its calls.
-        self._start = Snapshot(model)
+        self.start = Snapshot(model)
         self._order: list[tuple[int, int]] = []
         """The stage and the place of each call of a block, in the order of the calls."""
         self._passes = [_RecordedPass(stage, number, self._order) for number, stage in enumerate(driven)]
-        # Only shared stages are continued from their end; for others nothing outside the blocks is needed.
-        self._outside = outside if any(shared) else ()
+        # Only shared stages and trunks are continued; for others nothing outside the blocks is needed.
+        self._outside = outside if any(shared) or trunk else ()
         self._results: dict[tuple[nn.Module, int], Any] = {}
         """The result of each call of a module outside the blocks, by the module and the number of the call."""
         self._made = self._record()
@@ -89,11 +92,16 @@ class Recording:
         """Return the representation that entered a block in the ordinary pass."""
         return self._passes[stage].entered[block]
 
-    def whole(self, route: Route) -> Outcome:
+    def alone(self, route: Route) -> Outcome:
+        """Run a route as ``whole`` does, or faster where that is proven to give the same bits."""
+        return self.behind_trunk(route) if self.trunk else self.whole(route)
+
+    def whole(self, route: Route, watch: tuple[int, Watch] | None = None) -> Outcome:
         """Run a route by one forward pass of the whole model.
 
         Args:
             route: A path for every stage.
+            watch: The number of a stage, and a function that gets the representation after each block that it executes.
 
         Returns:
             The outcome of the route.
@@ -102,7 +110,34 @@ class Recording:
             InputError: If the model can't be run in this way.
         """
         passes = [StagePass(stage, path) for stage, path in zip(self.driven, route, strict=True)]
+        if watch:
+            passes[watch[0]].watch = watch[1]
         made = self._run(_handlers(passes))
+        return Outcome(tuple(one.end for one in passes), made)
+
+    def behind_trunk(self, route: Route) -> Outcome:
+        """Run a route by one forward pass of the whole model, whose part before the first perturbed block is recorded.
+
+        Args:
+            route: A path for every stage.
+
+        Returns:
+            The outcome of the route.
+        """
+        trunk = Trunk()
+        passes = [_PassBehindTrunk(one, path, trunk) for one, path in zip(self._passes, route, strict=True)]
+        perturbed = (number for number, (stage, place) in enumerate(self._order) if passes[stage].perturbs(place))
+        trunk.length = next(perturbed, len(self._order))
+        calls: Counter[nn.Module] = Counter()
+
+        def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            key = (module, calls[module])
+            calls[module] += 1
+            if trunk.calls > trunk.length or key not in self._results:
+                return call_itself(module, Arguments(args, kwargs))
+            return clone(self._results[key])  # the model may change it in place
+
+        made = self._run({**dict.fromkeys(self._outside, outside), **_handlers(passes)})
         return Outcome(tuple(one.end for one in passes), made)
 
     def go_on(self, stage: int, z: Any) -> Any:
@@ -159,7 +194,7 @@ class Recording:
 
     def _run(self, answering: Mapping[nn.Module, Handler]) -> Any:
         """Run a pass from the state in which the model was bound, and let handlers answer the calls of modules."""
-        self._start.restore()
+        self.start.restore()
         with answer_calls(answering), switch_off_caches(self.model):
             return self.output(call(self.model, self.inputs), self.inputs)
 
@@ -211,6 +246,35 @@ class _RecordedPass(StagePass):
     def with_end(self, z: Any) -> Any:
         """Return the result of the last block with another representation in it."""
         return self.stage.streams.fill_result(self.results[-1], {self.stage.streams.representation: z})
+
+
+@dataclass(eq=False)
+class Trunk:
+    """The beginning of a pass, which no perturbed block has reached."""
+
+    length: int = 0
+    """The number of calls of blocks before that of the first perturbed block."""
+    calls: int = 0
+    """The number of calls of blocks so far."""
+
+
+class _PassBehindTrunk(StagePass):
+    """One stage during a pass in which the calls of the trunk are answered with their recorded results."""
+
+    def __init__(self, recorded: _RecordedPass, path: Path, trunk: Trunk) -> None:
+        super().__init__(recorded.stage, path)
+        self._recorded, self._trunk = recorded, trunk
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer the call of a block, and count it."""
+        self._trunk.calls += 1
+        return super().__call__(module, args, kwargs)
+
+    def _execute(self, module: nn.Module, place: int, blocks: list[int]) -> Any:
+        if self._trunk.calls > self._trunk.length:
+            return super()._execute(module, place, blocks)
+        self.end = self._recorded.left(place).clone()
+        return clone(self._recorded.results[place])
 
 
 class _BoundStage:

@@ -2,7 +2,7 @@
 
 from operator import attrgetter
 
-from iterconv.claims import about_errors, about_indices, about_toys, about_variants
+from iterconv.claims import about_errors, about_indices, about_prefix, about_toys, about_variants
 from iterconv.claims.claim import Claim
 
 _FILES = (about_toys, about_indices, about_errors, about_variants)
@@ -14,3 +14,6 @@ CLAIMS: tuple[Claim, ...] = tuple(
     )
 )
 """The claims in the paper's order; a function with the decorator ``claim`` in one of the files is among them."""
+
+OWN_CLAIMS: tuple[Claim, ...] = tuple(value for value in vars(about_prefix).values() if isinstance(value, Claim))
+"""Claims of our own, in the order of their numbers."""

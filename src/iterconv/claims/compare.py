@@ -4,10 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-_VARIED = ["width", "residual", "init", "coupling", "norm_scale", "kernel", "first_coupled", "seed"]
-SETTING = ["data", "samples", "stages", "blocks", "epochs"]
-"""The columns that tell one setting from another."""
+from iterconv.studies.where import SETTING
+
+CONDITION = ["width", "residual", "init", "coupling", "norm_scale", "kernel", "first_coupled"]
+"""The columns that tell one condition from another within a setting; its runs differ in their seeds."""
+_USUAL = {"norm_scale": 1.0, "kernel": "uniform", "first_coupled": 0}
+ONE_WIDTH = "one width only"
+"""The reason why runs say nothing about a trend with the width."""
 
 
 def select(runs: pd.DataFrame, **values: object) -> pd.DataFrame:
@@ -17,11 +22,12 @@ def select(runs: pd.DataFrame, **values: object) -> pd.DataFrame:
     """
     if runs.empty:
         return runs
-    values = {"norm_scale": 1.0, "kernel": "uniform", "first_coupled": 0, **values}
+    values = {**{column: value for column, value in _USUAL.items() if column in runs}, **values}
+    kept: NDArray[np.bool_] = np.ones(len(runs), dtype=bool)
     for column, value in values.items():
         if value is not Ellipsis:
-            runs = runs[runs[column].isin(value if isinstance(value, tuple) else (value,))]
-    return runs
+            kept &= runs[column].isin(value if isinstance(value, tuple) else (value,)).to_numpy()
+    return runs[kept]
 
 
 def differences(a: pd.DataFrame, b: pd.DataFrame, column: str, but: Sequence[str]) -> pd.Series:
@@ -38,7 +44,7 @@ def differences(a: pd.DataFrame, b: pd.DataFrame, column: str, but: Sequence[str
     """
     if a.empty or b.empty:
         return by_seed(pd.DataFrame({"seed": [], column: []}), column)
-    keys = [key for key in (*SETTING, *_VARIED) if key not in but]
+    keys = [key for key in (*SETTING, *CONDITION, "seed") if key not in but]
     # Only runs that have a counterpart of the same seed enter, so that the seeds' own luck cancels out.
     both = a[[*keys, column]].merge(b[[*keys, column]], on=keys, suffixes=("_a", "_b"))
     return by_seed(both.assign(difference=both[f"{column}_a"] - both[f"{column}_b"]), "difference")
@@ -70,19 +76,6 @@ def slopes(runs: pd.DataFrame, x: str, y: str, within: Sequence[str]) -> pd.Seri
     return pd.Series(fitted, index=pd.Index(seeds, name="seed"), dtype=float)
 
 
-def settings_of(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Group runs by setting, each with a short name."""
-    if runs.empty:
-        return []
-    return [(_name(dict(zip(SETTING, key, strict=True))), group) for key, group in runs.groupby(SETTING, dropna=False)]
-
-
-def _name(setting: dict[str, object]) -> str:
-    samples = setting["samples"]
-    some = f", {int(str(samples).split('.')[0]):,} samples" if pd.notna(samples) else ""
-    return f"{setting['data']}{some}, {setting['stages']} x {setting['blocks']} blocks"
-
-
 def of_strength(runs: pd.DataFrame, strength: float, residual: str = "ordinary", **more: object) -> pd.DataFrame:
     """Select the runs with recurrent initialisation and a coupling strength."""
     return select(runs, init="recurrent", coupling=strength, residual=residual, **more)
@@ -91,10 +84,3 @@ def of_strength(runs: pd.DataFrame, strength: float, residual: str = "ordinary",
 def change(runs: pd.DataFrame, column: str, to: float, since: float = 0.0) -> pd.Series:
     """Compute how a column changes when the coupling strength rises, for nets that are otherwise alike."""
     return differences(of_strength(runs, to), of_strength(runs, since), column, ["coupling"])
-
-
-def of_several_widths(runs: pd.DataFrame) -> tuple[list[tuple[str, pd.DataFrame]], bool]:
-    """Return the settings that were trained in several widths, and True if there are settings but none of them was."""
-    settings = settings_of(runs)
-    several = [(name, own) for name, own in settings if own["width"].nunique() > 1]
-    return several, bool(settings) and not several

@@ -6,19 +6,22 @@ Everything heavy is imported when a command runs, so that help is shown at once.
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro import conf
 
+from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
+from iterconv.cli.controls_command import Controls
+from iterconv.cli.depth_commands import Depth, Settle
+from iterconv.cli.exit_command import Exits
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
-from iterconv.options import Against, Debris, Mode, Tracker
+from iterconv.options import Against, Debris, MemoryFormat, Mode, Shell, SpanKind, Tracker
 from iterconv.paths.families import FAMILIES
-from iterconv.studies.executors.engines import EngineOptions, cores
+from iterconv.studies.executors.engines import cores
 from iterconv.training.config import RunConfig
 from iterconv.zoo.model_options import ModelOptions
 
-DEFAULT_ROOT = Path("runs")
 _FAMILIES = f"""Families of paths to measure besides those that the indices need:
 any of {", ".join(FAMILIES)}, and those that the module of your model registers."""
 
@@ -43,13 +46,18 @@ class Train:
     log: tuple[Tracker, ...] = ()
     """The trackers that the run is logged with: any of tensorboard, mlflow and wandb. Their files are in the run's
     folder logs, unless MLFLOW_TRACKING_URI names a server, or wandb is online."""
+    json: Json = False
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.out or DEFAULT_ROOT / self.run.name
 
     def __call__(self, stop: threading.Event) -> int:
         """Train and measure the run in its folder."""
         from iterconv.cli.runs import train
 
-        out = self.out or DEFAULT_ROOT / self.run.name
-        return train(self.run, out, stop, device=self.device, devices=self.devices, log=self.log)
+        return train(self.run, self.folder, stop, device=self.device, devices=self.devices, log=self.log)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +65,9 @@ class Measure:
     """Measure the indices of a model, print them as a table, and write a report and a picture."""
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
-    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    """The folder of a finished run, timm:NAME, hf:PATH, cifar-resnet:PATH (weights of a ResNet of He et al.'s for
+    CIFAR-10), a file that plan saved, or module:function, which returns a model; the module's code is run. The others
+    never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """The file of the report (.parquet or .json); a picture is drawn beside it."""
@@ -69,18 +78,27 @@ class Measure:
     families: Annotated[tuple[str, ...], conf.arg(help=_FAMILIES, aliases=["--further"])] = ()
     resamples: Annotated[int, conf.arg(aliases=["--replicates"])] = 1000
     """The number of bootstrap resamples for the intervals; 0 for no intervals."""
+    memory_format: MemoryFormat = "given"
+    """The order of images in memory: given, or channels_last, in which processors convolve faster. Results differ by
+    rounding."""
     audit: bool = False
     """Also bound and measure the Lipschitz constant of every block."""
     html: Path | None = None
     """The file of a page (.html) in which a reader explores the result."""
+    json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and measure it."""
         from iterconv.cli.models import measure_model
 
-        options = {"extra_evaluations": self.extra_evaluations, "resamples": self.resamples, "families": self.families}
-        out, html = self.out, self.html
-        return measure_model(self.model, self.data_and_model, out, html, self.audit, self.against, **options)
+        options: dict[str, Any] = {
+            "extra_evaluations": self.extra_evaluations,
+            "resamples": self.resamples,
+            "families": self.families,
+        }
+        options["memory_format"] = self.memory_format
+        model = (self.model, self.data_and_model)
+        return measure_model(*model, self.out, self.html, self.audit, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,25 +109,32 @@ class Plan:
     """
 
     model: conf.Positional[str]
-    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
-    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    """The folder of a finished run, timm:NAME, hf:PATH, cifar-resnet:PATH (weights of a ResNet of He et al.'s for
+    CIFAR-10), a file that plan saved, or module:function, which returns a model; the module's code is run. The others
+    never run code that comes with a model."""
     data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     out: Path | None = None
     """The file of the frontier (.csv); a picture is drawn beside it."""
     against: Annotated[Against | None, conf.arg(aliases=["--reference"])] = None
     """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
     budget: float | None = None
-    """The least number of blocks to be left, or their share as a number below 1; a quarter by default."""
+    """The least number of blocks to be left, or their share such as 0.5; a quarter by default. For repeat, the largest
+    number of blocks to be executed, or a share such as 1.5; 1.25 by default."""
     mode: Mode = "drop"
-    """The mode: drop leaves blocks out; share keeps their number and lets them share weights."""
+    """The mode: drop leaves blocks out; share keeps their number and lets them share weights; repeat executes blocks
+    several times."""
     beam: int = 2
     """The number of routes that are kept at each step."""
+    spans: bool = False
+    """Also drop or repeat several blocks in a row at once."""
     blocks: Annotated[int | None, conf.arg(aliases=["--keep"])] = None
     """The number of blocks of a smaller model, which is made and written to --save."""
     save: Path | None = None
-    """The place of the smaller model: a folder for transformers models, else a .safetensors file; measure opens it."""
+    """The place of the smaller model: a folder for transformers models, else a .safetensors file, which measure opens;
+    or a .yaml file, for the recipe by which mergekit makes that model."""
     html: Path | None = None
     """The file of a page (.html) in which a reader explores the result."""
+    json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model, plan, and save the smaller model if one is asked for."""
@@ -118,129 +143,35 @@ class Plan:
         # The option is a float, but 2.0 blocks are meant as a number of blocks and 0.5 as a share.
         share = self.budget is None or self.budget < 1 or not self.budget.is_integer()
         budget = self.budget if share or self.budget is None else int(self.budget)
-        options = {"budget": budget, "mode": self.mode, "beam": self.beam}
-        out, html, blocks = self.out, self.html, self.blocks
-        return plan_model(self.model, self.data_and_model, out, html, blocks, self.save, self.against, **options)
+        options: dict[str, Any] = {"budget": budget, "mode": self.mode, "beam": self.beam, "spans": self.spans}
+        model = (self.model, self.data_and_model)
+        return plan_model(*model, self.out, self.html, self.blocks, self.save, self.against, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce:
-    """Train and measure the runs that the paper's studies still lack, draw the figures and write the report."""
+class Spans:
+    """Map what it costs to drop, repeat or swap every span of blocks, and write a table and a picture."""
 
-    studies: conf.Positional[tuple[str, ...]] = ()
-    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
-    scale: str = "quick"
-    """The size of networks and data: quick (minutes), small (hours), desk (days) or paper (GPUs)."""
-    out: Path = DEFAULT_ROOT
-    """The folder of runs and reports."""
-    engine: conf.OmitArgPrefixes[EngineOptions] = field(default_factory=EngineOptions)
-    list: bool = False
-    """Show the studies and scales with their cost, and stop."""
-    dry_run: bool = False
-    """Show every run with its cost on this machine and on a GPU, and stop."""
-
-    def __call__(self, stop: threading.Event) -> int:
-        """List studies, show their runs, or train, measure and report."""
-        from iterconv.cli.studies import dry_run, list_studies, reproduce
-
-        if self.list and (self.studies or self.scale != "quick"):
-            raise InputError("--list shows all studies and scales; use --dry-run for some of them")
-        if self.list:
-            return list_studies(self.out, self.engine)
-        if self.dry_run:
-            return dry_run(self.studies, self.scale, self.out, self.engine)
-        return reproduce(self.studies, self.scale, self.out, self.engine, stop)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """Train and measure a grid of runs of your own, and write a table of their results."""
-
-    file: conf.Positional[Path]
-    """A YAML file of fields of a run with a value or a list of values, as width: [8, 16], of which every combination is
-    a run; or a CSV file with one run a row. iterconv train --help lists the fields."""
-    out: Path = DEFAULT_ROOT
-    """The folder of runs and of the table; runs that are there already are not repeated."""
-    engine: conf.OmitArgPrefixes[EngineOptions] = field(default_factory=EngineOptions)
-    dry_run: bool = False
-    """Show every run with its cost on this machine, and stop."""
+    model: conf.Positional[str]
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    out: Path | None = None
+    """The file of the table (.csv); a picture is drawn beside it."""
+    against: Against | None = None
+    """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
+    kinds: tuple[SpanKind, ...] = ("drop", "repeat", "swap")
+    """The kinds of maps: drop leaves a span out, repeat executes it twice, swap exchanges its first and last block."""
+    resamples: int = 1000
+    """The number of bootstrap resamples for the intervals; 0 for no intervals."""
+    json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
-        """Bring the runs to their end."""
-        from iterconv.cli.sweeps import sweep
+        """Open the model and map its spans."""
+        from iterconv.cli.spans import map_spans
 
-        return sweep(self.file, self.out, self.engine, self.dry_run, stop)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """Show the state of all runs of reproduce and sweep in a folder, also while others are at work there."""
-
-    folder: conf.Positional[Path] = DEFAULT_ROOT
-    """The folder of runs."""
-    json: bool = False
-    """Print one JSON object a run, each on a line of its own."""
-    watch: bool = False
-    """Show it anew every two seconds until no run is at work."""
-
-    def __call__(self, stop: threading.Event) -> int:
-        """Show the states."""
-        from iterconv.cli.sweeps import status
-
-        return status(self.folder, self.json, self.watch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Write the report again: from the runs that are finished, with their figures, or from a folder of tables."""
-
-    studies_or_folder: conf.Positional[tuple[str, ...]] = ()
-    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default. Or a folder of tables, as
-    results/small or runs/report-quick/tables."""
-    scale: str = "quick"
-    """The scale: quick, small, desk or paper."""
-    out: Path = DEFAULT_ROOT
-    """The folder of runs and reports."""
-    stack: int = 1
-    """The option --stack with which the runs were trained."""
-    html: Path | None = None
-    """The file of the report on a folder of tables; report.html in that folder by default."""
-
-    def __call__(self, stop: threading.Event) -> int:
-        """Write the report from the finished runs, or from tables."""
-        from iterconv.cli.studies import report_on_folder, write_report
-        from iterconv.studies.catalogue import STUDIES
-
-        folder = Path(self.studies_or_folder[0]) if len(self.studies_or_folder) == 1 else None
-        if folder and str(folder) not in STUDIES and (folder.is_dir() or len(folder.parts) > 1):
-            if (self.scale, self.out, self.stack) != ("quick", DEFAULT_ROOT, 1):
-                raise InputError(f"{folder} is a folder of tables; --scale, --out and --stack are for finished runs")
-            return report_on_folder(folder, self.html)
-        if self.html:
-            raise InputError("--html is for a folder of tables; the report on finished runs goes below --out")
-        return write_report(self.studies_or_folder, self.scale, self.out, self.stack)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claims:
-    """Judge the paper's 17 claims: supported, contradicted or not testable with the runs that are finished."""
-
-    tables: conf.Positional[Path | None] = None
-    """A folder of tables, as results/small or runs/report-quick/tables; by default the finished runs of --scale."""
-    scale: str = "quick"
-    """The scale: quick, small, desk or paper."""
-    out: Path = DEFAULT_ROOT
-    """The folder of runs and reports."""
-    stack: int = 1
-    """The option --stack with which the runs were trained."""
-
-    def __call__(self, stop: threading.Event) -> int:
-        """Print the verdict on every claim."""
-        from iterconv.cli.studies import print_claims
-
-        if self.tables is not None and (self.scale, self.out, self.stack) != ("quick", DEFAULT_ROOT, 1):
-            raise InputError(f"{self.tables} is a folder of tables; --scale, --out and --stack are for finished runs")
-        return print_claims(self.tables, self.scale, self.out, self.stack)
+        own = (self.out, self.against, self.kinds)
+        return map_spans(self.model, self.data_and_model, *own, resamples=self.resamples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +192,8 @@ class Data:
     workers: int = field(default_factory=cores)
     """For digitclutter: the number of processes; by default the number of the machine's cores."""
     out: Path | None = None
-    """For digitclutter: the .safetensors file to write, which train and data take."""
+    """For digitclutter: the .safetensors file to write, which train, measure and data take."""
+    json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Make Digitclutter images, or describe a data set."""
@@ -270,9 +202,24 @@ class Data:
         if self.name == "digitclutter":
             font = str(self.font) if self.font else None
             return make_digitclutter(self.out, self.n, self.digits, self.seed, self.debris, font, self.workers)
-        if self != Data(name=self.name):
+        if self != Data(name=self.name, json=self.json):
             raise InputError(f"--digits, --n, ... --out are for digitclutter; {self.name} is only loaded and described")
         return describe_data(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """Print a script that lets a shell complete commands and options; docs/command-line.md says where it goes."""
+
+    shell: conf.Positional[Shell]
+    """The shell: bash, zsh or fish."""
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Print the script."""
+        from iterconv.cli.parsing import print_completion
+
+        print_completion(COMMANDS, self.shell)
+        return 0
 
 
 COMMANDS: dict[str, type] = {
@@ -280,9 +227,15 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "measure": Measure,
     "plan": Plan,
+    "spans": Spans,
+    "settle": Settle,
+    "depth": Depth,
+    "exits": Exits,
     "sweep": Sweep,
     "status": Status,
     "report": Report,
     "claims": Claims,
+    "controls": Controls,
     "data": Data,
+    "completion": Completion,
 }

@@ -1,11 +1,12 @@
-"""The parts that commands share: the console, progress bars, tables."""
+"""The parts that commands share: the console, records for machines, and signs of progress."""
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from math import isnan
 from typing import Any
-
-import pandas as pd
 
 from iterconv.errors import require
 
@@ -15,43 +16,85 @@ from rich.progress import (  # noqa: E402
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+LOG_EVERY = 30.0
+"""Seconds between two lines of progress where there is no terminal, as in the log of a job."""
+
 
 class _Console(Console):
+    """Standard output; what is said there goes to standard error instead while records for machines are printed."""
+
+    _spinner: Progress | None = None
+
     def on_broken_pipe(self) -> None:
         """Leave a broken pipe to ``cli.main``; rich itself would exit with 1."""
         raise BrokenPipeError
+
+    @contextmanager
+    def for_machines(self, wanted: bool) -> Iterator[None]:
+        """Print records on standard output inside the context, and everything else on standard error."""
+        before, self.stderr = self.stderr, wanted
+        try:
+            yield
+        finally:
+            self.stderr = before
+
+    def emit(self, **values: Any) -> None:
+        """Print a JSON object on a line of its own, if records are wanted."""
+        if self.stderr:
+            sys.stdout.write(json.dumps(_plain(values), allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    def doing(self, what: str) -> None:
+        """Show on a terminal what is being done, with the time since it began, until something else is shown."""
+        self.done()
+        place = terminal()
+        if place.is_terminal:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            self._spinner = Progress(*columns, console=place, transient=True, refresh_per_second=4)
+            self._spinner.add_task(what, total=None)
+            self._spinner.start()
+
+    def done(self) -> None:
+        """Take away what ``doing`` shows."""
+        spinner, self._spinner = self._spinner, None
+        if spinner:
+            spinner.stop()
 
 
 # Markup is off, since the paths and names that are printed may hold brackets and colons.
 console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-def show_indices(indices: pd.DataFrame) -> None:
-    """Print indices with intervals, and the reasons of undefined ones; stages are numbered from 1, as in the paper."""
-    shown = indices.assign(text=[_format_index(row) for row in indices.itertuples()])
-    shown["stage"] = [f"stage {stage + 1}" if stage != "mean" else "mean" for stage in shown.stage]
-    wide = shown.pivot(index="index", columns="stage", values="text")
-    # pandas sorts by name; the table keeps the order of the indices and of the stages.
-    wide = wide.loc[list(dict.fromkeys(shown["index"])), list(dict.fromkeys(shown.stage))]
-    console.print(wide.rename_axis(None, axis=1).to_string())
-    for row in indices[(~indices.defined) & (indices.stage != "mean")].itertuples():
-        console.print(f"{row.index} index of stage {row.stage + 1} is undefined: {row.reason}")
+def terminal() -> Console:
+    """Return the console for what moves: a terminal if there is one, be it that of standard error only."""
+    # Lines on standard output stand above a bar only if both are of one console.
+    return console if console.is_terminal else Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
-def _format_index(row: Any) -> str:
-    """Format an index with its interval, which it lacks where nothing was resampled."""
-    if not row.defined:
-        return "undefined"
-    return f"{row.value:.3f}" if isnan(row.low) else f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+def _plain(value: Any) -> Any:
+    """Make a value one of JSON's: numbers that JSON does not have become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, str | bool):
+        return value
+    value = getattr(value, "item", lambda: value)()  # of NumPy's numbers
+    if isinstance(value, int | float | bool):
+        return value if math.isfinite(value) else None
+    return str(value)
 
 
 class Bar(Progress):
     """A progress bar with the time left. It is called with the count so far, and with the total where that changes.
+
+    Where there is no terminal, a line tells of the progress now and then instead.
 
     Args:
         what: The plural noun of the things that are counted.
@@ -62,16 +105,25 @@ class Bar(Progress):
     def __init__(self, what: str, total: float | None, above: Callable[[], RenderableType] | None = None) -> None:
         self._above: Callable[[], RenderableType] | None = None  # not yet: the parent asks for it while it is made
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        # Lines on standard output stand above the bar only if both are of one console. Where the output goes to a
-        # file, the bar goes to the terminal of standard error, if there is one.
-        place = console if console.is_terminal else Console(stderr=True)
-        super().__init__(*columns, TextColumn("left"), TimeRemainingColumn(), console=place, refresh_per_second=2)
+        place = terminal()
+        left = TextColumn("left"), TimeRemainingColumn()
+        super().__init__(*columns, *left, console=place, refresh_per_second=2, disable=not place.is_terminal)
         self._above = above
+        self._told = time.monotonic()
         self._task = self.add_task(what, total=total)
 
     def __call__(self, done: float, of: float | None = None) -> None:
         """Show a count; the total stays as it was unless it is given."""
         self.update(self._task, completed=done, total=of)
+        if self.disable and time.monotonic() - self._told > LOG_EVERY:
+            self._told = time.monotonic()
+            self._log()
+
+    def _log(self) -> None:
+        [task] = self.tasks
+        total = f"/{task.total:g}" if task.total is not None else ""
+        left = f", about {task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
+        self.console.print(f"{task.description} {task.completed:g}{total} after {task.elapsed or 0:.0f} s{left}")
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Yield what is shown, from top to bottom."""
@@ -90,6 +142,7 @@ class Bar(Progress):
 @contextmanager
 def bar(what: str, total: float | None, above: Callable[[], RenderableType] | None = None) -> Iterator[Bar]:
     """Show a `Bar` inside the context; an exception takes it away."""
+    console.done()
     with Bar(what, total, above) as shown:
         try:
             yield shown

@@ -39,6 +39,7 @@ def list_jobs(jobs: Sequence[StudyJob], root: Path, options: EngineOptions) -> N
         root: The folder of all jobs.
         options: The place where they would be run.
     """
+    console.doing("measuring this machine")
     factor = machine_factor()
     left = []
     for job in jobs:
@@ -46,6 +47,7 @@ def list_jobs(jobs: Sequence[StudyJob], root: Path, options: EngineOptions) -> N
         left += [] if finished else [job]
         here, gpu = in_words(job.seconds * factor), in_words(job.gpu_seconds)
         console.print(f"{'finished' if finished else 'to do':8}  about {here} here, {gpu} on a GPU  {job.name}")
+        console.emit(run=job.name, finished=finished, seconds_here=job.seconds * factor, seconds_on_gpu=job.gpu_seconds)
     here = in_words(side_by_side([job.seconds * factor for job in left], options.parallel))
     gpu = in_words(sum(job.gpu_seconds for job in left))
     console.print(

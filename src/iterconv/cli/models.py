@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from iterconv import lipschitz
-from iterconv.cli.console import bar, console, show_indices
+from iterconv.adapters.rebuild import layers_of
+from iterconv.cli.console import bar, console
+from iterconv.cli.tables import check_table, index_records, show_indices
 from iterconv.errors import InputError, OptionError, check_count
 from iterconv.figures.style import write as write_figure
 from iterconv.files import require_file, require_folder, write_atomically, writing
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.measurement import check_extent, measure
-from iterconv.measuring.planning import least_blocks, plan
+from iterconv.measuring.planning import plan
 from iterconv.measuring.report import check_suffix
-from iterconv.options import Against
+from iterconv.measuring.search import last_number
+from iterconv.measuring.sharing import describe_shared
+from iterconv.options import Against, MeasuringPrecision
+from iterconv.paths import full_route
 from iterconv.report import check_html, write_result
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
@@ -54,10 +59,13 @@ def measure_model(
     # Opening a model takes long, so what can be refused is refused before; a module's code may register families.
     check_extent(settings["extra_evaluations"], () if is_function(name) else settings["families"])
     check_bootstrap(settings["resamples"], 0.95, 0)
+    precision: MeasuringPrecision = "bf16" if options.precision == "bf16" else "weights"
     if out:
         check_suffix(out)
         require_file(out)
-    _check_page(html)
+    if html:
+        check_html(html)
+    console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
@@ -66,28 +74,34 @@ def measure_model(
         require_file(path)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
-        report = measure(opened.model, opened.batches, against=against, progress=advance, **settings)
+        report = measure(
+            opened.model, opened.batches, against=against, precision=precision, progress=advance, **settings
+        )
+    console.doing("drawing")
     with writing(out):
         report.save(out)
     report.plot(out.with_suffix(".png"))
     show_indices(report.indices)
+    if shared := describe_shared(report.options["shared_weights"]):
+        console.print(shared)
     console.print(
         f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
         f"{report.options['chance']:.2%} (n = {report.options['examples']})"
     )
+    if precision == "bf16":
+        console.print("multiplied in bfloat16, which moves errors and indices a little: see docs/any-model.md")
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     _write_page(report, f"{name}: how iterative, how convergent?", html)
+    error = {"error": report.intact_error, "chance": report.options["chance"], "examples": report.options["examples"]}
+    console.emit(model=name, report=out, against=against, **error, indices=index_records(report.indices))
     if audit:
-        _audit(opened)
+        inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
+        with bar("blocks", None) as advance:
+            table = lipschitz.audit(opened.model, inputs, progress=advance)
+        table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
+        console.print(table.to_string(index=False, float_format="{:.3f}".format))
+        console.emit(model=name, audit=table.to_dict("records"))
     return 0
-
-
-def _audit(opened: Any) -> None:
-    inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
-    with bar("blocks", None) as advance:
-        table = lipschitz.audit(opened.model, inputs, progress=advance)
-    table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
-    console.print(table.to_string(index=False, float_format="{:.3f}".format))
 
 
 def plan_model(
@@ -121,9 +135,13 @@ def plan_model(
     if (keep is None) != (save is None):
         raise InputError("--blocks and --save belong together: how many blocks to keep, and where to save that model")
     check_count("beam", settings["beam"], why="keeps no route")
+    if options.precision == "bf16":
+        raise OptionError("precision", "bf16", "is for measure; plan in single precision")
     if out:
-        _check_table(out)
-    _check_page(html)
+        check_table(out)
+    if html:
+        check_html(html)
+    console.doing(f"opening {name}")
     opened = open_model(name, options)
     out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
     _check_places(opened, out, keep, save, settings)
@@ -136,17 +154,7 @@ def plan_model(
             progress=advance,
             **settings,
         )
-    _write_frontier(found, out)
-    _write_page(found, f"{name}: which blocks can go?", html)
-    if keep is not None and save is not None:
-        with writing(save):
-            opening = _save(found, keep, save, opened, options)
-        words = shlex.join(["iterconv", "measure", *opening])
-        console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
-    return 0
-
-
-def _write_frontier(found: Any, out: Path) -> None:
+    console.doing("drawing")
     with writing(out):
         write_atomically(out, found.frontier.to_csv(index=False).encode())
     with writing(out.with_suffix(".png")):
@@ -154,12 +162,27 @@ def _write_frontier(found: Any, out: Path) -> None:
     shown = found.frontier.drop(columns="route")
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
     console.print("search_error is on the half of the batches that chose the routes, error on the other half")
+    for method, own in found.baselines.groupby("method") if len(found.baselines) else ():
+        console.print(f"what {method} would have dropped:")
+        own = own.drop(columns=["method", "route"])
+        console.print(own.to_string(index=False, float_format="{:.3f}".format))
+    console.emit(model=name, frontier=out, routes=found.frontier.to_dict("records"))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
-
-
-def _check_page(html: Path | None) -> None:
-    if html:
-        check_html(html)
+    _write_page(found, f"{name}: which blocks can go?", html)
+    if keep is not None and save is not None:
+        console.doing("saving")
+        if save.suffix == ".yaml":
+            with writing(save):
+                write_atomically(save, found.recipe(keep, str(opened.origin.model).removeprefix("hf:")).encode())
+            console.emit(model=name, blocks=keep, saved=save)
+            console.print(f"the recipe of a model of {keep} blocks is in {save}, for mergekit-yaml")
+            return 0
+        with writing(save):
+            opening = _save(found, keep, save, opened, options)
+        words = shlex.join(["iterconv", "measure", *opening])
+        console.emit(model=name, blocks=keep, saved=save, opened_by=["iterconv", "measure", *opening])
+        console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
+    return 0
 
 
 def _write_page(result: Any, title: str, html: Path | None) -> None:
@@ -170,7 +193,7 @@ def _write_page(result: Any, title: str, html: Path | None) -> None:
 
 def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:
     """Refuse before the search, which takes long, the options that would be refused after it."""
-    _check_table(out)
+    check_table(out)
     if opened.batch_size and len(opened.batches) < 2:
         problem = "makes one batch of all examples, which can't be halved to search and to report; use a smaller one"
         raise OptionError("batch_size", opened.batch_size, problem)
@@ -178,23 +201,20 @@ def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, s
         return
     stages = opened.model.stages
     total = sum(len(stage.blocks) for stage in stages)
-    least = least_blocks(settings["budget"], total)
-    least = least if settings["mode"] == "drop" else max(least, len(stages))  # weights are shared within a stage
-    if not least <= keep <= total:
-        raise OptionError("blocks", keep, f"is out of reach; use {least} to {total}, or another --budget")
-    if _saves_itself(opened.model):
+    mode, last = settings["mode"], last_number(settings["mode"], settings["budget"], total)
+    last = max(last, len(stages)) if mode == "share" else last  # weights are shared within a stage
+    if not min(last, total) <= keep <= max(last, total):
+        reach = f"{min(last, total)} to {max(last, total)}"
+        raise OptionError("blocks", keep, f"is out of reach; use {reach}, or another --budget")
+    if save.suffix == ".yaml":
+        layers_of(opened.model, full_route(stages))  # raises if its layers have no numbers
+        require_file(save, "--save")
+    elif _saves_itself(opened.model):
         require_folder(save, "--save")
     elif save.suffix != ".safetensors":
         raise InputError(f"--save {save} does not name a file of weights; let it end in .safetensors")
     else:
         require_file(save, "--save")
-
-
-def _check_table(out: Path) -> None:
-    if out.suffix != ".csv":
-        raise InputError(f"--out {out} does not name a table; let it end in .csv")
-    for path in (out, out.with_suffix(".png")):
-        require_file(path)
 
 
 def _saves_itself(model: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,23 +16,39 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from iterconv.data.known import KNOWN, OTHER_DATA
 from iterconv.errors import InputError, suggest
+from iterconv.options import Shell
+from iterconv.training.config import RunConfig
 
 DESCRIPTION = """Measure how iterative and how convergent a residual network is, and train networks to be more so.
 
-Each command has a help screen of its own with an example: iterconv train --help.
-iterconv --version tells the version."""
+Each command has a help screen of its own with two examples: iterconv train --help.
+iterconv --version tells the version. Exit codes: 0 success, 1 some runs or controls failed, 2 bad input, 130
+interrupted, 141 the reader of the output went away."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 EXAMPLES = {
-    "reproduce": "iterconv reproduce fig2 fig3 --scale quick",
-    "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x",
+    "reproduce": "iterconv reproduce fig2 fig3 --scale quick\n  iterconv reproduce --scale small --dry-run",
+    "train": "iterconv train --data digits --width 8 --blocks 16 --coupling 0.5 --out runs/x\n"
+    "  iterconv train --data cifar10 --residual proper --epochs 20 --log tensorboard",
     "measure": "iterconv measure runs/x --audit\n  iterconv measure timm:resnet50 --data cifar10",
-    "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors",
-    "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid",
-    "status": "iterconv status runs --watch",
-    "report": "iterconv report --scale quick",
-    "claims": "iterconv claims results/small",
+    "plan": "iterconv plan runs/x --blocks 4 --save small.safetensors\n"
+    "  iterconv plan timm:resnet18 --data cifar10 --mode share --budget 0.5",
+    "spans": "iterconv spans runs/x --kinds drop repeat --out spans.csv\n"
+    "  iterconv spans timm:vit_tiny_patch16_224 --data cifar10 --against predictions",
+    "settle": "iterconv settle runs/x --steps 500\n  iterconv settle timm:resnet50 --data cifar10 --no-growth",
+    "depth": "iterconv depth runs/x --out depth.json\n  iterconv depth timm:resnet50 --data cifar10",
+    "exits": "iterconv exits runs/x --rules confidence kl\n  iterconv exits timm:resnet50 --data cifar10",
+    "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid\n  iterconv sweep grid.yaml --dry-run",
+    "status": "iterconv status runs --watch\n  iterconv status runs --json",
+    "report": "iterconv report --scale quick\n  iterconv report fig2 fig3 --scale small --out runs",
+    "claims": "iterconv claims results/small\n  iterconv claims --scale quick --json",
+    "controls": "iterconv controls --out controls.csv\n  iterconv controls contraction rotation expansion",
     "data": "iterconv data cifar10\n  iterconv data digitclutter --digits 4 --n 1000 --out clutter.safetensors",
+    "completion": "iterconv completion bash > ~/.local/share/bash-completion/completions/iterconv\n"
+    "  iterconv completion fish > ~/.config/fish/completions/iterconv.fish",
 }
+"""Two examples of each command, in lines that begin with two spaces but for the first."""
 
 
 def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
@@ -57,23 +74,60 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
     if first not in commands and not first.startswith("-"):
         hint = suggest(first, commands)
         raise InputError(f"there is no command {first!r}; {hint}" if first else f"the command is missing; {hint}")
-    union: Any = reduce(or_, (Annotated[kind, conf.subcommand(name)] for name, kind in commands.items()))
-    options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _register_numbers()}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return cli(union, args=arguments, prog="iterconv", description=DESCRIPTION, **options)
+            return _call_tyro(commands, arguments)
     except SystemExit as leaving:
         if not leaving.code and first in commands:  # the user asked for the command's help
-            print(f"Example:\n  {EXAMPLES[first]}" + (f"\n\n{recipes()}" if first == "train" else ""))
+            print(
+                f"Examples:\n  {EXAMPLES[first]}" + (f"\n\n{recipes(_data_of(arguments))}" if first == "train" else "")
+            )
         # tyro exits on our errors as well; the context of its exit still holds them.
         problem: BaseException | None = leaving
         while problem is not None:
             if isinstance(problem, InputError):  # our own error, which tyro takes for a word that can't be parsed
                 raise problem from None
             problem = problem.__context__
-        sys.stderr.write(complaint.getvalue())
+        # tyro looks at standard output to decide on colours.
+        text = complaint.getvalue()
+        sys.stderr.write(text if sys.stderr.isatty() else _ANSI.sub("", text))
         raise
+
+
+def _call_tyro(commands: Mapping[str, type], arguments: list[str]) -> Any:
+    shown = {"train": {"default": _with_recipe(commands["train"], arguments)}} if _asks(arguments, "train") else {}
+    parts = (Annotated[kind, conf.subcommand(name, **shown.get(name, {}))] for name, kind in commands.items())
+    union: Any = reduce(or_, parts)
+    options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _register_numbers()}
+    return cli(union, args=arguments, prog="iterconv", description=DESCRIPTION, **options)
+
+
+def _asks(arguments: list[str], command: str) -> bool:
+    return arguments[:1] == [command] and not {"-h", "--help"}.isdisjoint(arguments)
+
+
+def _data_of(arguments: list[str]) -> str:
+    """Return the data set that the words name, or the one by default."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    named = [value for option, value in zip(words, words[1:], strict=False) if option == "--data" and value[:1] != "-"]
+    return named[-1] if named else RunConfig().data
+
+
+def _with_recipe(train: Any, arguments: list[str]) -> Any:
+    """Make the command of which the help shows the defaults: those of the data set, where a recipe has them."""
+    return train(run=RunConfig(data=_data_of(arguments)).resolved())
+
+
+def print_completion(commands: Mapping[str, type], shell: Shell) -> None:
+    """Print the script with which a shell completes commands and options.
+
+    Args:
+        commands: The classes of all commands, by name.
+        shell: The shell.
+    """
+    with contextlib.suppress(SystemExit):  # with which tyro ends once it has printed
+        _call_tyro(commands, ["--tyro-write-completion", shell, "-"])
 
 
 def _register_numbers() -> ConstructorRegistry:
@@ -108,8 +162,15 @@ def _parse_number(kind: type, words: str) -> PrimitiveConstructorSpec[Any]:
     )
 
 
-def recipes() -> str:
-    """Return a table of the defaults of ``iterconv train`` that depend on the data set, with the cost of an epoch."""
+def recipes(data: str) -> str:
+    """Return a table of the defaults of ``iterconv train`` that depend on the data set, with the cost of an epoch.
+
+    Args:
+        data: The data set whose recipe the help has shown.
+
+    Returns:
+        The table, with a title.
+    """
     known = {name: {**asdict(about.recipe), "epoch-cost": about.epoch_cost} for name, about in KNOWN.items()}
     rows = {**known, "any other data": {**asdict(OTHER_DATA), "epoch-cost": "?"}}
     cells = [["recipe", *(name.replace("_", "-") for name in rows["digits"])]]
@@ -118,5 +179,8 @@ def recipes() -> str:
         for name, row in rows.items()
     ]
     lines = [row[0].ljust(24) + "".join(cell.rjust(12) for cell in row[1:]) for row in cells]
-    title = "Recipes, for options that are left out (epoch-cost is that of the same network, 1 for digits):"
+    title = (
+        f"The defaults above are those for --data {data}. Other data have others, and with coupling the start is\n"
+        "recurrent (epoch-cost is that of the same network, 1 for digits):"
+    )
     return "\n".join([title, *(f"  {line}" for line in lines)])

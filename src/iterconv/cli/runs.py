@@ -1,5 +1,6 @@
 """The commands ``train`` and ``data``."""
 
+import contextlib
 import shlex
 import threading
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 
 from iterconv import data
-from iterconv.cli.console import bar, console, show_indices
+from iterconv.cli.console import bar, console
+from iterconv.cli.tables import index_records, show_indices
 from iterconv.data.digitclutter import generate
 from iterconv.errors import InputError
 from iterconv.files import require_file, to_safetensors, write_atomically, writing
@@ -38,16 +40,34 @@ def train(config: RunConfig, path: Path, stop: threading.Event, **options: Any) 
     network = f"{run.stages} stage(s) of {run.blocks} blocks, width {run.width}"
     console.print(f"{network}, on {run.data} for {run.epochs} epochs, in {path}")
 
+    if run.stack > 1:
+        console.print(f"--stack {run.stack}: a single run is trained alone; sweep and reproduce put runs into stacks")
+
     if RunFolder(path, config).finished:
         result = complete(config, path, stop=stop, **options)
         console.print("it was finished before: nothing was left to do")
     else:
-        with bar("epochs", run.epochs) as advance:
-            result = complete(config, path, on_epoch=lambda row: advance(int(row["epoch"])), stop=stop, **options)
+        result = _complete(config, path, stop, **options)
     report = Report.load(path / "report.parquet")
     show_indices(report.indices)
+    console.emit(folder=path, **result, indices=index_records(report.indices))
     console.print(f"test error {result['test_error']:.2%} (n = {result['test_examples']}), everything in {path}")
     return 0
+
+
+def _complete(config: RunConfig, path: Path, stop: threading.Event, **options: Any) -> dict[str, Any]:
+    """Train a run with a bar, and measure it with another."""
+    epochs = config.resolved().epochs
+    with contextlib.ExitStack() as shown:
+        advance = shown.enter_context(bar("epochs", epochs))
+
+        def on_epoch(row: dict[str, float]) -> None:
+            advance(int(row["epoch"]))
+            if row["epoch"] == epochs:  # what is left takes a while too
+                shown.close()
+                console.doing("measuring")
+
+        return complete(config, path, on_epoch=on_epoch, stop=stop, **options)
 
 
 def describe_data(name: str) -> int:
@@ -62,6 +82,7 @@ def describe_data(name: str) -> int:
     Raises:
         InputError: If the data set can't be loaded.
     """
+    console.doing(f"loading {name}")
     dataset = data.load(name)
     height, width = dataset.image_size
     console.print(
@@ -69,6 +90,9 @@ def describe_data(name: str) -> int:
         f"images of {height} x {width} pixels, {dataset.in_channels} channel(s), {dataset.classes} classes, "
         f"chance {dataset.chance:.1%}"
     )
+    sizes = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
+    shape = {"channels": dataset.in_channels, "height": height, "width": width}
+    console.emit(data=name, **sizes, **shape, classes=dataset.classes, chance=dataset.chance)
     return 0
 
 
@@ -103,5 +127,6 @@ def make_digitclutter(
     with writing(out):
         write_atomically(out, to_safetensors({name: torch.from_numpy(array) for name, array in arrays.items()}))
     console.print(f"{n} images of {digits} digits, {made.visible.mean():.0%} of them visible, in {out}")
+    console.emit(file=out, images=n, digits=digits, visible=made.visible.mean())
     console.print(f"to train on them: {shlex.join(['iterconv', 'train', '--data', str(out)])}")
     return 0

@@ -1,11 +1,10 @@
-"""The commands ``reproduce``, ``report`` and ``claims``."""
+"""The commands ``reproduce`` and ``report``."""
 
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from iterconv.claims.verdicts import describe, judge_all, scale_of
 from iterconv.cli.console import console
 from iterconv.cli.jobs import check_place, list_jobs, run_jobs
 from iterconv.report import check_html
@@ -13,10 +12,9 @@ from iterconv.studies.catalogue import SCALES, STUDIES, find_scale, find_studies
 from iterconv.studies.cost import in_words, side_by_side
 from iterconv.studies.executors.engines import EngineOptions
 from iterconv.studies.jobs import StudyJob
-from iterconv.studies.runs import find_unfinished, gather
+from iterconv.studies.runs import find_unfinished, gather, load
 from iterconv.studies.stacks import group
 from iterconv.studies.study import Scale, Study, unique_jobs
-from iterconv.studies.tables import Tables
 
 
 def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineOptions, stop: threading.Event) -> int:
@@ -56,10 +54,11 @@ def reproduce(names: tuple[str, ...], scale_name: str, root: Path, engine: Engin
 def _find(names: tuple[str, ...], scale_name: str, root: Path, stack: int) -> tuple[list[Study], Scale]:
     check_place(root)
     scale = find_scale(scale_name)
-    return _in_stacks(find_studies(names, scale), stack), scale
+    return in_stacks(find_studies(names, scale), stack), scale
 
 
-def _in_stacks(studies: Iterable[Study], stack: int) -> list[Study]:
+def in_stacks(studies: Iterable[Study], stack: int) -> list[Study]:
+    """Let studies train in stacks of this size."""
     return [replace(study, stack=stack) for study in studies]
 
 
@@ -84,17 +83,21 @@ def write_report(names: tuple[str, ...], scale_name: str, root: Path, stack: int
         InputError: If a name is unknown, nothing is finished, or a file is damaged or can't be written.
     """
     scale = find_scale(scale_name)
-    studies = _in_stacks(find_studies(names, scale), stack)
+    studies = in_stacks(find_studies(names, scale), stack)
+    console.doing("reading results")
+    tables = gather(studies, scale, root)
     check_html()
     from iterconv.report.write import render  # late, as altair is optional
 
-    path, size = render(studies, scale, gather(studies, scale, root), root)
+    console.doing("drawing figures")
+    path, size = render(studies, scale, tables, root)
+    console.emit(report=path, tables=path.parent / "tables", bytes=size)
     console.print(f"report in {path} ({size / 1e6:.1f} MB)")
     return 0
 
 
 def report_on_folder(folder: Path, html: Path | None) -> int:
-    """Write the report from a folder of tables.
+    """Write the report from a folder of tables or of runs.
 
     Args:
         folder: The folder that ``iterconv reproduce`` wrote.
@@ -107,11 +110,14 @@ def report_on_folder(folder: Path, html: Path | None) -> int:
         InputError: If there are no tables, a file is damaged, or the report can't be written.
     """
     path = html or folder / "report.html"
-    tables = Tables.load(folder)
+    console.doing("reading results")
+    tables = load(folder)
     check_html(path)
     from iterconv.report.write import render_folder  # late, as altair is optional
 
+    console.doing("drawing")
     size = render_folder(tables, path)
+    console.emit(report=path, bytes=size)
     console.print(f"report in {path} ({size / 1e6:.1f} MB)")
     return 0
 
@@ -132,12 +138,16 @@ def list_studies(root: Path, engine: EngineOptions) -> int:
     engine.check()
     check_place(root)
     for scale in SCALES.values():
-        everything = _in_stacks(STUDIES.values(), engine.stack)
+        everything = in_stacks(STUDIES.values(), engine.stack)
         runs, left = unique_jobs(everything, scale), find_unfinished(everything, scale, root)
         console.print(f"{scale.name}: {scale.summary}")
         for study in everything:
             own, lacking = unique_jobs([study], scale), find_unfinished([study], scale, root)
             counts = f"{len(own):4} runs, {len(own) - len(lacking)} finished"
+            console.emit(
+                **{"scale": scale.name, "study": study.name, "runs": len(own), "finished": len(own) - len(lacking)},
+                seconds_left=side_by_side([job.seconds for job in lacking], engine.parallel),
+            )
             console.print(
                 f"  {study.name:6} {counts}, about {_duration(lacking, engine.parallel)} to go: {study.title}"
             )
@@ -167,30 +177,4 @@ def dry_run(names: tuple[str, ...], scale_name: str, root: Path, engine: EngineO
     engine.check()
     studies, scale = _find(names, scale_name, root, engine.stack)
     list_jobs(group(unique_jobs(studies, scale)), root, engine)
-    return 0
-
-
-def print_claims(folder: Path | None, scale_name: str, root: Path, stack: int = 1) -> int:
-    """Judge every claim and print the findings.
-
-    Args:
-        folder: A folder of tables that ``iterconv reproduce`` wrote; None for the finished runs of a scale.
-        scale_name: The name of the scale: quick, small, desk or paper.
-        root: The folder of all runs.
-        stack: The size of the stacks in which the runs were trained.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If there are no tables or runs, or a file is damaged.
-    """
-    studies = _in_stacks(STUDIES.values(), stack)
-    tables = Tables.load(folder) if folder else gather(studies, find_scale(scale_name), root)
-    console.print(f"from {scale_of(tables)}")
-    for judgement in judge_all(tables):
-        claim = judgement.claim
-        console.print(f"\n{claim.number}. {judgement.verdict.upper()}: {claim.statement} (Sec. {claim.section})")
-        for finding in judgement.findings:
-            console.print(f"   {finding.verdict}: {describe(finding)}")
     return 0

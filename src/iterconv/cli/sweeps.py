@@ -1,6 +1,5 @@
 """The commands ``sweep`` and ``status``."""
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from iterconv.studies.jobs import TrainingRun
 from iterconv.studies.stacks import for_stacks, group
 from iterconv.studies.status import job_states
 from iterconv.studies.sweep import read_sweep, varied_fields
+from iterconv.training.config import RunConfig
 
 WATCH = 2.0
 """Seconds between two looks of ``status --watch``."""
@@ -45,34 +45,39 @@ def sweep(file: Path, root: Path, engine: EngineOptions, dry_run: bool, stop: th
         runs = [for_stacks(run, engine.stack) for run in runs]
     jobs = [TrainingRun(run) for run in runs]
     check_place(root)
+    path = root / f"{file.stem}.csv"
+    if path.resolve() == file.resolve():
+        raise InputError(f"the table of results would replace {file}; choose another --out or rename the file")
     if dry_run:
         list_jobs(group(jobs), root, engine)
         return 0
     whole = run_jobs([job for job in group(jobs) if not job.finished(root)], root, engine, stop)
     finished = [job for job in jobs if job.finished(root)]
+    console.doing("reading results")
     if not finished:
         raise InputError(f"no run of {file} succeeded; see the reasons above")
     table = pd.concat([job.tables(root)["runs"] for job in finished], ignore_index=True)
-    varied = varied_fields(runs)
+    varied = varied_fields([RunConfig(), *runs])
     for name in varied:
         if name not in table:  # fields that came later, which the studies' tables don't have
             table[name] = [getattr(job.config, name) for job in finished]
-    path = root / f"{file.stem}.csv"
     with writing(path):
         write_atomically(path, table.to_csv(index=False).encode())
-    shown = [*varied, "test_error", "convergence", "recurrence", "divergence"]
+    shown = [*varied_fields(runs), "test_error", "convergence", "recurrence", "divergence"]
     console.print(table[shown].to_string(index=False, float_format="{:.3f}".format))
     console.print(f"{len(finished)} of {len(jobs)} runs in {path}")
+    for row in table.to_dict("records"):
+        console.emit(table=path, **{str(column): value for column, value in row.items()})
     return 0 if whole else 1
 
 
-def status(root: Path, as_json: bool, watch: bool) -> int:
+def status(root: Path, watch: bool, as_json: bool = False) -> int:
     """Show the state of all jobs below a folder.
 
     Args:
         root: The folder of runs.
-        as_json: True for one JSON object a job and line.
         watch: True to show it anew every few seconds until no job is at work.
+        as_json: True for one JSON object a job and line, and nothing else.
 
     Returns:
         The exit code.
@@ -84,8 +89,7 @@ def status(root: Path, as_json: bool, watch: bool) -> int:
         table = job_states(root)
         if as_json:
             for row in table.to_dict("records"):
-                whole = {key: None if value != value else value for key, value in row.items()}
-                console.print(json.dumps(whole))
+                console.emit(**{str(column): value for column, value in row.items()})
         else:
             if watch and console.is_terminal:
                 console.clear()

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from iterconv.figures.curves import finish_panel
 from iterconv.figures.style import new_figure, paper_style, percent, stage_colour
 from iterconv.indices import INDICES
+from iterconv.indices.recurrence import RECURRENCE
 
 _TITLES = {"weights": "weights", "updates": "updates on data"}
 
@@ -36,7 +37,8 @@ def draw_report(curves: pd.DataFrame, indices: pd.DataFrame, options: dict[str, 
             axes.set_axis_off()
         for axes, family in zip(panels, families, strict=False):
             for stage, curve in errors[errors.perturbation == family].groupby("stage"):
-                _draw_curve(axes, curve, stage_colour(stage), _stage_label(stage, indices, family))
+                shared = stage in options.get("shared_weights", ())
+                _draw_curve(axes, curve, stage_colour(stage), _stage_label(stage, indices, family, shared))
             finish_panel(axes, family, options["chance"])
             axes.legend(loc="best")
         what = "labels" if options.get("against", options.get("reference")) == "labels" else "own predictions"
@@ -52,36 +54,47 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, colour: str, label: str) -> Non
     axes.fill_between(curve["position"], curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
 
 
-def _stage_label(stage: Any, indices: pd.DataFrame, family: str) -> str:
+def _stage_label(stage: Any, indices: pd.DataFrame, family: str, shared: bool) -> str:
     values = indices[indices["stage"] == stage].set_index("index")
+    known = {RECURRENCE.name: " (shared weights)"} if shared else {}
     found = [
-        f"{index.short} {values.value[name]:.2f}" if values.defined[name] else f"{index.short} undefined"
+        f"{index.short} {values.value[name]:.2f}{known.get(name, '')}"
+        if values.defined[name]
+        else f"{index.short} undefined"
         for name, index in INDICES.items()
         if index.family == family and name in values.index
     ]
     return ": ".join([f"stage {stage + 1}", *([", ".join(found)] if found else [])])
 
 
-def draw_plan(frontier: pd.DataFrame, mode: str) -> Figure:
+_DASHES = {"Block Influence": "--", "angular distance": "-."}
+
+
+def draw_plan(frontier: pd.DataFrame, mode: str, baselines: pd.DataFrame) -> Figure:
     """Draw the error against the number of blocks that are left, and which blocks each route has left.
 
     Args:
         frontier: The frontier of a plan, from the ordinary pass on.
-        mode: Its option of that name, ``"drop"`` or ``"share"``.
+        mode: Its option of that name.
+        baselines: Its baselines; empty if there are none.
 
     Returns:
         The figure.
     """
-    column, label = ("blocks", "blocks executed") if mode == "drop" else ("distinct", "different blocks")
+    column, label = ("distinct", "different blocks") if mode == "share" else ("blocks", "blocks executed")
     with paper_style():
         figure = new_figure(9, 3.4)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
         left.fill_between(frontier[column], frontier["low"], frontier["high"], alpha=0.2, linewidth=0)
         left.plot(frontier[column], frontier["error"], "o-", markersize=3, label="on held-out batches")
         left.plot(frontier[column], frontier["search_error"], ":", color="#777777", label="on those of the search")
+        for method, own in baselines.groupby("method") if len(baselines) else ():
+            label_of = f"by {method}, held out"
+            left.plot(own[column], own["error"], _DASHES[method], color="#999999", linewidth=1, label=label_of)
         left.set_xlabel(label)
         left.set_ylabel("error")
-        left.invert_xaxis()
+        if mode != "repeat":
+            left.invert_xaxis()
         percent(left)
         left.legend()
         _draw_routes(right, frontier, column)
@@ -102,11 +115,14 @@ def _draw_routes(axes: Axes, frontier: pd.DataFrame, column: str) -> None:
             for place, block in zip(places, path, strict=True):
                 x = starts[stage] + place
                 axes.plot(x, y, "s", color=stage_colour(stage), markersize=5)
-                if place != block:
-                    axes.annotate(str(block + 1), (x, y), ha="center", va="center", fontsize=5, color="white")
+                often = path.count(block) if column == "blocks" else 1
+                word = f"{often}x" if often > 1 else str(block + 1) if place != block else ""
+                axes.annotate(word, (x, y), ha="center", va="center", fontsize=5, color="white")
     ticks = {start + block: str(block + 1) for start, size in zip(starts, sizes, strict=False) for block in range(size)}
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=6)
-    axes.set_xlabel("block" if column == "blocks" else "place; numbers: the block that is executed there")
+    axes.set_xlabel(
+        "block (2x: executed twice)" if column == "blocks" else "place; numbers: the block that is executed there"
+    )
 
 
 def draw_similarity(table: pd.DataFrame) -> Figure:

@@ -8,6 +8,7 @@ mean over the perturbed positions.
 """
 
 from iterconv.indices.base import Index as Index
+from iterconv.indices.base import explanations as explanations
 from iterconv.indices.base import undefined_reason as undefined_reason
 from iterconv.indices.convergence import CONVERGENCE
 from iterconv.indices.convergence import convergence_index as convergence_index

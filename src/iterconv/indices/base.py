@@ -1,6 +1,6 @@
 """The index: a number that sums up one curve of errors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ from iterconv.paths.families import FAMILIES
 
 Array = NDArray[np.float64] | np.float64
 """numpy has a type of its own for arrays without dimensions."""
+
+ROUNDING = 0.005
+"""How far an index may leave [0, 1] before that is explained; less is not seen in two decimals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,10 @@ class Index:
     at: int | None = None
     """The place on the curve of the reference error, which has to be clearly below the error of guessing; None for an
     index that is not compared with guessing."""
+    below: str = ""
+    """What a value below 0 means, as the rest of a sentence."""
+    above: str = ""
+    """What a value above 1 means, as the rest of a sentence."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown family, an unknown metric, and a place that is not a whole number."""
@@ -70,6 +77,26 @@ class Index:
                 f"{what} has shape {values.shape}, not {curve.shape[1:]}; let its `compute` keep all axes but the first"
             )
         return values
+
+    def explain(self, value: float) -> str:
+        """Say what it means that a value leaves [0, 1].
+
+        Args:
+            value: The value of the index.
+
+        Returns:
+            A sentence without a full stop; empty for a value that is within [0, 1] to two decimals, or of an index
+            that says nothing of others.
+        """
+        if value > 1 + ROUNDING and self.above:
+            return f"{self.short} above 1: {self.above}"
+        return f"{self.short} below 0: {self.below}" if value < -ROUNDING and self.below else ""
+
+
+def explanations(values: Iterable[tuple[Index, float]]) -> list[str]:
+    """List what the values of indices that leave [0, 1] mean, each sentence once; see `Index.explain`."""
+    told = (index.explain(value) for index, value in values)
+    return list(dict.fromkeys(sentence for sentence in told if sentence))
 
 
 def undefined_reason(

@@ -29,4 +29,6 @@ CONVERGENCE = Index(
     family="early read-out",
     compute=convergence_index,
     at=-1,
+    below="early read-outs are worse than guessing",
+    above="early read-outs have a lower error than the whole stage",
 )

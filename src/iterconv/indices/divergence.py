@@ -29,4 +29,6 @@ DIVERGENCE = Index(
     family="extra evaluation",
     compute=divergence_index,
     at=0,
+    below="repeating the last block lowers the error",
+    above="repeating the last block leads to a higher error than guessing",
 )

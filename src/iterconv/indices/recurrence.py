@@ -29,4 +29,7 @@ RECURRENCE = Index(
     family="drop-out",
     compute=recurrence_index,
     at=-1,
+    below="the stage without an earlier block is worse than guessing",
+    above="dropping an earlier block costs less than dropping the last one, so that the stage leans on its last block; "
+    "it is not more recurrent for that",
 )

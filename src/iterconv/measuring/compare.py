@@ -5,7 +5,8 @@ Both ``measure`` and ``plan`` are built on it.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from iterconv.errors import InputError
-from iterconv.paths import Route, evaluate, full_route, untouched
+from iterconv.measuring.faster import AS_GIVEN, Numbers, Way, widen
+from iterconv.paths import Outcome, Route, evaluate, full_route, untouched
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task, task_of
 from iterconv.tasks.base import METRICS, distance
@@ -46,7 +48,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class Batch:
     """One batch in the forms that the model and the task take."""
 
     number: int
@@ -66,6 +68,7 @@ def compare(
     against: str = "labels",
     chance: float | None = None,
     metrics: Sequence[str] | None = None,
+    way: Way = AS_GIVEN,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Comparison:
     """Evaluate routes on all batches, and compare each with the targets and with the unperturbed model.
@@ -78,6 +81,7 @@ def compare(
         against: The reference: ``"labels"``, or ``"predictions"`` of the unperturbed model.
         chance: The error of guessing; the task computes it by default.
         metrics: The metrics that are wanted; all by default.
+        way: The precision and the memory format in which the model computes; its own by default.
         progress: A function that is called after each batch with the number of rows so far, and with None for the
             total, which is not known.
 
@@ -85,20 +89,24 @@ def compare(
         The values of all rows, without the metrics that some batches lack.
 
     Raises:
-        InputError: If there are no batches, or a batch does not fit the model or the task.
+        InputError: If there are no batches, or if a batch does not fit the model, the task or the way.
     """
     stages: Any = model.stages
     full = full_route(stages)
     size = (len(routes) + 1) * len(METRICS)
+    numbers = way.numbers(model)
     parts: dict[Key, list[NDArray[np.float64]]] = defaultdict(list)
     chances: list[float] = []
     sizes: list[int] = []
     units: list[Tensor | None] = []
-    with untouched(model):
-        for batch in _read(model, batches, task, against):
-            found = _Compared(model, batch, full, against, chance, metrics)
+    with untouched(model), way.on(model):
+        for batch in read_batches(model, batches, task, against):
+            batch = replace(batch, inputs=way.arrange(batch.inputs))
+            found = Judge(model, batch, against, chance, numbers)
             with untouched(model):  # each batch meets the model in the state in which it was given
-                for key, column in _in_one_array(found.columns([full, *routes]), size):
+                outcomes = _evaluate(model, [full, *routes], batch.inputs, numbers)
+                columns = _columns(found, outcomes, full, metrics)
+                for key, column in _in_one_array(columns, size):
                     parts[key].append(column)
             chances.append(found.chance)
             sizes.append(found.size)
@@ -108,8 +116,8 @@ def compare(
     if not sizes:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
     # A column is complete only if every batch has its metric.
-    columns = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
-    return Comparison(columns, float(np.average(chances, weights=sizes)), _number_units(units))
+    complete = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
+    return Comparison(complete, float(np.average(chances, weights=sizes)), _number_units(units))
 
 
 def _in_one_array(columns: Iterable[tuple[Key, Tensor]], size: int) -> Iterator[tuple[Key, NDArray[np.float64]]]:
@@ -125,49 +133,43 @@ def _in_one_array(columns: Iterable[tuple[Key, Tensor]], size: int) -> Iterator[
         yield key, row
 
 
-class _Compared:
-    """The comparison of one batch, once the unperturbed pass is known."""
+class Judge:
+    """The comparison of one batch's outputs with its targets and with the ordinary pass, which ``begin`` makes known.
+
+    Args:
+        model: The model, which satisfies the contract or can be bound to a batch.
+        batch: The batch.
+        against: The reference: ``"labels"`` or ``"predictions"``.
+        chance: The error of guessing; None if the task computes it.
+        numbers: The numbers in which the model computes.
+    """
 
     def __init__(
         self,
         model: nn.Module,
-        batch: _Batch,
-        full: Route,
+        batch: Batch,
         against: str,
-        chance: float | None,
-        metrics: Sequence[str] | None,
+        chance: float | None = None,
+        numbers: Numbers = nullcontext,
     ) -> None:
-        self._model, self._batch, self._task, self._full = model, batch, batch.task, full
-        self._against, self._given_chance, self._metrics = against, chance, metrics
+        self._batch, self._task = batch, batch.task
+        self._against, self._given_chance = against, chance
         # An adapted model has made rows of its outputs already.
-        self._rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
+        rows_of = (lambda made, _: made) if isinstance(model, Bindable) else self._task.outputs
+        # Probabilities of outputs in bfloat16 would be computed in it, too.
+        self._rows_of = rows_of if numbers is nullcontext else lambda made, named: widen(rows_of(made, named))
         self._named = batch.named
         self._count = 0
         self._counted: Tensor | None = None
 
-    def columns(self, routes: Sequence[Route]) -> Iterator[tuple[Key, Tensor]]:
-        """Evaluate the routes, the unperturbed one first, and yield the values of each metric."""
-        for route, outcome in evaluate(self._model, routes, self._batch.inputs):
-            if route == self._full:
-                outputs = self._settle(outcome.output)
-                self._intact = outcome.stage_outputs
-            else:
-                outputs = self._select(self._rows_of(outcome.output, self._named))
-            known = self._task.metrics(outputs, self.targets, self._predicted, self.chance)
-            for metric, compute in known.items():
-                if self._metrics is None or metric in self._metrics:
-                    yield (route, metric, OUTPUT), compute()
-            if self._metrics is None or "distance" in self._metrics:
-                yield from self._distances(route, outcome.stage_outputs)
-
-    def _settle(self, made: Any) -> Tensor:
+    def begin(self, made: Any) -> Tensor:
         """Derive from the unperturbed output the rows, targets and chance that all routes share; returns its rows."""
         outputs, targets = self._rows_of(made, self._named), self._batch.targets
         self._counted = None if targets is None else self._task.counted(targets)
         # Representations have one row for each row of the output, those that don't count included.
         self._count = len(outputs) if isinstance(outputs, Tensor) and outputs.ndim else 0
         if self._counted is not None and targets is not None and len(self._counted) == self._count:
-            outputs, targets = self._select(outputs), targets[self._counted]
+            outputs, targets = self.select(outputs), targets[self._counted]
         self._task.check(outputs, targets, self._batch.number)
         # Without labels, the unperturbed predictions stand in for them.
         predicted = self._task.predict(outputs, targets)
@@ -177,25 +179,88 @@ class _Compared:
         basis = predicted if targets is None else targets
         self.chance = self._task.chance(basis, outputs.shape[1]) if known is None else known
         found = self._task.units(self._named, self._count)
-        self.units = None if found is None else self._select(found.cpu())
+        self._all_units = found
+        self.units = None if found is None else self.select(found.cpu())
         return outputs
 
-    def _select(self, rows: Tensor) -> Tensor:
+    def select(self, rows: Tensor) -> Tensor:
         """Leave out the rows that don't count."""
         return rows if self._counted is None else rows[self._counted.to(rows.device)]
 
-    def _distances(self, route: Route, ends: tuple[Any, ...]) -> Iterator[tuple[Key, Tensor]]:
-        """Yield how far the ends of the perturbed stages, or of all stages of the unperturbed pass, have moved."""
-        perturbed = [stage for stage, path in enumerate(route) if path != self._full[stage]]
-        # Where a stage is perturbed, only its own end is measured: all later ones differ as a consequence.
-        for stage in perturbed or range(len(self._full)):
-            rows = [self._task.rows(z, self._count, self._named) for z in (ends[stage], self._intact[stage])]
-            if rows[0] is not None and rows[1] is not None:  # else its rows do not correspond to rows of the output
-                yield (route, "distance", stage), distance(self._select(rows[0]), self._select(rows[1]))
+    def rows_of(self, made: Any) -> Tensor:
+        """Make rows of an output, those that count."""
+        return self.select(self._rows_of(made, self._named))
+
+    def metrics(self, outputs: Tensor) -> dict[str, Callable[[], Tensor]]:
+        """Return functions that compute the metrics of rows, by name."""
+        return self._task.metrics(outputs, self.targets, self._predicted, self.chance)
+
+    def states(self, z: Any) -> Tensor | None:
+        """Make rows of a representation, those that count; None if they do not correspond to rows of the output."""
+        rows = self._task.rows(z, self._count, self._named)
+        return None if rows is None else self.select(rows)
+
+    def spread(self, values: Tensor) -> Tensor | None:
+        """Give each row that counts the value of the example to which it belongs.
+
+        Args:
+            values: One value for each example of the batch.
+
+        Returns:
+            One value for each row; None if it is not known to which example a row belongs.
+        """
+        if self._all_units is not None and int(self._all_units.max()) < len(values):
+            return self.select(values[self._all_units.to(values.device)])
+        return self.select(values) if len(values) == self._count else None
 
 
-def _read(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[_Batch]:
+def _evaluate(
+    model: nn.Module, routes: Sequence[Route], inputs: Any, numbers: Numbers
+) -> Iterator[tuple[Route, Outcome]]:
+    """Evaluate routes in the numbers that were asked for; what is computed between two of them is not."""
+    with numbers():
+        outcomes = evaluate(model, routes, inputs)
+    while True:
+        with numbers():
+            found = next(outcomes, None)
+        if found is None:
+            return
+        yield found
+
+
+def _columns(
+    judge: Judge, outcomes: Iterable[tuple[Route, Outcome]], full: Route, metrics: Sequence[str] | None
+) -> Iterator[tuple[Key, Tensor]]:
+    """Yield the values of each metric of the outcomes, of which that of the unperturbed route is the first."""
+    intact = None
+    for route, outcome in outcomes:
+        if intact is None:
+            outputs, intact = judge.begin(outcome.output), outcome.stage_outputs
+        else:
+            outputs = judge.rows_of(outcome.output)
+        for metric, compute in judge.metrics(outputs).items():
+            if metrics is None or metric in metrics:
+                yield (route, metric, OUTPUT), compute()
+        if metrics is None or "distance" in metrics:
+            # Where a stage is perturbed, only its own end is measured: all later ones differ as a consequence.
+            perturbed = [stage for stage, path in enumerate(route) if path != full[stage]]
+            for stage in perturbed or range(len(full)):
+                rows = [judge.states(ends[stage]) for ends in (outcome.stage_outputs, intact)]
+                if rows[0] is not None and rows[1] is not None:
+                    yield (route, "distance", stage), distance(rows[0], rows[1])
+
+
+def read_batches(model: nn.Module, batches: Iterable[Any], task: Task | None, against: str) -> Iterator[Batch]:
     """Read all batches in the form that the model takes; the first targets tell the task if none is given.
+
+    Args:
+        model: A model as for ``compare``.
+        batches: Batches as for ``iterconv.measure``.
+        task: The same as for ``compare``.
+        against: The same as for ``compare``; targets may be missing unless it is ``"labels"``.
+
+    Yields:
+        The batches in their order.
 
     Raises:
         InputError: If a batch does not fit, or if some have class numbers and others rows of labels.
@@ -225,7 +290,7 @@ def _read(model: nn.Module, batches: Iterable[Any], task: Task | None, against: 
                 )
         if targets is not None and targets.ndim == 1 and targets.dtype in WHOLE:
             targets = targets.long()  # torch's losses index by it
-        yield _Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
+        yield Batch(number, inputs, named, match_model(targets, model), task or task_of(targets))
 
 
 def _number_units(parts: Sequence[Tensor | None]) -> NDArray[np.int64] | None:

@@ -17,8 +17,10 @@ from iterconv.indices import INDICES, Index, undefined_reason
 from iterconv.indices import families as families_of_indices
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
+from iterconv.measuring.faster import Way
 from iterconv.measuring.report import Report
-from iterconv.options import Against
+from iterconv.measuring.sharing import find_shared
+from iterconv.options import Against, MeasuringPrecision, MemoryFormat
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task
 from iterconv.tasks.base import METRICS
@@ -34,6 +36,8 @@ def measure(
     *,
     against: Against = "labels",
     task: Task | None = None,
+    precision: MeasuringPrecision = "weights",
+    memory_format: MemoryFormat = "given",
     extra_evaluations: int = 16,
     families: Sequence[str] = (),
     chance: float | None = None,
@@ -62,6 +66,13 @@ def measure(
             ``"predictions"``.
         task: The meaning of outputs and targets, as ``iterconv.tasks.Pixels()``; by default next tokens for causal
             language models, else classes or label sets, which the targets distinguish.
+        precision: The numbers in which the model computes: those of its ``"weights"``, or ``"bf16"``, in which weights
+            in single precision are multiplied in bfloat16 (torch's autocast). That is faster on processors and GPUs
+            that have it, and changes errors and indices by its rounding; the report's options tell it. Metrics are
+            computed from the outputs in single precision.
+        memory_format: The order of images in memory: as ``"given"``, or ``"channels_last"``, in which processors
+            convolve faster. Images and weights are copied into it, and the weights are put back; results differ by
+            rounding.
         extra_evaluations: The largest number of extra evaluations of the last block; at least 1.
         families: The names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
             ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
@@ -82,6 +93,8 @@ def measure(
             empty, not finite or don't fit the model's outputs.
     """
     check_choice("against", against, Against)
+    check_choice("precision", precision, MeasuringPrecision)
+    check_choice("memory_format", memory_format, MemoryFormat)
     if chance is not None:
         chance = check_range("chance", chance, "(0, 1]", "it is the error of guessing, as 0.9 for ten classes")
     min_margin = check_range("min_margin", min_margin, "[0, 1)", "the default is 0.05")
@@ -97,7 +110,8 @@ def measure(
     full = paths.full_route(staged.stages)
     routes = _make_routes(full, perturbations)
     # All stages are measured in one walk, since their routes share the beginning of the network.
-    compared = compare(staged, batches, routes, task=task, against=against, chance=chance, progress=progress)
+    way = Way(precision, memory_format)
+    compared = compare(staged, batches, routes, task=task, against=against, chance=chance, way=way, progress=progress)
     values, chance, units = _sort_values(compared, full, perturbations), compared.chance, compared.units
     rows = np.stack(list(values.values()))
     means = dict(zip(values, resampled_means(rows, resamples, seed, units), strict=True))
@@ -112,6 +126,8 @@ def measure(
         "resampled_units": rows.shape[1] if units is None else int(units.max()) + 1,
         "block_applications": paths.block_applications(routes, staged.stages),
         "stages": [str(stage) for stage in staged.stages] if isinstance(staged, Bindable) else [],
+        "shared_weights": find_shared(staged.stages),
+        **way.told,
     }
     return Report(
         _make_curve_table(perturbations, means, confidence, rows.shape[1]),

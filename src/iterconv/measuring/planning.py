@@ -1,7 +1,7 @@
-"""``plan``: a search for the blocks that can be dropped or replaced by a neighbour, with the cost in errors."""
+"""``plan``: a search for the blocks that can be dropped, repeated or replaced by a neighbour."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,22 +10,14 @@ from torch import nn
 
 from iterconv import paths
 from iterconv.adapters.staged import as_staged
-from iterconv.errors import (
-    InputError,
-    check_choice,
-    check_count,
-    check_number,
-    check_range,
-    rename_options,
-)
+from iterconv.errors import InputError, check_choice, check_count, rename_options
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import compare
 from iterconv.measuring.frontier import Plan
+from iterconv.measuring.influence import BASELINES, influence
+from iterconv.measuring.search import Search, last_number
 from iterconv.options import Against, Mode
 from iterconv.tasks import Task
-
-if TYPE_CHECKING:
-    pass
 
 
 @rename_options({"blocks": "drop", "weights": "share"}, reference="against", saves="mode", replicates="resamples")
@@ -36,6 +28,7 @@ def plan(
     budget: Any = None,
     mode: Mode = "drop",
     beam: int = 2,
+    spans: bool = False,
     against: Against = "labels",
     task: Task | None = None,
     resamples: int = 1000,
@@ -43,19 +36,26 @@ def plan(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Search for the routes that lose least when blocks are dropped, or when they borrow a neighbour's weights.
+    """Search for the routes that lose least when blocks are dropped, repeated or replaced by a neighbour.
 
     The search starts from the ordinary pass. At each step, every route of the beam loses each of its blocks in turn (or
-    has it replaced by a neighbour), and the best ``beam`` of these routes are kept, down to the budget. Routes are
-    chosen on the even-numbered batches and reported on the odd-numbered ones, since an error on the batches that chose
-    a route would be too low.
+    repeats it, or has it replaced by a neighbour), and the best ``beam`` of these routes are kept, up to the budget.
+    Routes are chosen on the even-numbered batches and reported on the odd-numbered ones, since an error on the batches
+    that chose a route would be too low.
+
+    Where blocks are dropped, the plan also tells what two conventional numbers would have dropped. They are computed on
+    the same half and need no errors: Block Influence and angular distance, see ``iterconv.influence``.
 
     Args:
         model: A model as for ``iterconv.measure``; it is left as it was.
         batches: Two or more batches as for ``iterconv.measure``.
-        budget: The least number of blocks to be left, or their share of all blocks; a quarter of them by default.
-        mode: The mode: ``"drop"`` drops blocks, ``"share"`` keeps their number and lets them share weights.
+        budget: The least number of blocks to be left, or their share of all blocks; a quarter of them by default. If
+            blocks are repeated, the largest number of blocks to be executed; five quarters of all by default.
+        mode: The mode: ``"drop"`` drops blocks, ``"share"`` keeps their number and lets them share weights,
+            ``"repeat"`` executes blocks twice or more often.
         beam: The number of routes that are kept at each step.
+        spans: True to drop or repeat several blocks in a row at once too; a good span may have no good part, which
+            a search block by block does not find.
         against: The same as for ``iterconv.measure``.
         task: The same as for ``iterconv.measure``.
         resamples: The number of bootstrap resamples for the intervals.
@@ -83,103 +83,45 @@ def plan(
     # Every other batch: the halves of data that come in an order, such as by class, would be of different kinds.
     search, held_out = kept[0::2], kept[1::2]
     full = paths.full_route(staged.stages)
-    least = least_blocks(budget, sum(map(len, full)))
+    last = last_number(mode, budget, sum(map(len, full)))
 
     def errors_of(routes: Sequence[paths.Route], batches: list[Any]) -> tuple[NDArray[np.float64], Any]:
         found = compare(staged, batches, routes, task=task, against=against, metrics=["error"])
         return np.stack([found.of(route, "error") for route in routes]), found.units
 
-    chosen, tried = _search(
-        full,
-        least,
-        mode,
-        beam,
-        lambda routes: errors_of(routes, search)[0].mean(1),
-        progress or (lambda done, of: None),
+    chosen, tried = Search(mode=mode, beam=beam, spans=spans).run(
+        full, last, lambda routes: errors_of(routes, search)[0].mean(1), progress or (lambda done, of: None)
     )
-    report, units = errors_of([route for route, _ in chosen], held_out)
-    frontier = _make_frontier(chosen, resampled_means(report, resamples, seed, units), confidence, report.shape[1])
-    options = {"mode": mode, "beam": beam, "against": against, "seed": seed, "routes_tried": tried}
-    return Plan(staged, frontier, options)
+    others = _others(staged, search, full, last) if mode == "drop" else []
+    report, units = errors_of([route for route, _ in chosen] + [route for _, route in others], held_out)
+    means = resampled_means(report, resamples, seed, units)
+    rows = [_describe(route, own, confidence, report.shape[1]) for (route, _), own in zip(chosen, means, strict=False)]
+    frontier = pd.DataFrame(rows)
+    frontier.insert(3, "search_error", [error for _, error in chosen])
+    baselines = pd.DataFrame(
+        {"method": method, **_describe(route, own, confidence, report.shape[1])}
+        for (method, route), own in zip(others, means[len(chosen) :], strict=True)
+    )
+    options = {"mode": mode, "beam": beam, "spans": spans, "against": against, "seed": seed, "routes_tried": tried}
+    return Plan(staged, frontier, options, baselines)
 
 
-def _search(
-    full: paths.Route,
-    least: int,
-    mode: str,
-    beam: int,
-    errors_of: Callable[[list[paths.Route]], NDArray[np.float64]],
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[tuple[paths.Route, float]], int]:
-    """Search from the ordinary pass downwards; return the best route of each step with its error, and all tried."""
-    chosen = [(full, float(errors_of([full])[0]))]
-    front, tried = [full], {full}
-    steps = sum(map(len, full)) - least
-    for step in range(steps):
-        # Two routes of the beam can lose different blocks and become the same route.
-        candidates = [route for route in dict.fromkeys(_shorten(front, mode)) if route not in tried]
-        # Sharing ends before the budget if all blocks of each stage are one.
-        if not candidates:
-            break
-        tried |= set(candidates)
-        errors = errors_of(candidates)
-        order = np.argsort(errors, kind="stable")  # of equally good routes, the first one, on every machine
-        front = [candidates[place] for place in order[:beam]]
-        chosen.append((front[0], float(errors[order[0]])))
-        if progress:
-            progress(step + 1, steps)
-    return chosen, len(tried)
+def _others(model: Any, batches: list[Any], full: paths.Route, last: int) -> list[tuple[str, paths.Route]]:
+    """List the routes that the conventional numbers choose on the batches of the search, down to the budget."""
+    table = influence(model, batches)
+    routes = [(method, route) for method, choose in BASELINES.items() for route in choose(table, full)]
+    return [(method, route) for method, route in routes if sum(map(len, route)) >= last]
 
 
-def _make_frontier(
-    chosen: list[tuple[paths.Route, float]], means: NDArray[np.float64], confidence: float, count: int
-) -> pd.DataFrame:
-    rows = []
-    for (route, search_error), row in zip(chosen, means, strict=True):
-        low, high = interval(row, confidence)
-        rows.append(
-            {
-                "blocks": sum(map(len, route)),
-                "distinct": sum(len(set(path)) for path in route),
-                "route": route,
-                "search_error": search_error,
-                "error": float(row[0]),
-                "low": low,
-                "high": high,
-                "n": count,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def least_blocks(budget: Any, total: int) -> int:
-    """Return the least number of blocks that a budget leaves; raises ``InputError`` for what is not a budget."""
-    budget = check_number("budget", 0.25 if budget is None else budget)
-    if isinstance(budget, int):
-        return int(check_range("budget", budget, f"[0, {total}]", "use a number of blocks, or a share such as 0.5"))
-    return round(check_range("budget", budget, "[0, 1]", "use a share such as 0.5, or a number of blocks") * total)
-
-
-def _shorten(front: Sequence[paths.Route], mode: str) -> Iterable[paths.Route]:
-    for route in front:
-        for stage, path in enumerate(route):
-            for place in range(len(path)):
-                for other in _drop(path, place) if mode == "drop" else _borrow(path, place):
-                    yield (*route[:stage], other, *route[stage + 1 :])
-
-
-def _drop(path: paths.Path, place: int) -> list[paths.Path]:
-    return [path[:place] + path[place + 1 :]]
-
-
-def _borrow(path: paths.Path, place: int) -> list[paths.Path]:
-    """List the paths in which a neighbour replaces the block at a place, and at all other places that use it."""
-    found = []
-    for neighbour in (place - 1, place + 1):
-        if 0 <= neighbour < len(path) and path[neighbour] != path[place] and path.count(path[place]) == 1:
-            found.append((*path[:place], path[neighbour], *path[place + 1 :]))
-    # The weights of a block that several places use are only saved once all of these places give it up.
-    if path.count(path[place]) > 1 and path.index(path[place]) == place:
-        others = {path[n] for n in (place - 1, place + path.count(path[place])) if 0 <= n < len(path)}
-        found += [tuple(other if block == path[place] else block for block in path) for other in others - {path[place]}]
-    return found
+def _describe(route: paths.Route, means: NDArray[np.float64], confidence: float, count: int) -> dict[str, Any]:
+    """Make a row of a frontier from the mean errors of a route on all resamples."""
+    low, high = interval(means, confidence)
+    return {
+        "blocks": sum(map(len, route)),
+        "distinct": sum(len(set(path)) for path in route),
+        "route": route,
+        "error": float(means[0]),
+        "low": low,
+        "high": high,
+        "n": count,
+    }

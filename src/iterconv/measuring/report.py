@@ -29,7 +29,9 @@ class Report:
     indices: pd.DataFrame
     """One row for each index and stage: stage (from 0, or "mean"), index, value, low, high, defined, reason."""
     options: dict[str, Any]
-    """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications."""
+    """The circumstances of the measurement: against, chance, min_margin, examples, bootstrap, block applications, and
+    ``shared_weights``: the stages, from 0, whose blocks share weights, so that their Recurrence Index is 1 by
+    construction; the precision and the memory format, unless they were those of the weights and of the batches."""
 
     @property
     def intact_error(self) -> float:
@@ -51,18 +53,10 @@ class Report:
         """
         require("matplotlib", "drawing")
         from iterconv.figures.one_model import draw_report  # late, as matplotlib is optional
-        from iterconv.figures.style import write
 
         figure = draw_report(self.curves, self.indices, self.options)
         if path is not None:
-            try:
-                write(figure, Path(path))
-            except ValueError as problem:
-                raise InputError(f"can't draw to {path}: {problem}; use .png, .svg or .pdf") from None
-            except OSError as problem:
-                raise InputError(
-                    f"can't draw to {path} ({problem.strerror}); name a file in a folder that is"
-                ) from None
+            write_picture(figure, path)
         return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -107,7 +101,7 @@ class Report:
             raise InputError(f"{path} is not a readable report ({told}); delete it and {_AGAIN}") from None
 
     def _to_json(self) -> bytes:
-        return to_json({**self._head(), "curves": _to_plain(self.curves)})
+        return to_json({**self._head(), "curves": to_plain(self.curves)})
 
     def _to_parquet(self) -> bytes:
         curves = self.curves.assign(path=self.curves["path"].map(list))
@@ -115,7 +109,7 @@ class Report:
         return to_parquet(curves, _PARQUET, **{_KEY: json.dumps(self._head())})
 
     def _head(self) -> dict[str, Any]:
-        return {"format": _FORMAT, "options": self.options, "indices": _to_plain(self.indices)}
+        return {"format": _FORMAT, "options": self.options, "indices": to_plain(self.indices)}
 
     @classmethod
     def _from_parquet(cls, contents: bytes) -> "Report":
@@ -159,7 +153,7 @@ def _check_table(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     return table
 
 
-def _to_plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+def to_plain(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Turn columns into lists that every reader of JSON takes: NaN becomes null, and infinity text."""
     return {
         name: [
@@ -168,6 +162,18 @@ def _to_plain(table: pd.DataFrame) -> dict[str, list[Any]]:
         ]
         for name, column in table.to_dict("list").items()
     }
+
+
+def write_picture(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write a figure to a file; raises ``InputError`` if its suffix is no picture format, or it can't be written."""
+    from iterconv.figures.style import write  # late, as matplotlib is optional
+
+    try:
+        write(figure, Path(path))
+    except ValueError as problem:
+        raise InputError(f"can't draw to {path}: {problem}; use .png, .svg or .pdf") from None
+    except OSError as problem:
+        raise InputError(f"can't draw to {path} ({problem.strerror}); name a file in a folder that is") from None
 
 
 def check_suffix(path: Path) -> str:

@@ -51,7 +51,7 @@ class ConstrainedStage(ResidualStage):
         """The ordinary pass; in training the singular vectors move one step."""
         if self.training:
             # One batched iteration serves all blocks; it has to be done before the first of them runs.
-            self._tables = self._move_vectors((x.shape[-2], x.shape[-1]))
+            self._tables = self.move_vectors((x.shape[-2], x.shape[-1]))
         try:
             return super().forward(x)
         finally:
@@ -69,7 +69,7 @@ class ConstrainedStage(ResidualStage):
             # All constants are computed together and kept, so that the index costs nothing.
             c = self.constants(size)[index]
         else:
-            inner, outer = self._tables or self._move_vectors(size)
+            inner, outer = self._tables or self.move_vectors(size)
             normalised, right = _batch_norm(block.bn1, z)
             hidden, left = _batch_norm(block.bn2, block.conv1(F.relu(normalised)))
             hidden = F.relu(hidden)
@@ -126,7 +126,13 @@ class ConstrainedStage(ResidualStage):
     def _typed_blocks(self) -> list[ResidualBlock]:
         return list(self.blocks)  # type: ignore[arg-type]
 
-    def _move_vectors(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def move_vectors(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Move the singular vectors of all blocks one step for maps of this size.
+
+        Returns:
+            For each block a table M of Conv1, such that ``diag(BN2) @ M @ diag(BN1)`` is the norm of what is between
+            the two ReLUs, and the norm of Conv2. Gradients flow to the kernels.
+        """
         conv1, conv2, left, right = self._operands()
         with torch.autocast(conv1.device.type, enabled=False):
             inner = self.inner_norms.tables(conv1, size, left.detach(), right.detach())

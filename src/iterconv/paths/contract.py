@@ -52,8 +52,14 @@ class Bound(Staged, Protocol):
     def entered(self, stage: int, block: int) -> Tensor:
         """Return the representation that entered a block in the ordinary pass."""
 
-    def whole(self, route: Any) -> Any:
-        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.Outcome`."""
+    def alone(self, route: Any) -> Any:
+        """Run a route by itself, as ``whole`` does or faster; returns its `iterconv.paths.Outcome`."""
+
+    def whole(self, route: Any, watch: Any = None) -> Any:
+        """Run a route by one forward pass of the whole model; returns its `iterconv.paths.Outcome`.
+
+        ``watch`` is a stage and a function that gets the representation after each of its blocks.
+        """
 
 
 @runtime_checkable

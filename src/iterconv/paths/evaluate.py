@@ -41,7 +41,8 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
     evaluated first, and the others in the order of how long they stay with it. So give the ordinary pass first, and
     compare the others with it as they come.
 
-    In foreign models, a route that perturbs a stage whose beginnings can't be shared takes one pass of the whole model.
+    In foreign models, a route that perturbs a stage whose beginnings can't be shared takes one pass of the whole model,
+    or of what comes after its first perturbed block.
 
     Args:
         model: A model that satisfies the contract, in evaluation mode if nothing is to change.
@@ -57,11 +58,11 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
     """
     routes = list(routes)
     for route in routes:  # bad routes are refused before the model is run
-        _steps(route, model.stages)
-    return evaluate_bound(_bind(model, inputs), routes, inputs)
+        steps_of(route, model.stages)
+    return evaluate_bound(bind(model, inputs), routes, inputs)
 
 
-def _bind(model: Any, inputs: Any) -> Staged:
+def bind(model: Any, inputs: Any) -> Staged:
     """Bind a foreign model to a batch; other models satisfy the contract as they are."""
     with rejections_in_a_line(model):
         bound: Staged = model.bind(inputs) if isinstance(model, Bindable) else model
@@ -91,7 +92,7 @@ def _whole_passes(model: Staged, routes: Sequence[Route]) -> Iterator[tuple[Rout
     for route in routes:
         with rejections_in_a_line(model):
             # Only stages of foreign models are run by passes of the whole model.
-            outcome = cast(Bound, model).whole(route)
+            outcome = cast(Bound, model).alone(route)
         yield route, outcome
 
 
@@ -100,11 +101,11 @@ def _walk(model: Staged, routes: Sequence[Route], inputs: Any) -> Iterator[tuple
     if not routes:
         return
     stages = model.stages
-    order = _order_walk({_steps(route, stages): route for route in routes})
-    ordinary = _steps(full_route(stages), stages)
+    order = _order_walk({steps_of(route, stages): route for route in routes})
+    ordinary = steps_of(full_route(stages), stages)
     known = model.along() if isinstance(model, Bound) else []  # a bound model has recorded the ordinary pass
     with rejections_in_a_line(model):
-        trunk: list[_State] = [_State(model.stem(inputs), None, ())]
+        trunk: list[State] = [State(model.stem(inputs), None, ())]
     for position, (steps, route) in enumerate(order):
         following = order[position + 1][0] if position + 1 < len(order) else ()
         kept = _count_common(steps, following)  # deeper states serve no later route
@@ -112,8 +113,8 @@ def _walk(model: Staged, routes: Sequence[Route], inputs: Any) -> Iterator[tuple
         state = trunk[-1]  # the state after the steps that this route shares with the one before
         for depth in range(len(trunk) - 1, len(steps)):
             # Steps of the ordinary pass that a bound model has recorded are not computed again.
-            z = known[depth] if depth < recorded else _advance(model, state, steps[depth])
-            state = _next(state, steps[depth], len(stages), z)
+            z = known[depth] if depth < recorded else advance(model, state, steps[depth])
+            state = next_state(state, steps[depth], len(stages), z)
             if depth < kept:
                 trunk.append(state)
         yield route, Outcome(state.stage_outputs, state.z)
@@ -132,16 +133,16 @@ def block_inputs(model: Any, inputs: Any) -> Iterator[tuple[int, int, Any, Any, 
         The number of the stage, the number of the block, the representations that enter and leave the block, and the
         stage, which in foreign models is bound to the batch.
     """
-    bound = _bind(model, inputs)
+    bound = bind(model, inputs)
     # In a foreign model, something may happen between two blocks. So what enters a block and what leaves it are both
     # taken from the record, not one from the other.
     recorded = bound if isinstance(bound, Bound) else None
     along = iter(recorded.along() if recorded else ())
-    state = _State(None if recorded else bound.stem(inputs), None, ())
-    for stage, block in _steps(full_route(bound.stages), bound.stages)[:-1]:
+    state = State(None if recorded else bound.stem(inputs), None, ())
+    for stage, block in steps_of(full_route(bound.stages), bound.stages)[:-1]:
         entering = recorded.entered(stage, block) if recorded and block >= 0 else state.z
-        z = next(along) if recorded else _advance(bound, state, (stage, block))
-        state = _next(state, (stage, block), len(bound.stages), z)
+        z = next(along) if recorded else advance(bound, state, (stage, block))
+        state = next_state(state, (stage, block), len(bound.stages), z)
         if block >= 0:
             yield stage, block, entering, z, bound.stages[stage]
 
@@ -155,7 +156,7 @@ def block_applications(routes: Iterable[Route], stages: Any = ()) -> int:
 
     Returns:
         The number of applications, which is the minimum for these routes. Running each route alone would take the sum
-        of the lengths of their paths.
+        of the lengths of their paths. A pass of the whole model counts in full, also where its beginning is recorded.
     """
     routes = set(routes)
     alone = {route for route in routes if stages and runs_alone(stages, route)}
@@ -170,23 +171,25 @@ def block_applications(routes: Iterable[Route], stages: Any = ()) -> int:
 
 
 @dataclass(frozen=True)
-class _State:
+class State:
+    """The state of a pass between two steps."""
+
     z: Any
     stage_input: Any
     stage_outputs: tuple[Any, ...]
 
 
-def _next(state: _State, step: _Step, stages: int, z: Any) -> _State:
+def next_state(state: State, step: _Step, stages: int, z: Any) -> State:
     """Return the state after a step that made ``z``."""
     stage, block = step
     if block >= 0:
-        return _State(z, state.stage_input, state.stage_outputs)
+        return State(z, state.stage_input, state.stage_outputs)
     # A step into a stage, or to the head, ends the stage before it.
     outputs = (*state.stage_outputs, state.z) if stage > 0 else ()
-    return _State(z, z if stage < stages else None, outputs)
+    return State(z, z if stage < stages else None, outputs)
 
 
-def _advance(model: Staged, state: _State, step: _Step) -> Any:
+def advance(model: Staged, state: State, step: _Step) -> Any:
     """Execute a step, and return the representation that it makes."""
     stage, block = step
     if block >= 0:
@@ -196,7 +199,7 @@ def _advance(model: Staged, state: _State, step: _Step) -> Any:
     return state.z if stage == 0 else model.transitions[stage - 1](state.z)
 
 
-def _apply(model: Staged, step: _Step, state: _State) -> Any:
+def _apply(model: Staged, step: _Step, state: State) -> Any:
     """Apply a block, and raise ``InputError`` if it changes its input, which other routes still need."""
     stage, block = step
     held = [tensor for tensor in (state.z, state.stage_input) if isinstance(tensor, Tensor)]
@@ -211,7 +214,7 @@ def _apply(model: Staged, step: _Step, state: _State) -> Any:
     return z
 
 
-def _steps(route: Route, stages: Any) -> tuple[_Step, ...]:
+def steps_of(route: Route, stages: Any) -> tuple[_Step, ...]:
     """Return all steps of a route; raises ``InputError`` if the stages have no such route."""
     if len(route) != len(stages):
         raise InputError(f"route {route} has {len(route)} paths for {len(stages)} stages; give one a stage")

@@ -188,8 +188,7 @@ def _read(name: str) -> str:
 @cache
 def _vega() -> str:
     """The libraries Vega, Vega-Lite and Vega-Embed in one script, from vl-convert's own files."""
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets the default
-    return str(bundle).replace("</script", "<\\/script")
+    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")  # type: ignore[call-arg]
 
 
 def _to_script(contents: Any) -> str:
@@ -197,10 +196,10 @@ def _to_script(contents: Any) -> str:
     return json.dumps(contents, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
 
 
-def compact(value: Any, digits: int = DIGITS) -> Any:
+def compact(value: Any) -> Any:
     """Return a number of few digits for JSON; None for what is no number, and other values as they are."""
     if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value
 
 

@@ -15,6 +15,7 @@ from iterconv.figures.style import save
 from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
+from iterconv.report.prefix import draw_rules
 from iterconv.studies.study import Scale, Setting, Study
 from iterconv.studies.tables import Tables, prediction_indices
 
@@ -52,7 +53,8 @@ def save_pictures(study: Study, scale: Scale, tables: Tables, folder: Path) -> l
         own = tables.named(run.name for run in study.setting_runs(setting))
         if len(own.runs):
             parts.append((setting, own))
-    if not parts and not (study.toy_seeds and len(tables.toy)):
+    others = len(tables.named(job.name for job in study.others(scale)).prefix_nets)
+    if not parts and not others and not (study.toy_seeds and len(tables.toy)):
         return []
     pictures = list(_PICTURES.get(study.name, _draw_coupling)(study, parts, tables))
     for picture in pictures:
@@ -170,6 +172,11 @@ def _draw_fig13(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]
     yield _draw_sets("fig13", {setting.label: own.runs for setting, own in parts})
 
 
+def _draw_prefix(study: Study, parts: Parts, tables: Tables) -> Iterator[Picture]:
+    for rule, caption, figure in draw_rules(tables):
+        yield Picture(name=f"{study.name}-{rule}", caption=caption, figure=figure)
+
+
 def _draw_sets(name: str, settings: dict[str, pd.DataFrame]) -> Picture:
     return Picture(
         name=name,
@@ -187,6 +194,7 @@ _PICTURES: dict[str, Callable[[Study, Parts, Tables], Iterator[Picture]]] = {
     "fig7": _draw_fig7,
     "fig8": _draw_fig8,
     "fig13": _draw_fig13,
+    "prefix": _draw_prefix,
 }
 """The pictures of studies that have their own, by name; all others are drawn by `_draw_coupling`."""
 _KINDS = {

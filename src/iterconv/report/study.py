@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from iterconv.claims.verdicts import judge_all, scale_of
-from iterconv.indices import INDICES
+from iterconv.indices import INDICES, explanations
 from iterconv.paths.families import family_of
 from iterconv.report import study_charts as charts
 from iterconv.report.charts import title_of
-from iterconv.report.matrix import findings_of, make_matrix_section
+from iterconv.report.matrix import make_matrix_section
 from iterconv.report.page import Control, Page, Plot, Section, Table
+from iterconv.report.prefix import summarise_prefix
 from iterconv.report.study_data import LABELS, families_in, label_runs, make_rows, metrics_in
 from iterconv.report.toy import make_toy_section
 from iterconv.studies.tables import Tables
@@ -56,10 +57,9 @@ def make_study_page(
         The page.
     """
     judgements = judge_all(tables)
-    overall = {judgement.claim.number: str(judgement.verdict) for judgement in judgements}
     runs = label_runs(tables, studies) if len(tables.runs) else tables.runs
     orders = _order(runs)
-    claims, data, cell = make_matrix_section(findings_of(judgements), overall, orders.get("setting", []))
+    claims, data, cell = make_matrix_section(judgements, orders.get("setting", []))
     sections = [claims]
     if len(runs):
         rows = make_rows(tables, runs)
@@ -69,6 +69,8 @@ def make_study_page(
         toy, toy_rows = make_toy_section(tables.toy)
         data |= toy_rows
         sections.append(toy)
+    if len(tables.prefix_nets):
+        sections.append(_prefix_sums(tables))
     sections.append(_studies(progress))
     return Page(
         title=title,
@@ -205,7 +207,12 @@ def _tables(runs: pd.DataFrame) -> Section:
     return Section(
         name="tables",
         title="Tables",
-        text="They hold the networks that are chosen above, and so do the files that can be downloaded.",
+        text=" ".join(
+            [
+                "They hold the networks that are chosen above, and so do the files that can be downloaded.",
+                *explanations((INDICES[name], value) for name in INDICES for value in means[name]),
+            ]
+        ),
         tables=[
             Table(
                 name="means",
@@ -241,6 +248,17 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
                 row[f"{name} undefined"] = int(values.isna().sum())
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _prefix_sums(tables: Tables) -> Section:
+    table = Table(name="prefix", title="Strings with every bit right", frame=summarise_prefix(tables))
+    return Section(
+        name="prefix",
+        title="Prefix sums",
+        text="The share of strings with every bit right after the last iteration by length: means over seeds with "
+        "the least and the largest. The figures are files beside this page.",
+        tables=[table],
+    )
 
 
 def _studies(progress: list[Progress]) -> Section:

@@ -6,7 +6,6 @@ from typing import Any
 import altair as alt
 from scipy import stats
 
-from iterconv.claims.findings import CONFIDENCE
 from iterconv.indices import INDICES
 from iterconv.paths.families import family_of
 from iterconv.report.charts import (
@@ -31,6 +30,8 @@ _CHOSEN = " && ".join(
     ]
 )
 _STAGE = "(chosen_stage === '' || datum.stage === chosen_stage)"
+CONFIDENCE = 0.95
+"""The confidence of intervals over seeds in these charts; verdicts have their own."""
 _RUN_FIELDS = ["run", "study", *LABELS, "chance"]
 
 

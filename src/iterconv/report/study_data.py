@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iterconv.claims.compare import settings_of
 from iterconv.figures.style import condition_label, variant_label
 from iterconv.indices import INDICES
 from iterconv.paths.families import FAMILIES
 from iterconv.report.page import METRICS, compact, rows_of
 from iterconv.studies.jobs import CONFIG
 from iterconv.studies.tables import Tables
+from iterconv.studies.where import split
 from iterconv.training.command import command_of_run
 
 MEASURES = {
@@ -43,7 +43,7 @@ def label_runs(tables: Tables, studies: Mapping[str, Collection[str]]) -> pd.Dat
         The runs with the columns of ``LABELS``, ``study``, and ``id``, a small number, all of them text but the last.
     """
     runs = tables.runs
-    settings = pd.concat([pd.Series(name, index=own.index) for name, own in settings_of(runs)])
+    settings = pd.concat([pd.Series(str(where), index=own.index) for where, own in split(runs)])
     return runs.assign(
         id=range(len(runs)),
         setting=settings,

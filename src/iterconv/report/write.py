@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from iterconv.claims.verdicts import judge_all, scale_of, verdict_table
+from iterconv.claims.telling import verdict_table
+from iterconv.claims.verdicts import judge_all, scale_of
 from iterconv.files import write_atomically, writing
 from iterconv.report.page import write_page
 from iterconv.report.pictures import save_pictures
@@ -102,6 +103,8 @@ def _count(study: Study, scale: Scale, tables: Tables) -> int:
     names = set(tables.runs["name"]) if len(tables.runs) else set()
     toys = set(zip(tables.toy["kind"], tables.toy["seed"], strict=True)) if len(tables.toy) else set()
     trained = sum(run.name in names for run in study.runs(scale))
+    nets = set(tables.prefix_nets["name"]) if len(tables.prefix_nets) else set()
+    trained += sum(job.name in nets for job in study.others(scale))
     return trained + sum((toy.kind, toy.seed) in toys for toy in study.toys(scale))
 
 

@@ -4,6 +4,7 @@ from iterconv.errors import InputError
 from iterconv.options import Residual
 from iterconv.registry import Registry
 from iterconv.studies import settings
+from iterconv.studies.prefix_runs import DESK_PREFIX, QUICK_PREFIX
 from iterconv.studies.study import CONDITIONS, Scale, Study, Variant
 
 COUPLED = CONDITIONS[2:]
@@ -25,8 +26,16 @@ SCALES = Registry(
 _CONSTRAINED = {
     "quick": (settings.QUICK_DIGITS,),
     "small": (settings.SMALL_CIFAR_ONE_WIDTH,),
+    "desk": (settings.DESK_DIGITS_CONSTRAINED, settings.DESK_MNIST_CONSTRAINED, settings.DESK_CIFAR_CONSTRAINED),
     "paper": (settings.PAPER_CIFAR,),
 }
+_DESK = (
+    settings.DESK_DIGITS,
+    settings.DESK_MNIST,
+    settings.DESK_MNIST_WIDE,
+    settings.DESK_CIFAR,
+    settings.DESK_CIFAR_WIDE,
+)
 
 
 def _constrained(residual: Residual) -> tuple[Variant, ...]:
@@ -47,7 +56,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
                 "small": (settings.SMALL_CIFAR,),
-                "desk": settings.DESK_MNIST,
+                "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR_ONE_WIDTH,),
             },
             variants=(Variant(conditions=CONDITIONS[:1]),),
@@ -58,7 +67,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
                 "small": (settings.SMALL_CIFAR, settings.SMALL_CLUTTER),
-                "desk": settings.DESK_MNIST,
+                "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR, settings.PAPER_CLUTTER),
             },
         ),
@@ -74,7 +83,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
                 "small": (settings.SMALL_CIFAR,),
-                "desk": settings.DESK_MNIST,
+                "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR,),
             },
         ),
@@ -84,6 +93,7 @@ STUDIES = Registry(
             settings={
                 "quick": (settings.QUICK_DIGITS_TWO_SEEDS,),
                 "small": (settings.SMALL_CIFAR_ONE_WIDTH,),
+                "desk": (settings.DESK_DIGITS_VARIANTS, settings.DESK_MNIST_VARIANTS, settings.DESK_CIFAR_VARIANTS),
                 "paper": (settings.PAPER_CIFAR,),
             },
             # Choice: at strength 1 the normalised triangular kernel is the uniform one, so it is not trained twice.
@@ -107,9 +117,14 @@ STUDIES = Registry(
             settings={
                 "quick": settings.QUICK_SETS,
                 "small": settings.SMALL_SETS,
-                "desk": settings.DESK_MNIST,
+                "desk": (*_DESK, settings.DESK_FEW_DIGITS, *settings.DESK_SETS),
                 "paper": settings.PAPER_SETS,
             },
+        ),
+        Study(
+            name="prefix",
+            title="Prefix sums: a task for which convergence is the right bias",
+            jobs={"quick": QUICK_PREFIX, "desk": DESK_PREFIX},
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """Studies: networks that are trained on data sets, at several scales. Source: Lippl et al., Sec. 3.3, 5, C to F."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -9,6 +9,7 @@ from iterconv.options import Init, Residual
 from iterconv.studies.jobs import StudyJob, TrainingRun
 from iterconv.studies.stacks import for_stacks
 from iterconv.studies.toy_runs import ToyRun, toy_runs
+from iterconv.studies.where import Where
 from iterconv.training.config import RunConfig
 
 Condition = tuple[Init, float]
@@ -43,6 +44,10 @@ class Setting:
     base: RunConfig
     widths: tuple[int, ...]
     seeds: tuple[int, ...]
+    conditions: tuple[Condition, ...] = CONDITIONS
+    """Other conditions than these are not trained in this setting."""
+    order: int = 0
+    """Settings of a lower number are trained first, and those of equal numbers in the order of the studies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +65,26 @@ class Variant:
         changes = dict(self.changes)
         if self.late:
             changes["first_coupled"] = round(setting.base.blocks * 5 / 16)
+        conditions = [condition for condition in self.conditions if condition in setting.conditions]
         return [
             replace(setting.base, width=width, init=init, coupling=coupling, seed=seed, **changes)
-            for width, (init, coupling), seed in product(setting.widths, self.conditions, setting.seeds)
+            for width, (init, coupling), seed in product(setting.widths, conditions, setting.seeds)
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherJobs:
+    """Networks in one setting that are trained otherwise than by a `RunConfig`, with several seeds."""
+
+    where: Where
+    make: Callable[[Iterable[int]], Sequence[StudyJob]]
+    """Lists the jobs of some seeds, in the order in which they are done."""
+    seeds: int
+    """The number of seeds."""
+
+    def jobs(self) -> Sequence[StudyJob]:
+        """The jobs of all seeds."""
+        return self.make(range(self.seeds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +99,8 @@ class Study:
     """The first one is what the study is about; others are trained for comparison."""
     toy_seeds: Mapping[str, int] = field(default_factory=dict)
     """The number of seeds of the toy networks, by the name of the scale; studies without toy networks name none."""
+    jobs: Mapping[str, OtherJobs] = field(default_factory=dict)
+    """Networks of another kind, by the name of the scale."""
     stack: int = 1
     """The size of the stacks in which runs are trained where that pays, see `iterconv.studies.stacks`."""
 
@@ -88,7 +111,7 @@ class Study:
 
     def trains_at(self, scale: Scale) -> bool:
         """True if there is something to train at a scale."""
-        return scale.name in self.settings or scale.name in self.toy_seeds
+        return any(scale.name in kinds for kinds in (self.settings, self.toy_seeds, self.jobs))
 
     def settings_at(self, scale: Scale) -> tuple[Setting, ...]:
         """The settings that this study trains at a scale."""
@@ -102,6 +125,10 @@ class Study:
     def runs(self, scale: Scale) -> list[RunConfig]:
         """The residual networks that this study needs at a scale."""
         return [run for setting in self.settings_at(scale) for run in self.setting_runs(setting)]
+
+    def others(self, scale: Scale) -> Sequence[StudyJob]:
+        """The networks of another kind that this study needs at a scale."""
+        return self.jobs[scale.name].jobs() if scale.name in self.jobs else ()
 
     def toys(self, scale: Scale) -> list[ToyRun]:
         """The toy networks that this study needs at a scale."""
@@ -123,12 +150,15 @@ def unique_jobs(studies: list[Study], scale: Scale) -> list[StudyJob]:
         scale: Their scale.
 
     Returns:
-        Toy networks first, then the settings in the order of the studies; within a setting, every condition of one seed
-        comes before the next seed, so that all conditions grow evenly.
+        Toy networks first, then the settings in the order of `Setting.order` and, where it is equal, of the studies.
+        Within a setting, every condition of one seed comes before the next seed, so that all conditions grow evenly.
+        Networks of other kinds come last.
     """
     jobs: list[StudyJob] = [toy for study in studies for toy in study.toys(scale)]
-    for setting in dict.fromkeys(setting for study in studies for setting in study.settings_at(scale)):
+    settings = dict.fromkeys(setting for study in studies for setting in study.settings_at(scale))
+    for setting in sorted(settings, key=lambda setting: setting.order):
         sharing = [study for study in studies if setting in study.settings_at(scale)]
         runs = [run for study in sharing for run in study.setting_runs(setting)]
         jobs += [TrainingRun(run) for run in sorted(runs, key=lambda run: run.seed)]
+    jobs += [job for study in studies for job in study.others(scale)]
     return list({job.name: job for job in jobs}.values())

@@ -17,6 +17,9 @@ from iterconv.training.config import RunConfig
 
 FIELDS = tuple(field.name for field in fields(RunConfig))
 
+RESULTS = ("test_error", "test_examples", "chance")
+"""Columns that every table of results has."""
+
 MOST_BYTES = 2**20
 """The largest size of a file that describes a sweep."""
 
@@ -30,7 +33,8 @@ def read_sweep(path: Path) -> list[RunConfig]:
     Args:
         path: A YAML file whose entries are fields of `RunConfig`, each with a value or with a list of values, of which
             every combination is a run; a list of such mappings makes the runs of all of them. Or a CSV file with one
-            run a row, whose columns are fields; an empty cell leaves the field at its default.
+            run a row, whose columns are fields; an empty cell leaves the field at its default. The table of results
+            that a sweep writes is such a file too.
 
     Returns:
         The different runs, in the order of the file.
@@ -65,9 +69,19 @@ def _read_csv(path: Path, contents: bytes) -> list[dict[str, Any]]:
             table = pd.read_csv(io.BytesIO(contents), index_col=False)
     except (ValueError, pd.errors.ParserWarning) as problem:  # pandas' own errors are values' errors
         raise InputError(f"{path} is not a table ({line_of(problem)}); write one run a row") from None
+    names = None
+    if {"name", *RESULTS} <= {*table.columns}:  # the table of an earlier sweep: what came out is no option
+        names, table = table["name"], table[[name for name in table.columns if name in FIELDS]]
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     # pandas reads whole numbers as floats where cells of the column are empty.
     tidy = [{str(name): _whole(value) for name, value in row.items() if value is not None} for row in rows]
+    for number, row in enumerate(tidy, start=1):
+        if not row:
+            raise InputError(f"{path}, entry {number}: the row is empty; delete it")
+        if names is not None and _combine(path, number, row)[0].name != names[number - 1]:
+            raise InputError(
+                f"{path}, entry {number} is not {names[number - 1]}; use the file that described the sweep"
+            )
     return tidy
 
 
@@ -109,6 +123,8 @@ def _combine(path: Path, number: int, block: dict[Any, Any]) -> list[RunConfig]:
     for name in block:
         if name not in FIELDS:
             raise InputError(f"{path}: a run has no field {str(name)[:40]!r}; {suggest(str(name), FIELDS)}")
+        if block[name] == []:
+            raise InputError(f"{path}, entry {number}: {name} has no value; give it one, or leave it out")
     choices = [value if isinstance(value, list) else [value] for value in block.values()]
     size = 1
     for values in choices:

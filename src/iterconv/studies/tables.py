@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from iterconv.files import write_atomically
 from iterconv.indices import INDICES, undefined_reason
 from iterconv.studies.jobs import CONFIG, StudyJob
 from iterconv.studies.schema import Schema, number, number_or_nan, stage_or_mean, text
+from iterconv.studies.where import SETTING
 
 LEAST_MARGIN = 0.05
 """The least margin to chance, as ``measure`` has it by default; closer to chance, an index is undefined."""
@@ -57,6 +58,33 @@ SCHEMAS = {
             **dict.fromkeys(("rmse", "distance"), number_or_nan),
         },
     ),
+    "looks": Schema(
+        file="looks.csv",
+        keys=("claim", *SETTING),
+        columns={
+            **{"claim": text, "data": text, "samples": number_or_nan},
+            **dict.fromkeys((*SETTING[2:], "seeds", "most"), number),
+        },
+    ),
+    "prefix": Schema(
+        file="prefix.parquet",
+        keys=("name", "beyond", "length", "iterations"),
+        columns={
+            **dict.fromkeys(("name", "init", "lacks", "beyond"), text),
+            **dict.fromkeys(("coupling", "seed", "length", "iterations", "accuracy"), number),
+            **dict.fromkeys(("bit_accuracy", "residual", "settled", "finite"), number_or_nan),
+        },
+    ),
+    "prefix_nets": Schema(
+        file="prefix_nets.csv",
+        keys=("name",),
+        columns={
+            **{**dict.fromkeys(("name", "init", "lacks", "data"), text), "samples": number_or_nan},
+            **dict.fromkeys((*SETTING[2:], "coupling", "seed", "raw", "tied", "effective", "mean_deviation"), number),
+            **dict.fromkeys(INDICES, number_or_nan),
+        },
+        later=tuple(INDICES),
+    ),
 }
 """The tables by their names, which are the fields of `Tables`."""
 _LABELLED = ("indices", "curves", "history")
@@ -67,7 +95,7 @@ _LABELLED = ("indices", "curves", "history")
 class Tables:
     """The results of a set of finished runs.
 
-    All but ``toy`` have the fields of ``RunConfig`` and the run's ``name`` as columns.
+    All but ``toy`` and those of prefix sums have the fields of ``RunConfig`` and the run's ``name`` as columns.
     """
 
     runs: pd.DataFrame
@@ -81,6 +109,13 @@ class Tables:
     """One row a run and epoch."""
     toy: pd.DataFrame
     """One row a toy network, perturbation, position and point, see ``ToyRun.tables``."""
+    looks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a claim and setting to which seeds are added because of what is seen: ``seeds``, the number that the
+    studies have by themselves, and ``most``, the largest number; see `iterconv.studies.more_seeds`."""
+    prefix: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a net for prefix sums, rule, length and read-out, see ``PrefixRun.tables``."""
+    prefix_nets: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a net for prefix sums: its indices and parameter counts."""
 
     @classmethod
     def collect(cls, jobs: Sequence[StudyJob], root: Path) -> "Tables":
@@ -101,23 +136,22 @@ class Tables:
             if job.finished(root):
                 for name, rows in job.tables(root).items():
                     parts[name].append(rows)
+        parts["looks"] = [SCHEMAS["looks"].read(root)]
         return cls(
             **{name: pd.concat(own, ignore_index=True) if own else pd.DataFrame() for name, own in parts.items()}
         )
 
     def named(self, names: Iterable[str]) -> "Tables":
-        """Select the rows of some runs by their names, and all of the toy networks'."""
+        """Select the rows of some runs and nets for prefix sums by their names, and all of the toy networks'."""
         kept = set(names)
-        runs, indices, curves, history = (
-            table[table["name"].isin(kept)].reset_index(drop=True) if len(table) else table
-            for table in (self.runs, self.indices, self.curves, self.history)
-        )
-        return Tables(runs, indices, curves, history, self.toy)
+        tables = {name: getattr(self, name) for name, schema in SCHEMAS.items() if schema.keys[0] == "name"}
+        own = {name: table[table["name"].isin(kept)] for name, table in tables.items() if len(table)}
+        return replace(self, **{name: table.reset_index(drop=True) for name, table in own.items()})
 
     @property
     def empty(self) -> bool:
-        """True if there is neither a run nor a toy network."""
-        return self.runs.empty and self.toy.empty
+        """True if there is neither a run nor a toy network nor a net for prefix sums."""
+        return self.runs.empty and self.toy.empty and self.prefix.empty
 
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the tables as small files: CSV, and Parquet for the long ones.
@@ -153,7 +187,7 @@ class Tables:
         runs = tables["runs"]
         if len(runs):  # of indices that were registered since
             tables["runs"] = runs = runs.assign(**{name: math.nan for name in INDICES if name not in runs})
-        if runs.empty and tables["toy"].empty:
+        if runs.empty and tables["toy"].empty and tables["prefix"].empty:
             raise InputError(
                 f"{folder} holds no tables; give a folder that `iterconv reproduce` wrote, report-quick/tables"
             )

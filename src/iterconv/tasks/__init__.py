@@ -4,6 +4,7 @@ A new kind of task is a subclass of ``Task`` in a file of its own; ``docs/extend
 """
 
 from iterconv.tasks.base import Task as Task
+from iterconv.tasks.bit_strings import BitStrings as BitStrings
 from iterconv.tasks.classes import Classes as Classes
 from iterconv.tasks.embeddings import Embeddings as Embeddings
 from iterconv.tasks.label_sets import LabelSets as LabelSets

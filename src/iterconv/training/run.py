@@ -57,6 +57,7 @@ def complete(
     """
     folder = RunFolder(path, config)
     check_trackers(log)
+    check_devices(devices, device, config)
     with folder.claim(), on_threads(config.threads):
         if folder.finished:
             folder.check()
@@ -64,7 +65,6 @@ def complete(
             with opened(log, folder) as logs:
                 logs.conclude()
             return folder.result()
-        check_devices(devices, device, config)
         dataset = load_data(config, device)
         check_network(config, dataset)
         selection_split(config, dataset)

@@ -178,14 +178,23 @@ class RunLog:
             raise InputError(f"{path} is damaged; {again}") from None
 
     def _open(self, name: str, told: _Told) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(f"{self._logs} is a file where the logs' folder should be; move it away") from None
         try:
             self._writers[name] = _WRITERS[name](self._logs, self._folder, told.identity)
         except Exception as problem:  # of the library's own kinds
             self.close()
-            raise _failure(name, problem, f"leave it out, or delete {self._logs} to begin new logs") from None
+            raise _failure(name, problem, self._remedy(name)) from None
         told.identity = self._writers[name].identity
         self._note()
+
+    def _remedy(self, name: str) -> str:
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        if name == "mlflow" and server:
+            return f"let the server {server} of MLFLOW_TRACKING_URI answer, or unset that variable to log to a file"
+        return f"leave it out, or delete {self._logs} to begin new logs"
 
     def update(self) -> None:
         """Tell of the epochs that are in the history and that a tracker does not know yet."""

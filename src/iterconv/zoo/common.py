@@ -17,7 +17,10 @@ from iterconv.tasks.batches import inputs_of
 from iterconv.zoo.inputs import ImageBatches
 from iterconv.zoo.model_options import ModelOptions
 
-PRECISIONS = {"single": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = {
+    **{"single": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16},
+    "bf16": torch.float32,  # the weights stay as they are; products are computed in bfloat16
+}
 
 
 @dataclass(frozen=True, eq=False)

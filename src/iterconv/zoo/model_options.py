@@ -14,7 +14,7 @@ class ModelOptions:
     file."""
     weights: str = "pretrained"
     """For timm: pretrained, none (random), or a file with a state dict or with a smaller model that plan saved. For hf:
-    pretrained or none. For module:function: a smaller model that plan saved."""
+    pretrained or none. For cifar-resnet and module:function: a smaller model that plan saved."""
     stages: tuple[str, ...] = ()
     """The places of the model's blocks: layer1.1: (the children of layer1 from 1 on), blocks (all children), or block*5
     (one module that is executed five times). By default the blocks are searched."""
@@ -23,6 +23,7 @@ class ModelOptions:
     batch_size: int = 64
     """The number of examples that are run at a time."""
     precision: Precision = "single"
-    """The precision of the weights: single, double, half or bfloat16."""
+    """The precision of the weights: single, double, half or bfloat16. Or bf16, for measure alone, also of runs: weights
+    in single precision, multiplied in bfloat16 as by train --precision bf16."""
     device: str | None = None
     """The device: cpu, cuda, ...; by default the accelerator, if there is one."""

@@ -1,4 +1,4 @@
-"""Models by name: a run's folder, ``timm:NAME``, ``hf:PATH``, ``module:function``."""
+"""Models by name: a run's folder, ``timm:NAME``, ``hf:PATH``, ``cifar-resnet:PATH``, ``module:function``."""
 
 import importlib
 import os
@@ -21,6 +21,7 @@ from iterconv.tasks.tokens import is_causal
 from iterconv.training.config import RunConfig
 from iterconv.training.network import make_network
 from iterconv.training.run import load_data, open_run
+from iterconv.zoo.cifar_resnets import open_cifar_resnet
 from iterconv.zoo.common import Opened, choose_reference, to_device
 from iterconv.zoo.hugging_face import open_hugging_face
 from iterconv.zoo.inputs import ImageBatches
@@ -45,13 +46,17 @@ class OpenedModel(Opened):
     """The batch size that the user chose; None for batches that came with the model."""
 
 
-KINDS: dict[str, Callable[[str, ModelOptions], Opened]] = {"timm": open_timm, "hf": open_hugging_face}
+KINDS: dict[str, Callable[[str, ModelOptions], Opened]] = {
+    "timm": open_timm,
+    "hf": open_hugging_face,
+    "cifar-resnet": open_cifar_resnet,
+}
 """The functions that open models by name: ``KIND:NAME`` calls that of ``KIND`` with the name and the user's options."""
 
 
 _OWN = frozenset(KINDS)
 
-KNOWN = "the folder of a run, timm:NAME, hf:PATH or module:function"
+KNOWN = "the folder of a run, timm:NAME, hf:PATH, cifar-resnet:PATH or module:function"
 """The models that can be named."""
 
 
@@ -79,8 +84,8 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
     """Open a model and the data on which it is to be measured.
 
     Args:
-        name: A run's folder, ``timm:NAME``, ``hf:PATH``, ``module:function`` (whose code is run), or a file that
-            ``iterconv plan --save`` wrote.
+        name: A run's folder, ``timm:NAME``, ``hf:PATH``, ``cifar-resnet:PATH``, ``module:function`` (whose code is
+            run), or a file that ``iterconv plan --save`` wrote.
         options: The user's options.
 
     Returns:
@@ -98,8 +103,11 @@ def open_model(name: str, options: ModelOptions) -> OpenedModel:
         raise InputError(f"{name} was made of {origin.code}, whose code is only run when you name it: {remedy}")
     if origin and isinstance(origin.model, str):
         return _open_foreign(origin.model, replace(options, weights=name), stem)
-    if origin is None and name.endswith(".safetensors"):
-        raise InputError(f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself")
+    if origin is None and name.endswith(".safetensors") and name.split(":", 1)[0] not in KINDS:
+        raise InputError(
+            f"{name} is not a file that `iterconv plan --save` wrote; pass one, or the model itself, as in "
+            f"cifar-resnet:{name} or timm:NAME --weights {name}"
+        )
     if origin or ":" not in name or Path(name).exists():
         return _open_run(Path(name), origin, options)
     return _open_foreign(name, options, stem)
@@ -159,9 +167,10 @@ def _open_run(path: Path, origin: Origin | None, options: ModelOptions) -> Opene
     if not path.is_dir() and not origin:
         raise InputError(f"there is no run {path}; pass {KNOWN}")
     foreign = ("data", "weights", "stages", "precision", "examples")
-    given = [field for field in foreign if getattr(options, field) != getattr(ModelOptions(), field)]
+    own = replace(options, precision="single") if options.precision == "bf16" else options  # it changes no weights
+    given = [field for field in foreign if getattr(own, field) != getattr(ModelOptions(), field)]
     if given:
-        raise InputError(f"--{given[0]} is for foreign models (timm:NAME, hf:PATH, module:function); {path} is a run")
+        raise InputError(f"--{given[0]} is for foreign models (timm:NAME, hf:PATH, ...); {path} is a run")
     if origin and isinstance(origin.model, dict):
         config = RunConfig.from_dict(origin.model)
         dataset = load_data(config, options.device)

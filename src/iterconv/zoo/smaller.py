@@ -21,20 +21,23 @@ from iterconv.paths.contract import is_staged
 
 FORMAT = "iterconv smaller model 1"
 
+_WITHOUT_CODE = ("timm:", "cifar-resnet:")
+"""The beginnings of names whose models are made by the package's or a library's own code."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """The model and the routes of which a smaller model was made."""
 
     model: str | dict[str, Any]
-    """``timm:NAME`` or ``module:function``, or the configuration of a run."""
+    """``timm:NAME``, ``cifar-resnet:PATH`` or ``module:function``, or the configuration of a run."""
     steps: tuple[tuple[tuple[str, ...], paths.Route], ...] = ()
     """One entry for each plan: the names of the stages (none if they were searched), and the route that was kept."""
 
     @property
     def code(self) -> str:
         """The user's function that makes the model; empty for other models."""
-        return self.model if isinstance(self.model, str) and not self.model.startswith("timm:") else ""
+        return self.model if isinstance(self.model, str) and not self.model.startswith(_WITHOUT_CODE) else ""
 
     def extend(self, stages: Sequence[str], route: paths.Route) -> "Origin":
         """Return the origin of a smaller model that is made of this one."""

@@ -9,13 +9,22 @@ from typing import Any
 from iterconv.errors import OptionError, check_choice, check_count, check_range
 from iterconv.options import Place
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+UNITS = {
+    **{"": 1, "B": 1},
+    **{f"{letter}{end}": 1000**power for power, letter in enumerate("KMGT", 1) for end in ("", "B")},
+    **{f"{letter}I{end}": 1024**power for power, letter in enumerate("KMGT", 1) for end in ("", "B")},
+}
 """Bytes of the units of memory."""
 
 
 def cores() -> int:
     """Return the number of cores that this process may use, which may be some of the machine's only."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_stack(stack: int) -> None:
+    """Raise ``InputError`` for a size of stacks that is out of range."""
+    check_range("stack", check_count("stack", stack), "[1, 64]", "1 trains each run alone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +64,7 @@ class EngineOptions:
         check_choice("on", self.on, Place)
         if self.workers is not None:
             check_count("workers", self.workers, why="is too few")
-        check_range("stack", check_count("stack", self.stack), "[1, 64]", "1 trains each run alone")
+        check_stack(self.stack)
         check_range("cpus_per_run", self.cpus_per_run, "(0, 4096]", "1 is usual")
         check_range("gpus_per_run", self.gpus_per_run, "[0, 4096]", "0 trains on processors")
         _bytes_of(self.memory)
@@ -86,8 +95,8 @@ _CLUSTER = ("address", "cpus_per_run", "gpus_per_run", "memory", "detach")
 def _bytes_of(memory: str | None) -> int | None:
     if memory is None:
         return None
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?I?B?)", memory.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?I?B?)", memory.strip(), re.IGNORECASE)
     unit = UNITS.get(found[2].upper()) if found else None
     if not found or unit is None or not float(found[1]):
-        raise OptionError("memory", memory, "is not an amount of memory; use a number and a unit, as 4GB")
+        raise OptionError("memory", memory, "is not an amount of memory; use a number and a unit, as 4GB or 512MiB")
     return round(float(found[1]) * unit)

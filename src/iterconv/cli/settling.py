@@ -1,0 +1,139 @@
+"""The commands ``settle`` and ``depth``."""
+
+from pathlib import Path
+from typing import Any
+
+from iterconv.cli.console import bar, console
+from iterconv.errors import check_count
+from iterconv.files import require_file, writing
+from iterconv.measuring.depth import Depth, depth
+from iterconv.measuring.report import check_suffix
+from iterconv.measuring.result import Result
+from iterconv.measuring.settled import Settling
+from iterconv.measuring.settling import check_settling, find_span, settle
+from iterconv.measuring.sharing import describe_shared, find_shared
+from iterconv.options import Against
+from iterconv.zoo.model_options import ModelOptions
+from iterconv.zoo.open_model import OpenedModel, open_model
+
+
+def settle_model(name: str, options: ModelOptions, out: Path | None, against: Against | None, **settings: Any) -> int:
+    """Apply a block of a model again and again, print what states and predictions do, and draw it.
+
+    Args:
+        name: The name of the model, as for ``open_model``.
+        options: The options of the model and its data.
+        out: The file of the result; by default ``settling-<against>.parquet`` in a run's folder, else named by the
+            model.
+        against: The reference of errors; by default the labels, if there are any.
+        settings: Further options of ``iterconv.settle``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
+    """
+    check_settling(*(settings[option] for option in ("stage", "span", "steps", "tolerance")))
+    _check_out(out)
+    console.doing(f"opening {name}")
+    opened = open_model(name, options)
+    against = against or opened.against
+    out = _choose_out(opened, out, f"settling-{against}")
+    find_span(opened.model.stages, settings["stage"], settings["span"])
+    console.print(opened.note)
+    with bar("examples", opened.examples) as advance:
+        found = settle(opened.model, opened.batches, against=against, progress=advance, **settings)
+    console.doing("drawing")
+    _write(found, out)
+    console.emit(
+        model=name, result=out, steps=found.steps.to_dict("records"), shares=found.shares(), options=found.options
+    )
+    _show_settling(found)
+    shared = describe_shared([number for number in find_shared(opened.model.stages) if number == settings["stage"]])
+    console.print(
+        *([f"{shared}\n"] if shared else []), f"result in {out}, picture in {out.with_suffix('.png')}", sep=""
+    )
+    return 0
+
+
+def depth_model(
+    name: str, options: ModelOptions, out: Path | None, against: Against | None, extra_evaluations: int
+) -> int:
+    """Read a model out after each of its blocks, print the curve, and draw it.
+
+    Args:
+        name: The name of the model, as for ``open_model``.
+        options: The options of the model and its data.
+        out: The file of the result; by default ``depth-<against>.parquet`` in a run's folder, else named by the model.
+        against: The reference of errors; by default the labels, if there are any.
+        extra_evaluations: The evaluations of the last block beyond the ordinary pass.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
+    """
+    check_count("extra_evaluations", extra_evaluations, 0)
+    _check_out(out)
+    console.doing(f"opening {name}")
+    opened = open_model(name, options)
+    against = against or opened.against
+    out = _choose_out(opened, out, f"depth-{against}")
+    console.print(opened.note)
+    with bar("examples", opened.examples) as advance:
+        found = depth(
+            opened.model, opened.batches, against=against, extra_evaluations=extra_evaluations, progress=advance
+        )
+    console.doing("drawing")
+    _write(found, out)
+    console.emit(model=name, result=out, curve=found.curve.to_dict("records"), best=found.best)
+    _show_depth(found)
+    console.print(f"result in {out}, picture in {out.with_suffix('.png')}")
+    return 0
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a bad file before the model is opened, which takes long."""
+    if out:
+        check_suffix(out)
+        for path in (out, out.with_suffix(".png")):
+            require_file(path)
+
+
+def _choose_out(opened: OpenedModel, out: Path | None, name: str) -> Path:
+    out = out or opened.place / f"{opened.file_stem}-{name}.parquet".removeprefix("-")
+    _check_out(out)
+    return out
+
+
+def _write(found: Result, out: Path) -> None:
+    with writing(out):
+        found.save(out)
+    found.plot(out.with_suffix(".png"))
+
+
+def _show_settling(found: Settling) -> None:
+    steps = found.steps.drop(columns=["residual_low", "residual_high", "n"])
+    console.print(steps.to_string(index=False, float_format="{:.3g}".format))
+    console.print("residual, angle (degrees) and growth are medians over the examples whose state is finite\n")
+    console.print(found.verdicts.rename_axis(None).rename_axis(None, axis=1).to_string())
+    shares = ", ".join(f"{share:.1%} {what}" for what, share in found.shares().items())
+    console.print(f"{shares} (n = {found.options['examples']} examples)")
+    finite = float(found.steps["finite"].iloc[-1])
+    if finite < 1:
+        console.print(f"{1 - finite:.1%} of the states are not finite at the last step; their outputs count as guesses")
+    if found.options["growth"]:
+        exponent = float(found.examples["exponent"].median())
+        console.print(f"finite-time Lyapunov exponent {exponent:.3g} nats an application (median)")
+
+
+def _show_depth(found: Depth) -> None:
+    shown = found.curve.assign(stage=found.curve.stage + 1, block=found.curve.block + 1)  # printed numbers count from 1
+    console.print(shown.to_string(index=False, float_format="{:.3f}".format))
+    trained, worse = found.options["trained"], found.overthinking
+    ends = f"it is worse from {worse} on" if worse else "it does not get clearly worse for good at any depth"
+    console.print(f"trained depth {trained}, best depth {found.best}; {ends} (n = {found.options['examples']})")
+    median = found.examples["settling_depth"].astype(float).median()
+    console.print(f"half of the predictions are settled at depth {median:g}; examples are numbered in their order")

@@ -1,0 +1,70 @@
+"""The command ``spans``."""
+
+from pathlib import Path
+from typing import Any
+
+from iterconv.cli.console import bar, console
+from iterconv.cli.tables import check_table
+from iterconv.figures.style import write as write_figure
+from iterconv.files import writing
+from iterconv.measuring.bootstrap import check_bootstrap
+from iterconv.measuring.spans import spans
+from iterconv.options import Against, SpanKind
+from iterconv.zoo.model_options import ModelOptions
+from iterconv.zoo.open_model import open_model
+
+
+def map_spans(
+    name: str,
+    options: ModelOptions,
+    out: Path | None,
+    against: Against | None,
+    kinds: tuple[SpanKind, ...],
+    **settings: Any,
+) -> int:
+    """Map what it costs to drop, repeat or swap every span of blocks, print the best spans, and draw the maps.
+
+    Args:
+        name: The name of the model, as for ``open_model``.
+        options: The options of the model and its data.
+        out: The table's file, .csv; a picture is drawn beside it.
+        against: The reference of errors; by default the labels, if there are any.
+        kinds: The kinds of maps.
+        settings: Further options of ``iterconv.spans``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the model or data can't be opened, an option is out of range or a file can't be written.
+    """
+    check_bootstrap(settings["resamples"], 0.95, 0)
+    if out:
+        check_table(out)
+    console.doing(f"opening {name}")
+    opened = open_model(name, options)
+    out = out or opened.place / f"{opened.file_stem}-spans.csv".removeprefix("-")
+    check_table(out)
+    console.print(opened.note)
+    with bar("examples", opened.examples) as advance:
+        found = spans(
+            opened.model,
+            opened.batches,
+            kinds=kinds,
+            against=against or opened.against,
+            progress=advance,
+            **settings,
+        )
+    console.doing("drawing")
+    found.save(out)
+    with writing(out.with_suffix(".png")):
+        write_figure(found.plot(), out.with_suffix(".png"))
+    console.print(f"error {found.intact_error:.2%} of the unperturbed model; the spans of each kind that cost least:")
+    numbers = ["stage", "start"]  # printed numbers count from 1, and the end of a span is its last block
+    shown = found.table.sort_values("change", kind="stable").groupby("kind", sort=False).head(5)
+    shown = shown.sort_values("kind", kind="stable").assign(**{name: shown[name] + 1 for name in numbers})
+    shown = shown.rename(columns={"start": "first", "end": "last"})
+    console.print(shown.to_string(index=False, float_format="{:.3f}".format))
+    console.emit(model=name, intact_error=found.intact_error, table=out, spans=found.table.to_dict("records"))
+    console.print(f"all spans (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
+    return 0

@@ -1,0 +1,1 @@
+"""Callbacks that measure and couple within the training loops of others: Lightning's, and Hugging Face's Trainer."""
