@@ -133,7 +133,7 @@ def test_a_study_of_five_hundred_large_networks_fits(tmp_path, quick):
 def test_means_are_over_seeds(quick):
     means = summarise(label_runs(quick, {}))
     assert len(means) == len(quick.runs) / 3 or means["n"].sum() == len(quick.runs)
-    row = means[(means["setting"] == "digits, 3 x 5 blocks") & (means["kind"] == "proper")].iloc[0]
+    row = means[(means["setting"] == "digits, 3 stages of 5 blocks, 8 epochs") & (means["kind"] == "proper")].iloc[0]
     own = quick.runs.query("residual == 'proper' and coupling == 0 and init == 'independent'")
     own = own if row["coupling"] == "0 non-rec." else quick.runs.query("residual == 'proper' and coupling == 0")
     values = own["divergence"].to_numpy()

@@ -120,7 +120,7 @@ def interval_chart(
     colours = colour_by(group, list(order))
     scale = alt.Scale() if chance is None else unit_scale(rate)
     y = alt.Y("value:Q", axis=rate_axis(rate), scale=scale)
-    at = x.to_dict()["field"]  # type: ignore[call-overload]
+    at = x.to_dict()["field"]
     tips = tooltip(of=f"{group}:N", at=f"{at}:Q", value="value:Q|.4~g", low="low:Q|.4~g", high="high:Q|.4~g")
     dots = chart.mark_point(filled=True, size=44, opacity=1 if joined else 0.6).encode(
         x=x, y=y, **colours, tooltip=tips

@@ -196,10 +196,10 @@ def _to_script(contents: Any) -> str:
     return json.dumps(contents, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
 
 
-def compact(value: Any) -> Any:
+def compact(value: Any, digits: int = DIGITS) -> Any:
     """Return a number of few digits for JSON; None for what is no number, and other values as they are."""
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
 
 
