@@ -46,7 +46,14 @@ class _Side(nn.Module):
 
 
 def make_matrix(radius: float) -> Tensor:
-    """Make a matrix whose eigenvalues are a pair of that modulus, and which is not normal."""
+    """Make a matrix whose eigenvalues are a pair of that modulus, and which is not normal.
+
+    Args:
+        radius: The modulus, above 0.
+
+    Returns:
+        The matrix, shape (2, 2), in double precision.
+    """
     cosine, sine = math.cos(ANGLE), math.sin(ANGLE)
     turn = torch.tensor([[cosine, -sine], [sine, cosine]], dtype=torch.float64)
     return radius * SKEW @ turn @ SKEW.inverse()
