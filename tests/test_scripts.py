@@ -28,6 +28,7 @@ def bench(*words):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_the_benchmark_prints_rows_and_knows_when_a_target_is_reached():
     done = bench("indices-memory", "--quick", "--json")  # the one row that is no time

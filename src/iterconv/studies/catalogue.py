@@ -49,7 +49,7 @@ STUDIES = Registry(
         Study(
             name="fig1",
             title="A toy inverse problem: an iterative algorithm and trained networks",
-            toy_seeds={"quick": 6, "small": 10, "desk": 10, "paper": 20},
+            toy_seeds={"quick": 3, "small": 10, "desk": 10, "paper": 20},
         ),
         Study(
             name="fig2",
