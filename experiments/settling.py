@@ -10,6 +10,7 @@ that are not at hand (weights, packages) are told and left out.
 import argparse
 import json
 import math
+import os
 import sys
 import time
 import warnings
@@ -27,7 +28,7 @@ from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
+SHARED = Path(os.environ.get("ITERCONV_DATA", ROOT.parent / "shared" / "data"))
 EXAMPLES = 100
 
 Subject = tuple[Any, list[Any], dict[str, Any]]

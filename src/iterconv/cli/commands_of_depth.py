@@ -1,4 +1,4 @@
-"""The commands ``settle`` and ``depth`` and their options; see ``commands.py``."""
+"""The commands ``settle``, ``depth``, ``exits`` and ``controls``, and their options; see ``commands.py``."""
 
 import threading
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro import conf
 
 from iterconv.cli.commands_of_studies import Json
-from iterconv.options import Against
+from iterconv.options import Against, ExitRule
 from iterconv.zoo.model_options import ModelOptions
 
 
@@ -73,3 +73,57 @@ class Depth:
         from iterconv.cli.settling import depth_model
 
         return depth_model(self.model, self.data_and_model, self.out, self.against, self.extra_evaluations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exits:
+    """Let each example stop as soon as a rule allows it: what error is left for how many blocks?
+
+    Thresholds are chosen on one half of the batches, and the frontier of error against mean blocks executed is printed
+    and written, with a picture, for the other half.
+    """
+
+    model: conf.Positional[str]
+    """The folder of a finished run, timm:NAME, hf:PATH, a file that plan saved, or module:function, which returns a
+    model; the module's code is run. timm: and hf: never run code that comes with a model."""
+    data_and_model: conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    out: Path | None = None
+    """The file of the frontier (.json); a picture is drawn beside it."""
+    against: Against | None = None
+    """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
+    rules: tuple[ExitRule, ...] = ("confidence", "agreement", "kl", "residual")
+    """The rules: any of confidence, agreement, kl and residual; depth, the same number of blocks for all examples, is
+    their baseline and always there."""
+    resamples: int = 1000
+    """The number of bootstrap resamples for the intervals; 0 for no intervals."""
+    json: Json = False
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Open the model and measure its exits."""
+        from iterconv.cli.exits import exits_of_model
+
+        return exits_of_model(
+            self.model, self.data_and_model, self.out, self.against, rules=self.rules, resamples=self.resamples
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """Check every instrument on subjects whose answer is known, some of which are trained for that, in minutes.
+
+    Exits with 1 if an instrument comes out on the wrong side.
+    """
+
+    names: conf.Positional[tuple[str, ...]] = ()
+    """The names of the controls; all of them by default."""
+    module: str | None = None
+    """A module of yours that registers further controls (iterconv.controls.register); its code is run."""
+    out: Path | None = None
+    """The file of the table (.csv)."""
+    json: Json = False
+
+    def __call__(self, stop: threading.Event) -> int:
+        """Make the subjects and apply the instruments."""
+        from iterconv.cli.controls import check_controls
+
+        return check_controls(self.names, self.module, self.out)
