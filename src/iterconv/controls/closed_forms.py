@@ -14,7 +14,7 @@ from iterconv.controls.control import EXACT, Check, Control, check_close, check_
 from iterconv.measuring import depth, measure, plan, settle
 from iterconv.paths.contract import Stage, StagedModel
 
-BLOCKS, EXTRA, EXAMPLES = 8, 16, 200
+BLOCKS, EXTRA, EXAMPLES, STEPS = 8, 16, 200, 100
 ANGLE = 1.0
 """The angle, in radians, by which an application turns the state; no multiple of it is a full turn."""
 SKEW = torch.tensor([[1.0, 2.0], [0.0, 1.0]], dtype=torch.float64)
@@ -101,7 +101,7 @@ def examine_linear(radius: float, verdict: str) -> list[Check]:
     side = (-0.02, 0.02) if radius < 1 else (0.2, math.inf)
     checks.append(check_range_of("divergence, its side", found["divergence"], *side))
 
-    settling = settle(model, batches)
+    settling = settle(model, batches, steps=STEPS)
     checks.append(check_equal("verdicts", _names(settling.examples.verdict), verdict))
     growth = settling.steps.growth[settling.steps.finite == 1]
     checks.append(check_range_of("growth rates", growth, 0.99 * radius, 1.01 * radius))

@@ -14,7 +14,7 @@ from iterconv.paths.contract import StagedModel
 from iterconv.tasks import BitStrings
 
 BLOCKS, EXTRA, STRINGS = 12, 16, 100
-LENGTHS, STEPS = (24, 96), 160
+LENGTHS, STEPS = (24, 60), 100
 """The lengths of the strings that need more iterations than there are blocks, and the applications beyond these."""
 _SUM, _ONE, _BIT, _OTHER = 1, 2, 3, 4
 """The channels of the state: the sum, the number 1, the bit of the string, and 1 less that bit."""
@@ -89,7 +89,7 @@ def examine_prefix_sums() -> list[Check]:
     found = measure(net, batches, task=task, resamples=0, extra_evaluations=EXTRA).indices
     index = found[found.stage == 0].set_index("index").value
     curve = depth(net, batches, task=task, extra_evaluations=EXTRA)
-    frontier = plan(net, batches, task=task, resamples=0).frontier
+    frontier = plan(net, batches, task=task, resamples=0, budget=BLOCKS - 3).frontier
     held_out = wrong[:, STRINGS // 2 :].mean(1)[frontier.blocks]
     checks = [
         check_close("convergence", index["convergence"], (chance - errors[1:BLOCKS].mean()) / chance),
