@@ -29,7 +29,7 @@ from iterconv.zoo.open_model import open_model
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("ITERCONV_DATA", ROOT.parent / "shared" / "data"))
-EXAMPLES = 100
+EXAMPLES, SENTENCES = 100, 64
 
 Subject = tuple[Any, list[Any], dict[str, Any]]
 """A model, its batches, and options of ``iterconv.settle``."""
@@ -59,7 +59,7 @@ def minilm() -> Subject:
     transformers = library("transformers")
     model = transformers.AutoModel.from_pretrained(get_model_path()).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
-    texts, batches = sentences(16), []
+    texts, batches = sentences(SENTENCES), []
     for first in range(0, len(texts), 16):
         encoded = dict(tokenizer(texts[first : first + 16], padding=True, return_tensors="pt"))
         batches.append((encoded, torch.arange(first, first + 16)))
