@@ -13,7 +13,7 @@ from iterconv.models.cellular_automaton import load_cellular_automaton
 from iterconv.paths.contract import StagedModel
 
 WEIGHTS = "mnist-ca.safetensors"
-IMAGES, BATCH, BLOCKS, STEPS = 100, 20, 10, 400
+IMAGES, BLOCKS, STEPS = 100, 10, 400
 
 
 def examine_settling() -> list[Check]:
@@ -61,8 +61,7 @@ def _open(fire: float) -> tuple[StagedModel, list[Any]]:
             raise UnavailableError(f"{needed} is not there")
     test = data.load("mnist").test[:IMAGES]
     # The automaton looks at grey levels themselves, which are not standardised.
-    images = (test.images.float() / 255).split(BATCH)
-    return load_cellular_automaton(weights, BLOCKS, fire), list(zip(images, test.targets.split(BATCH), strict=True))
+    return load_cellular_automaton(weights, BLOCKS, fire), [(test.images.float() / 255, test.targets)]
 
 
 def _divergence(model: StagedModel, batches: list[Any]) -> float:
@@ -71,7 +70,7 @@ def _divergence(model: StagedModel, batches: list[Any]) -> float:
 
 
 def _control(name: str, examine: Any, statement: str) -> Control:
-    return Control(name=name, statement=statement, examine=examine, cost=40)
+    return Control(name=name, statement=statement, examine=examine, cost=60)
 
 
 CONTROLS: Sequence[Control] = (
