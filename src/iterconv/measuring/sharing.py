@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import nn
+
 
 def find_shared(stages: Sequence[Any]) -> list[int]:
-    """Find the stages of two or more blocks that all have the very same parameters.
+    """Find the stages of two or more blocks that all have the very same parameters, or equal copies of them.
+
+    Coupling of strength 1 keeps copies equal that started so.
 
     Args:
         stages: The stages.
@@ -13,12 +18,20 @@ def find_shared(stages: Sequence[Any]) -> list[int]:
     Returns:
         Their numbers, from 0.
     """
-    found = []
-    for number, stage in enumerate(stages):
-        own = [{id(parameter) for parameter in block.parameters()} for block in stage.blocks]
-        if len(own) > 1 and own[0] and all(each == own[0] for each in own):
-            found.append(number)
-    return found
+    return [
+        number
+        for number, stage in enumerate(stages)
+        if len(stage.blocks) > 1 and all(_alike(stage.blocks[0], block) for block in stage.blocks)
+    ]
+
+
+def _alike(first: nn.Module, other: nn.Module) -> bool:
+    own, others = dict(first.named_parameters()), dict(other.named_parameters())
+    return bool(own) and own.keys() == others.keys() and all(_equal(own[name], others[name]) for name in own)
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a is b or (a.shape == b.shape and not a.is_meta and torch.equal(a, b.to(a)))
 
 
 def describe_shared(numbers: Sequence[int]) -> str:
