@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iterconv.controls.control import Check, Control, check_close, check_equal, check_range_of
 from iterconv.measuring import depth, measure, plan, settle
-from iterconv.models.prefix import PrefixBlock, draw_strings, prefix_network
+from iterconv.models.prefix import PrefixBlock, PrefixHead, draw_strings, prefix_network
 from iterconv.paths.contract import StagedModel
 from iterconv.tasks import BitStrings
 
@@ -33,15 +33,15 @@ def make_rule() -> StagedModel:
         net = prefix_network(5, BLOCKS, norm=False)
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
-    block = net.stages[0].blocks[0]
-    assert isinstance(block, PrefixBlock), "of which a net for prefix sums is made"
+    block, head = net.stages[0].blocks[0], net.head
+    assert isinstance(block, PrefixBlock) and isinstance(head, PrefixHead), "of which a net for prefix sums is made"
     with torch.no_grad():
         _write_rule(block)
         # An odd sum gives 1 - 1/2, an even one 0 - 1/2.
-        inner, outer = net.head.inner.weight, net.head.outer.weight
+        inner, outer = head.inner.weight, head.outer.weight
         inner[_SUM, _SUM, 0, 1] = inner[_ONE, _ONE, 0, 1] = outer[0, _SUM, 0, 1] = 1
         outer[0, _ONE, 0, 1] = -0.5
-    for other in net.stages[0].blocks:
+    for other in list(net.stages[0].blocks):
         other.load_state_dict(block.state_dict())
     return net.eval()
 
