@@ -37,6 +37,8 @@ class Settle:
     tolerance: float = 1e-3
     """The relative length of a step below which a state is at rest."""
     no_growth: Annotated[bool, conf.arg(help="Leave out growth rates, which take most of the time.")] = False
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
@@ -44,9 +46,8 @@ class Settle:
         from iterconv.cli.settling import settle_model
 
         settings = {"stage": self.stage, "span": self.span, "steps": self.steps, "tolerance": self.tolerance}
-        return settle_model(
-            self.model, self.data_and_model, self.out, self.against, growth=not self.no_growth, **settings
-        )
+        model = (self.model, self.data_and_model)
+        return settle_model(*model, self.out, self.html, self.against, growth=not self.no_growth, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,13 @@ class Depth:
     """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
     extra_evaluations: int = 16
     """The evaluations of the last block beyond the ordinary pass."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and read it out."""
         from iterconv.cli.settling import depth_model
 
-        return depth_model(self.model, self.data_and_model, self.out, self.against, self.extra_evaluations)
+        model = (self.model, self.data_and_model)
+        return depth_model(*model, self.out, self.html, self.against, self.extra_evaluations)

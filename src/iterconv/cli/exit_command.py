@@ -32,12 +32,13 @@ class Exits:
     their baseline and always there."""
     resamples: int = 1000
     """The number of bootstrap resamples for the intervals; 0 for no intervals."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and measure its exits."""
         from iterconv.cli.exits import exits_of_model
 
-        return exits_of_model(
-            self.model, self.data_and_model, self.out, self.against, rules=self.rules, resamples=self.resamples
-        )
+        model = (self.model, self.data_and_model)
+        return exits_of_model(*model, self.out, self.html, self.against, rules=self.rules, resamples=self.resamples)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.curves import draw_stages, families_in
-from iterconv.figures.style import new_figure, paper_style, stage_colour
+from iterconv.figures.style import new_figure, stage_colour, styled
 from iterconv.indices import INDICES
 from iterconv.paths.families import family_of
 
@@ -25,7 +25,7 @@ def draw_alternatives(curves: pd.DataFrame, against_predictions: pd.DataFrame) -
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         shown = families_in(curves)
         figure = new_figure(2.1 + 2.8 * len(shown), 5.6)
         panels = figure.subplots(2, 1 + len(shown), width_ratios=(1, *[1.4] * len(shown)))

@@ -11,9 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from iterconv.figures.style import (
     dots,
     new_figure,
-    paper_style,
     percent,
+    same_scale,
     stage_colour,
+    styled,
+    unit_scale,
     wide_enough,
 )
 from iterconv.indices import INDICES, families
@@ -33,22 +35,24 @@ def draw_instances(curves: pd.DataFrame, indices: pd.DataFrame, runs: pd.DataFra
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         columns = len(INDICES) + 2
         figure = new_figure(2.1 * columns, 5.6)
         halves: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1))
         above, below = halves
         _draw_families(above, curves, float(runs["chance"].iloc[0]))
         panels = list(below.subplots(1, columns))
-        for index in INDICES.values():
-            axes = panels.pop(0)
+        for axes, index in zip(panels, INDICES.values(), strict=False):
             draw_stages(axes, indices[indices["index"] == index.name])
-            axes.set_title(index.title)
-        for axes, name in zip(panels, ("convergence", "divergence"), strict=True):
+            axes.set_title(index.title.replace(" ", "\n"))
+        unit_scale(panels[: len(INDICES)])
+        errors = panels[len(INDICES) :]
+        for axes, name in zip(errors, ("convergence", "divergence"), strict=True):
             axes.plot(runs[name], runs["test_error"], "o", color="#333333", alpha=0.7, markeredgewidth=0)
-            axes.set_xlabel(INDICES[name].title)
-            axes.set_ylabel("test error")
+            axes.set_title(f"Error against\n{name}")
+            axes.set_xlabel(INDICES[name].short)
             wide_enough(axes)
+        same_scale(errors)
     return figure
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style
+from iterconv.figures.style import STAGE_COLOURS, new_figure, styled
 
 TITLES = {
     "exact": "Iterative algorithm as a ResNet",
@@ -33,7 +33,7 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
         The figure.
     """
     kinds = [kind for kind in TITLES if kind in set(toy["kind"])]
-    with paper_style():
+    with styled():
         figure = new_figure(2.9 * len(kinds), 5.6)
         panels = figure.subplots(2, len(kinds), squeeze=False)
         for column, kind in enumerate(kinds):
@@ -43,8 +43,8 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
             _errors(panels[1][column], own[own["point"] < 0])
         panels[0][0].set_ylabel("estimate of $z_2$")
         panels[1][0].set_ylabel("root mean squared error")
-        panels[0][0].legend(loc="lower left", fontsize=7)
-        panels[1][0].legend(loc="upper right", fontsize=7)
+        panels[0][0].legend(loc="lower left")
+        panels[1][0].legend(loc="upper right")
     return figure
 
 
