@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.style import (
     condition_label,
@@ -52,7 +53,7 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
         same_scale(panels[1])
         if runs["width"].nunique() > 1 or baseline is not None:
             handles, labels = error.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), title="width")
+            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
@@ -60,7 +61,7 @@ def against_coupling(axes: Axes, runs: pd.DataFrame, column: str) -> None:
     """Draw a column against the conditions: every seed a dot, a line through the means of each width."""
     conditions = conditions_of(runs)
     for width, of_width in runs.groupby("width"):
-        draw_line(axes, of_width, column, conditions, width_colour(width), str(width))
+        draw_line(axes, of_width, column, conditions, width_colour(width), f"width {width}")
     label_conditions(axes, conditions)
     axes.set_xlim(-0.4, len(conditions) - 0.6)
 
@@ -102,7 +103,7 @@ def _baseline(axes: Axes, runs: pd.DataFrame, baseline: pd.DataFrame) -> None:
         means = of_width.groupby(["init", "coupling"])["test_error"].mean()
         there = [(place, means[c]) for place, c in enumerate(conditions) if c in means.index]
         if there:
-            label = f"{width}, unconstrained"
+            label = f"width {width}, unconstrained"
             axes.plot(*zip(*there, strict=True), "--", color="#888888", linewidth=1, label=label)
 
 
@@ -122,4 +123,5 @@ def _error_against(axes: Axes, runs: pd.DataFrame, name: str) -> None:
             axes.annotate(label, place, fontsize="x-small", xytext=(3, 3), textcoords="offset points")
     axes.set_xlabel(INDICES[name].title)
     axes.set_title(f"Error against {name}")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     wide_enough(axes)

@@ -51,6 +51,7 @@ def draw_instances(curves: pd.DataFrame, indices: pd.DataFrame, runs: pd.DataFra
             axes.plot(runs[name], runs["test_error"], "o", color="#333333", alpha=0.7, markeredgewidth=0)
             axes.set_title(f"Error against\n{name}")
             axes.set_xlabel(INDICES[name].short)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             wide_enough(axes)
         same_scale(errors)
     return figure
@@ -95,7 +96,7 @@ def draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
             axes.plot(place, values.mean(), "o", color=colour, markersize=8)
         else:
             axes.text(place, 0.5, "undefined", rotation=90, ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(stages)), [str(s + 1) if s != "mean" else "mean" for s in stages])
+    axes.set_xticks(range(len(stages)), [str(s + 1) if s != "mean" else "mean" for s in stages], fontsize="small")
     axes.set_xlim(-0.5, len(stages) - 0.5)
     # At least from 0 to 1, so that panels can be compared; undefined values have no limits.
     low, high = np.nanmin([0, axes.get_ylim()[0]]), np.nanmax([1.05, axes.get_ylim()[1]])

@@ -76,6 +76,6 @@ def _deviations(axes: Axes, runs: pd.DataFrame) -> None:
             dots(axes, place, values, width_colour(width))
         axes.plot([], [], "o", color=width_colour(width), label=str(width))
     label_conditions(axes, conditions)
-    axes.set_ylabel("mean deviation of blocks")
+    axes.set_ylabel("mean deviation\nof blocks")
     axes.set_ylim(bottom=-0.02)
     axes.legend(title="width")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from iterconv.files import write_atomically
@@ -169,8 +169,8 @@ def condition_colour(number: int) -> str:
 
 def label_conditions(axes: Axes, conditions: Sequence[tuple[str, float]]) -> None:
     """Make the x axis one of conditions, with a tick for each."""
-    labels = [condition_label(*condition, "\n").replace("non-", "non-\n") for condition in conditions]  # which is long
-    axes.set_xticks(range(len(conditions)), labels)
+    labels = [condition_label(*condition, "\n") for condition in conditions]
+    axes.set_xticks(range(len(conditions)), labels, fontsize="small")
     axes.set_xlabel("coupling strength")
 
 
@@ -214,15 +214,16 @@ def wide_enough(axes: Axes, x: float = 0.1, y: float = 0.08) -> None:
         x: The least range of the x axis.
         y: The least range of the y axis if it does not begin at 0.
     """
+    axes.margins(x=0.08)
     left, right = axes.get_xlim()
     if right - left < x:
         axes.set_xlim((left + right - x) / 2, (left + right + x) / 2)
     low, high = axes.get_ylim()
     if low > high / 2:
         room = max(y - (high - low), 0.1 * (high - low)) / 2
-        axes.set_ylim(low - room, high + room)
+        axes.set_ylim(max(low - room, 0), high + room)
     else:
-        axes.set_ylim(0, max(1.04 * high, 0.02))
+        axes.set_ylim(0, max(1.06 * high, 0.02))
     percent(axes)
 
 
@@ -231,7 +232,7 @@ def unit_scale(panels: Sequence[Axes]) -> None:
     same_scale(panels)
     low, high = panels[0].get_ylim()
     for axes in panels:
-        axes.set_ylim(min(low, -0.03), max(high, 1.05))
+        axes.set_ylim(min(low, -0.04), max(high, 1.08))
 
 
 def same_scale(panels: Sequence[Axes]) -> None:
@@ -243,7 +244,9 @@ def same_scale(panels: Sequence[Axes]) -> None:
 
 def percent(axes: Axes, axis: str = "y") -> None:
     """Show an axis of error rates in percent."""
-    (axes.yaxis if axis == "y" else axes.xaxis).set_major_formatter(PercentFormatter(1))
+    (axes.yaxis if axis == "y" else axes.xaxis).set_major_formatter(
+        FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
+    )
 
 
 def counts(axes: Axes, axis: str) -> None:

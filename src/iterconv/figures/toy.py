@@ -1,5 +1,7 @@
 """The toy inverse problem: traces in the plane, and errors of every perturbation (Fig. 1)."""
 
+from textwrap import fill
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,12 +41,13 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
         for column, kind in enumerate(kinds):
             own = toy[toy["kind"] == kind]
             _traces(panels[0][column], own[(own["point"] >= 0) & (own["seed"] == own["seed"].min())])
-            panels[0][column].set_title(TITLES[kind])
+            panels[0][column].set_title(fill(TITLES[kind], 19))
             _errors(panels[1][column], own[own["point"] < 0])
         panels[0][0].set_ylabel("estimate of $z_2$")
-        panels[1][0].set_ylabel("root mean squared error")
-        panels[0][0].legend(loc="lower left")
-        panels[1][0].legend(loc="upper right")
+        panels[1][0].set_ylabel("root mean\nsquared error")
+        for axes, place in zip(panels[:, 0], ("upper", "lower"), strict=True):
+            lines, labels = axes.get_legend_handles_labels()
+            figure.legend(lines, labels, loc=f"outside {place} center", ncols=len(labels))
     return figure
 
 

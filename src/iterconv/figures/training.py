@@ -9,8 +9,8 @@ from iterconv.figures.style import (
     condition_label,
     conditions_of,
     new_figure,
-    percent,
     styled,
+    wide_enough,
 )
 
 
@@ -41,8 +41,7 @@ def draw_training(history: pd.DataFrame) -> Figure:
             axes.set_title(title)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            percent(axes)
         panels[0].set_ylabel("error")
-        panels[0].set_ylim(bottom=0)
+        wide_enough(panels[0], x=0)
         figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper", title="coupling")
     return figure

@@ -11,6 +11,7 @@ from iterconv.figures.style import (
     conditions_of,
     label_conditions,
     new_figure,
+    percent,
     styled,
     unit_scale,
     variant_label,
@@ -88,11 +89,11 @@ def draw_data_sets(settings: Mapping[str, pd.DataFrame]) -> Figure:
             against_coupling(axes, runs.assign(**{column: runs[column].astype(float)}), column)
             axes.set_title(label.replace(", ", ",\n", 1), fontsize="small")
             axes.set_ylabel(measure)
-            wide_enough(axes)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * max(float(runs[column].max()), 0.01))
+            percent(axes)
         handles = [axes.get_legend_handles_labels() for axes in panels]
         lines = {label: line for both in handles for line, label in zip(*both, strict=True)}
-        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), title="width")
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
     return figure
 
 

@@ -83,13 +83,17 @@ def describe(runs: pd.DataFrame, label: str) -> str:
     parts = [label, f"width{'s' * (runs['width'].nunique() > 1)} {_list(runs['width'])}"]
     if {"lr", "batch_size"} <= set(runs):
         parts.append(f"learning rate {_list(runs['lr'])} and batches of {_list(runs['batch_size'])}")
-    conditions = runs.groupby(list(_SHOWN[:-1]))["seed"].nunique()
-    low, high = conditions.min(), conditions.max()
-    seeds = f"{low} to {high} seeds" if low < high else f"{high} seed{'s' * (high > 1)}"
-    parts.append(f"{len(runs)} network{'s' * (len(runs) > 1)}, with {seeds} in each condition")
+    parts.append(count_networks(len(runs), runs.groupby(list(_SHOWN[:-1]))["seed"].nunique()))
     if "test_examples" in runs:
         parts.append(f"errors on {_list(runs['test_examples'])} test images")
     return "; ".join(parts) + "."
+
+
+def count_networks(networks: int, seeds: "pd.Series[Any]") -> str:
+    """Write the number of networks, and the least and largest number of seeds of a condition."""
+    low, high = int(seeds.min()), int(seeds.max())
+    words = f"{low} to {high} seeds" if low < high else f"{high} seed{'s' * (high > 1)}"
+    return f"{networks} network{'s' * (networks > 1)}, with {words} in each condition"
 
 
 def _list(values: "pd.Series[Any]") -> str:

@@ -19,7 +19,7 @@ from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
 from iterconv.files import write_atomically, writing
 from iterconv.options import FigureStyle, Residual
-from iterconv.report.captions import Group, group_runs
+from iterconv.report.captions import Group, count_networks, group_runs
 from iterconv.report.prefix import draw_rules
 from iterconv.studies.study import Study
 from iterconv.studies.tables import Tables, prediction_indices
@@ -237,14 +237,20 @@ def _variants(tables: Tables) -> Iterator[tuple[int, Group]]:
     number = 0
     for group in group_runs(tables):
         own = group.select(residual="ordinary")
-        if len(own.tables.runs[["kernel", "first_coupled", "norm_scale"]].drop_duplicates()) > 1:
+        if _has_variants(own):
             number += 1
             yield number, own
+
+
+def _has_variants(group: Group) -> bool:
+    return len(group.tables.runs[["kernel", "first_coupled", "norm_scale"]].drop_duplicates()) > 1
 
 
 def _draw_fig8(name: str, tables: Tables) -> Iterator[Picture]:
     for number, group in _variants(tables):
         for width, own in group.widths():
+            if not _has_variants(own):
+                continue
             yield Picture(
                 name=f"{name}-{number}-width{width}",
                 caption=f"Variants of coupling and of the initial batch norm. {own.caption} Test error, mean "
@@ -290,7 +296,7 @@ def _draw_sets(name: str, settings: dict[str, pd.DataFrame]) -> Picture:
     return Picture(
         name=name,
         caption=f"Test error against coupling strength on {len(settings)} kinds of data and networks: "
-        f"{'; '.join(settings)}. {len(every)} networks, with {seeds.min()} to {seeds.max()} seeds in each condition. "
+        f"{'; '.join(settings)}. {count_networks(len(every), seeds)}. "
         "Each dot is a network, lines join means; axes begin at zero, so that equal heights are equal shares of the "
         f"error.{exact}",
         figure=draw_data_sets(settings),
