@@ -86,14 +86,15 @@ def _draw_families(figure: Any, curves: pd.DataFrame, chance: float) -> None:
 
 
 def draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
-    """Draw the values of one index by stage and in the mean: every seed a dot, means large."""
-    stages = [*sorted(stage for stage in indices["stage"].unique() if stage != "mean"), "mean"]
+    """Draw the values of one index by stage and, if there are several, in their mean: every seed a dot, means bars."""
+    stages = sorted(stage for stage in indices["stage"].unique() if stage != "mean")
+    stages += ["mean"] if len(stages) > 1 else []
     for place, stage in enumerate(stages):
         values = indices[indices["stage"] == stage]["value"].astype(float)
         colour = "#333333" if stage == "mean" else stage_colour(stage)
         dots(axes, place, values, colour)
         if values.notna().any():
-            axes.plot(place, values.mean(), "o", color=colour, markersize=8)
+            axes.plot(place, values.mean(), "_", color=colour, markersize=14, markeredgewidth=2)
         else:
             axes.text(place, 0.5, "undefined", rotation=90, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(stages)), [str(s + 1) if s != "mean" else "mean" for s in stages], fontsize="small")

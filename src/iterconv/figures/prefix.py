@@ -81,6 +81,6 @@ def _finish(above: Axes, middle: Axes, below: Axes, lengths: list[int]) -> None:
 
 
 def _label(panels: list[Axes], most: int, followed: int, stepped: int) -> None:
-    panels[0].set_ylabel(f"strings right after {most} iterations")
-    panels[1].set_ylabel(f"strings of {followed} bits right")
-    panels[2].set_ylabel(f"relative step, {stepped} bits")
+    panels[0].set_ylabel(f"strings right after\n{most} iterations")
+    panels[1].set_ylabel(f"strings of\n{followed} bits right")
+    panels[2].set_ylabel(f"relative step,\n{stepped} bits")

@@ -162,7 +162,7 @@ def _draw_fig2(name: str, tables: Tables) -> Iterator[Picture]:
             name=f"{name}-{number}",
             caption=f"Ordinary networks. {own.caption} Above: test error when one stage is read out early, loses one "
             "block, or has its last block evaluated again; lines are networks, one is emphasised; dashed: chance. "
-            "Below: the indices by stage (small dots: networks, large ones: their means), and test error against two "
+            "Below: the indices by stage (dots: networks, bars: their means), and test error against two "
             "of them.",
             figure=draw_instances(own.tables.curves, own.tables.indices, own.tables.runs),
         )
