@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from iterconv.errors import InputError
+from iterconv.errors import InputError, check_choice, check_range
 from iterconv.files import read_json, read_tensors
 from iterconv.models.resnet import resnet
+from iterconv.options import Residual
 from iterconv.paths.contract import StagedModel
 
 _AGAIN = "train it again"
@@ -41,7 +42,9 @@ def load(path: str | os.PathLike[str]) -> StagedModel:
         differing = [name for name, size in sizes.items() if config.get(name, size) not in (size, None)]
         if differing:
             raise KeyError(differing[0])
-        network = resnet(**sizes, residual=config["residual"], lipschitz=config["lipschitz"])
+        check_choice("residual", config["residual"], Residual)
+        lipschitz = check_range("lipschitz", config["lipschitz"], "(0, inf)", "the paper has 0.95")
+        network = resnet(**sizes, residual=config["residual"], lipschitz=lipschitz)
         network.load_state_dict(state)
     except (InputError, KeyError, IndexError, RuntimeError):
         raise InputError(f"{weights} holds no network as {folder / 'config.json'} describes it; {_AGAIN}") from None

@@ -121,8 +121,8 @@ def _describe(run: RunConfig, result: dict[str, Any]) -> str:
     )
     return (
         f"{_KINDS[run.residual]}: {stages}, of width {run.width}, with {result['raw']:,} parameters, trained on "
-        f"{some}{title} for {run.epochs} epochs. {coupled} The effective number of parameters is "
-        f"{result['effective']:,.0f}."
+        f"{some}{title} for {run.epochs} epoch{'s' * (run.epochs != 1)}. {coupled} The effective number of parameters "
+        f"is {result['effective']:,.0f}."
     )
 
 
