@@ -28,7 +28,7 @@ def commands(page):
 
 
 # The examples of these are run in test_readme.py and test_studies.py, which also look at what came out.
-ELSEWHERE = ("any-model.md", "extending.md")
+ELSEWHERE = ("any-model.md", "extending.md", "report.md")
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
 
 
