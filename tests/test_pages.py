@@ -219,3 +219,39 @@ def test_a_page_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ic.InputError, match="x.html .No space left on device"):
         write_page(Page(title="y", lead="", facts={}, sections=[]), tmp_path / "x.html")
     assert (tmp_path / "x.html").read_bytes() == before
+
+
+def test_pages_of_settling_depth_exits_and_spans(tmp_path, model, batches):
+    made = {
+        "settle": ic.settle(model, batches, steps=8),
+        "depth": ic.depth(model, batches, extra_evaluations=2),
+        "exits": ic.exits(model, batches, resamples=10),
+        "spans": ic.spans(model, batches, resamples=10),
+    }
+    found = {}
+    for name, result in made.items():
+        write_result(result, name, tmp_path / f"{name}.html")
+        page = (tmp_path / f"{name}.html").read_text()
+        check_alone(page)
+        found[name] = scripts(page)
+        for plot in (plot for plot in found[name] if plot.startswith("plot-")):
+            alt.Chart.from_dict(found[name][plot], validate=True)
+    rates = found["settle"]["data-rates"]
+    errors = [row["value"] for row in rates if row["of"] == "error"]
+    assert errors == pytest.approx(made["settle"].steps["error"].tolist(), rel=1e-3)
+    counted = {(row["verdict"], row["at the end"]): row["examples"] for row in found["settle"]["data-verdicts"]}
+    assert sum(counted.values()) == 40 and counted["idle", "wrong"] == made["settle"].verdicts.loc["idle", "wrong"]
+    decided = [row["value"] for row in found["depth"]["data-decided"] if row["of"].startswith("wrong")]
+    own = made["depth"].examples.query("not right")["settling_depth"]
+    assert decided == pytest.approx([(own <= depth).mean() for depth in range(1, 7)], rel=1e-3)
+    assert len(found["exits"]["data-frontier"]) == len(made["exits"].frontier)
+    spans = pd.DataFrame(found["spans"]["data-spans"]).sort_values(["stage", "kind", "first", "last"])
+    table = made["spans"].table.sort_values(["stage", "kind", "start", "end"])
+    assert spans["change"].tolist() == pytest.approx(table["change"].tolist(), abs=1e-3)
+    assert spans["first"].tolist() == (table["start"] + 1).tolist() and spans["last"].tolist() == table["end"].tolist()
+
+
+@pytest.mark.parametrize("command", ["settle", "depth", "exits", "spans"])
+def test_every_measuring_command_refuses_a_bad_page_at_once(capsys, command):
+    line = refused(capsys, command, "timm:resnet18", "--weights", "none", "--html", "x.txt")
+    assert "--html x.txt does not name a page; let it end in .html" in line

@@ -31,13 +31,18 @@ def _(result: Settling, title: str) -> Page:
     ]
     shares = {name: f"{share:.1%}" for name, share in result.shares().items()}
     start, end = result.options["span"]
-    what = f"Block {start + 1}" if end - start == 1 else f"Blocks {start + 1} to {end}"
+    what = f"Block {start + 1} was" if end - start == 1 else f"Blocks {start + 1} to {end} were"
     return Page(
         title=title,
-        lead=f"{what} of stage {result.options['stage'] + 1} were applied again and again, beyond the ordinary pass. "
+        lead=f"{what} applied again and again, beyond the ordinary pass, in stage {result.options['stage'] + 1}. "
         "Residuals, angles (in degrees) and growth rates are medians over the examples whose state is finite; bands "
         "are quartiles.",
-        facts={**shares, **state_facts({**result.options, "stage": result.options["stage"] + 1, "span": what.lower()})},
+        facts={
+            **shares,
+            **state_facts(
+                {**result.options, "stage": result.options["stage"] + 1, "span": what.rsplit(" ", 1)[0].lower()}
+            ),
+        },
         sections=[
             Section(
                 name="steps",
@@ -70,7 +75,8 @@ def _stack(x: "pd.Series[Any]", columns: dict[str, Any]) -> list[dict[str, Any]]
 
 def _draw_residuals() -> Any:
     chart = alt.Chart(data("steps")).transform_filter("datum.residual > 0 && datum.residual_low > 0")
-    axis = alt.Axis(title="relative residual", format=".0e", tickCount=5)
+    words = "datum.value < 0.001 ? format(datum.value, '.0e') : format(datum.value, '~g')"
+    axis = alt.Axis(title="relative residual", labelExpr=words, tickCount=5)
     y = alt.Y("residual:Q", scale=alt.Scale(type="log"), axis=axis)
     tips = tooltip(
         step="step:Q", residual="residual:Q|.3~e", lower_quartile="residual_low:Q|.3~e", upper="residual_high:Q|.3~e"
