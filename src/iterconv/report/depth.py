@@ -31,17 +31,16 @@ def _(result: Settling, title: str) -> Page:
     ]
     shares = {name: f"{share:.1%}" for name, share in result.shares().items()}
     start, end = result.options["span"]
-    what = f"Block {start + 1} was" if end - start == 1 else f"Blocks {start + 1} to {end} were"
+    one, stage = end - start == 1, result.options["stage"] + 1
+    what = f"block {start + 1}" if one else f"blocks {start + 1} to {end}"
     return Page(
         title=title,
-        lead=f"{what} applied again and again, beyond the ordinary pass, in stage {result.options['stage'] + 1}. "
+        lead=f"In stage {stage}, {what} {'was' if one else 'were'} applied again and again, beyond the ordinary pass. "
         "Residuals, angles (in degrees) and growth rates are medians over the examples whose state is finite; bands "
         "are quartiles.",
         facts={
             **shares,
-            **state_facts(
-                {**result.options, "stage": result.options["stage"] + 1, "span": what.rsplit(" ", 1)[0].lower()}
-            ),
+            **state_facts({**result.options, "stage": stage, "span": what}),
         },
         sections=[
             Section(
