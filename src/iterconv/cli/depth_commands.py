@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro import conf
 
@@ -45,7 +45,12 @@ class Settle:
         """Open the model and apply its block."""
         from iterconv.cli.settling import settle_model
 
-        settings = {"stage": self.stage, "span": self.span, "steps": self.steps, "tolerance": self.tolerance}
+        settings: dict[str, Any] = {
+            "stage": self.stage,
+            "span": self.span,
+            "steps": self.steps,
+            "tolerance": self.tolerance,
+        }
         model = (self.model, self.data_and_model)
         return settle_model(*model, self.out, self.html, self.against, growth=not self.no_growth, **settings)
 

@@ -45,9 +45,9 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
             _errors(panels[1][column], own[own["point"] < 0])
         panels[0][0].set_ylabel("estimate of $z_2$")
         panels[1][0].set_ylabel("root mean\nsquared error")
-        for axes, place in zip(panels[:, 0], ("upper", "lower"), strict=True):
-            lines, labels = axes.get_legend_handles_labels()
-            figure.legend(lines, labels, loc=f"outside {place} center", ncols=len(labels))
+        above, below = (axes.get_legend_handles_labels() for axes in panels[:, 0])
+        figure.legend(*above, loc="outside upper center", ncols=len(above[1]))
+        figure.legend(*below, loc="outside lower center", ncols=len(below[1]))
     return figure
 
 
