@@ -67,7 +67,7 @@ class OptionError(InputError):
 def line_of(problem: BaseException, most: int = 160) -> str:
     """Return the message of an exception in one line of at most so many characters, cut off between words."""
     line = " ".join(str(problem).split()) or type(problem).__name__
-    return line if len(line) <= most else f"{line[: most - 3].rsplit(' ', 1)[0]} ..."
+    return line if len(line) <= most else f"{line[: most - 4].rsplit(' ', 1)[0]} ..."
 
 
 def describe_error(problem: BaseException, most: int = 160) -> str:
