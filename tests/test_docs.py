@@ -28,7 +28,7 @@ def commands(page):
     return [shlex.split(line.split(" > ")[0], comments=True)[1:] for line in lines]
 
 
-# The examples of these are run in test_readme.py, test_studies.py and test_integrations.py, which look at what came out.
+# The examples of these are run in test_readme.py, test_studies.py and test_integrations.py, which look at the results.
 ELSEWHERE = ("any-model.md", "extending.md", "report.md", "integrations.md")
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
 
