@@ -25,7 +25,8 @@ def draw(name: str, folder: Path, style: FigureStyle, out: Path) -> int:
         InputError: If there is no such figure, the folder holds nothing to draw it from, or a file can't be written.
     """
     require("matplotlib", "drawing")
-    from iterconv.report.pictures import check_format, draw_pictures, find_figure  # late, as matplotlib is optional
+    from iterconv.report.picture import check_format  # late, as matplotlib is optional
+    from iterconv.report.pictures import draw_pictures, find_figure
 
     find_figure(name)
     check_format(out)

@@ -9,7 +9,7 @@ from iterconv.cli.tables import check_table
 from iterconv.figures.style import write as write_figure
 from iterconv.files import writing
 from iterconv.measuring.bootstrap import check_bootstrap
-from iterconv.measuring.spans import spans
+from iterconv.measuring.spans import SpanMap, spans
 from iterconv.options import Against, SpanKind
 from iterconv.report import check_html
 from iterconv.zoo.model_options import ModelOptions
@@ -65,13 +65,18 @@ def map_spans(
     found.save(out)
     with writing(out.with_suffix(".png")):
         write_figure(found.plot(), out.with_suffix(".png"))
+    _show(found)
+    console.emit(model=name, intact_error=found.intact_error, table=out, spans=found.table.to_dict("records"))
+    write_page(found, f"{name}: which spans of blocks can go?", html)
+    console.print(f"all spans (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
+    return 0
+
+
+def _show(found: SpanMap) -> None:
+    """Print the spans of each kind that cost least."""
     console.print(f"error {found.intact_error:.2%} of the unperturbed model; the spans of each kind that cost least:")
     numbers = ["stage", "start"]  # printed numbers count from 1, and the end of a span is its last block
     shown = found.table.sort_values("change", kind="stable").groupby("kind", sort=False).head(5)
     shown = shown.sort_values("kind", kind="stable").assign(**{name: shown[name] + 1 for name in numbers})
     shown = shown.rename(columns={"start": "first", "end": "last"})
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
-    console.emit(model=name, intact_error=found.intact_error, table=out, spans=found.table.to_dict("records"))
-    write_page(found, f"{name}: which spans of blocks can go?", html)
-    console.print(f"all spans (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
-    return 0

@@ -9,7 +9,7 @@ from iterconv.files import require_file
 from iterconv.options import FigureStyle
 
 if TYPE_CHECKING:
-    from iterconv.report.pictures import Picture
+    from iterconv.report.picture import Picture
 
 
 def check_html(path: Path | None = None) -> None:

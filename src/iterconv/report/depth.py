@@ -20,15 +20,8 @@ def _(result: Settling, title: str) -> Page:
     rates = {"error": steps["error"], "disagreement with step 0": 1 - steps["agreement"]}
     if (steps["finite"] < 1).any():
         rates["states not finite"] = 1 - steps["finite"]
-    errors = _interval_chart("rates", _steps(), list(rates))
     verdicts = result.verdicts.rename_axis("verdict").reset_index()
     counted = verdicts.melt("verdict", var_name="at the end", value_name="examples")
-    plots = [
-        Plot(name="rates", title="Does it stay right?", chart=errors),
-        Plot(name="residual", title="Does it settle?", chart=_draw_residuals()),
-        *([Plot(name="growth", title="Does it converge?", chart=_draw_growth())] if result.options["growth"] else []),
-        Plot(name="verdicts", title="Verdicts on the examples", chart=_draw_verdicts(list(verdicts["verdict"]))),
-    ]
     shares = {name: f"{share:.1%}" for name, share in result.shares().items()}
     start, end = result.options["span"]
     one, stage = end - start == 1, result.options["stage"] + 1
@@ -46,7 +39,7 @@ def _(result: Settling, title: str) -> Page:
             Section(
                 name="steps",
                 title="Settling",
-                plots=plots,
+                plots=_settling_plots(list(rates), list(verdicts["verdict"]), result.options["growth"]),
                 tables=[
                     Table(name="verdicts", title="Verdicts", frame=verdicts),
                     Table(name="steps", title="Read-outs", frame=steps, folded=True),
@@ -57,14 +50,21 @@ def _(result: Settling, title: str) -> Page:
     )
 
 
+def _settling_plots(rates: list[str], verdicts: list[str], growth: bool) -> list[Plot]:
+    """Make the plots about settling, of the names of the rates and verdicts that there are."""
+    errors = interval_chart("rates", _steps(), "of", rates)
+    return [
+        Plot(name="rates", title="Does it stay right?", chart=errors),
+        Plot(name="residual", title="Does it settle?", chart=_draw_residuals()),
+        *([Plot(name="growth", title="Does it converge?", chart=_draw_growth())] if growth else []),
+        Plot(name="verdicts", title="Verdicts on the examples", chart=_draw_verdicts(verdicts)),
+    ]
+
+
 def _steps() -> alt.X:
     """Make an axis of applications, which grow by factors and begin at 0."""
     axis = alt.Axis(values=[0, 1, 10, 100, 1000, 10_000], format="d")
     return alt.X("step:Q", title="further applications", scale=alt.Scale(type="symlog", nice=False), axis=axis)
-
-
-def _interval_chart(rows: str, x: alt.X, groups: list[str]) -> Any:
-    return interval_chart(rows, x, "of", groups)
 
 
 def _stack(x: "pd.Series[Any]", columns: dict[str, Any]) -> list[dict[str, Any]]:
@@ -121,8 +121,10 @@ def _(result: Depth, title: str) -> Page:
             decided[f"{name} (n = {len(own)})"] = [float((own <= depth).mean()) for depth in depths]
     x = counting("depth", "executed blocks")
     plots = [
-        Plot(name="curve", title="Error after each block", chart=_interval_chart("rates", x, list(rates))),
-        Plot(name="decided", title="Examples that are decided", chart=_interval_chart("decided", x, list(decided))),
+        Plot(name="curve", title="Error after each block", chart=interval_chart("rates", x, "of", list(rates))),
+        Plot(
+            name="decided", title="Examples that are decided", chart=interval_chart("decided", x, "of", list(decided))
+        ),
     ]
     shown = curve.assign(stage=curve["stage"] + 1, block=curve["block"] + 1)
     worse = result.overthinking

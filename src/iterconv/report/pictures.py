@@ -1,63 +1,26 @@
 """The paper's figures, drawn from the tables of any runs, with captions that are made of these."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from iterconv.errors import InputError, suggest
 from iterconv.figures.alternatives import draw_alternatives
 from iterconv.figures.coupling import draw_coupling
 from iterconv.figures.curves import draw_instances
 from iterconv.figures.parameters import draw_parameters
-from iterconv.figures.style import in_style, save, write
+from iterconv.figures.style import in_style, save
 from iterconv.figures.toy import draw_toy
 from iterconv.figures.training import draw_training
 from iterconv.figures.variants import draw_data_sets, draw_variants
-from iterconv.files import write_atomically, writing
 from iterconv.options import FigureStyle, Residual
 from iterconv.report.captions import Group, count_networks, group_runs
+from iterconv.report.picture import Picture
 from iterconv.report.prefix import draw_rules
 from iterconv.studies.study import Study
 from iterconv.studies.tables import Tables, prediction_indices
-
-FORMATS = (".pdf", ".svg", ".png")
-"""The formats of figures; all but the last consist of lines and letters, which stay sharp at any size."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure with the name of its files and a caption."""
-
-    name: str
-    caption: str
-    figure: Figure
-    """The figure, whose axes and lines can still be changed."""
-    style: FigureStyle = "screen"
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the figure, which holds its caption, and the caption as text beside it.
-
-        Args:
-            path: The file, .pdf, .svg or .png; the caption goes into the .txt file of the same name.
-
-        Raises:
-            InputError: If the format is unknown, or a file can't be written.
-        """
-        path = Path(path)
-        check_format(path)
-        with in_style(self.style), writing(path):
-            write(self.figure, path, self.name, self.caption)
-            write_atomically(path.with_suffix(".txt"), f"{self.caption}\n".encode())
-
-
-def check_format(path: Path) -> None:
-    """Raise ``InputError`` if a name does not end as one of ``FORMATS`` does."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path} does not name a figure; let it end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
 def save_pictures(study: Study, tables: Tables, names: Sequence[str], folder: Path) -> list[Picture]:
