@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from iterconv import lipschitz, measure, paths
 from iterconv.cli.console import bar
-from iterconv.figures.style import new_figure, paper_style, percent, save
+from iterconv.figures.style import new_figure, percent, save, styled
 from iterconv.files import write_atomically
 from iterconv.studies.executors.base import Executor
 from iterconv.studies.executors.here import HereEngine
@@ -121,7 +121,7 @@ def draw(table: pd.DataFrame) -> Figure:
         ["data", "stages", "blocks", "width", "epochs", "samples", "lipschitz", "residual", "seed"]
     )
     table = table[(table["data"] == "digits") & ((table["lipschitz"] == 0.95) | (table["residual"] == "ordinary"))]
-    with paper_style():
+    with styled():
         figure = new_figure(8.5, 3.4)
         panels = list(figure.subplots(1, 2))
         for (kind, stages), own in table.groupby(["residual", "stages"]):

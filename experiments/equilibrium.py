@@ -137,9 +137,9 @@ def memory(width: int, images: Tensor) -> list[dict[str, Any]]:
 
 def draw(table: pd.DataFrame, kept: pd.DataFrame, path: Path) -> None:
     """Draw error and applications against the tolerance, and memory against applications."""
-    from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, write
+    from iterconv.figures.style import STAGE_COLOURS, new_figure, percent, styled, write
 
-    with paper_style():
+    with styled():
         figure = new_figure(10, 3.2)
         errors, applications, bytes_ = figure.subplots(1, 3)
         for number, (training, own) in enumerate(table.groupby("training", sort=False)):

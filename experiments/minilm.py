@@ -22,7 +22,7 @@ from torch import nn
 
 import iterconv as ic
 from iterconv.cli.console import bar
-from iterconv.figures.style import new_figure, paper_style, percent, save
+from iterconv.figures.style import new_figure, percent, save, styled
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library
 
@@ -100,7 +100,7 @@ def main() -> int:
 
 def draw(errors: pd.DataFrame, frontier: pd.DataFrame):  # type: ignore[no-untyped-def]
     """Left: one layer dropped, repeated or swapped; middle: read out early and repeated; right: the frontier."""
-    with paper_style():
+    with styled():
         figure = new_figure(10, 3)
         left, middle, right = figure.subplots(1, 3, sharey=True)
         for family, axes in (

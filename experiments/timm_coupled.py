@@ -24,7 +24,7 @@ from torch import nn
 
 import iterconv as ic
 from iterconv.cli.console import bar
-from iterconv.figures.style import new_figure, paper_style, percent
+from iterconv.figures.style import new_figure, percent, styled
 from iterconv.figures.style import save as save_figure
 from iterconv.files import write_atomically
 from iterconv.studies.executors.base import Executor
@@ -195,7 +195,7 @@ def main() -> int:
 def draw(frontiers: pd.DataFrame) -> Figure:
     """Error against blocks executed (left) and against different blocks (right); one row a model."""
     styles = {"own": "o-", "equal": "s--"}
-    with paper_style():
+    with styled():
         figure = new_figure(9, 6)
         axes = figure.subplots(2, 2, sharey="row")
         for row, (model, name) in enumerate((("resnet", "ResNet, CIFAR-10"), ("vit", "ViT, MNIST"))):

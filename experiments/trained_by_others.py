@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import iterconv as ic
 from iterconv.cli.console import bar
 from iterconv.figures.curves import finish_panel
-from iterconv.figures.style import new_figure, paper_style, percent, stage_colour, write
+from iterconv.figures.style import new_figure, percent, stage_colour, styled, write
 from iterconv.files import read_tensors, to_parquet, to_safetensors, write_atomically
 from iterconv.indices import INDICES
 from iterconv.indices.base import undefined_reason
@@ -214,7 +214,7 @@ def draw_curves(curves: pd.DataFrame, indices: pd.DataFrame) -> Figure:
     """As in Fig. 2: a row a network, a column a family of perturbations; below, the indices against the depth."""
     errors = curves[curves["against"] == "labels"]
     found = indices[(indices["against"] == "labels") & (indices["stage"] != "all")]
-    with paper_style():
+    with styled():
         figure = new_figure(8.5, 10.5)
         above, below = figure.subfigures(2, 1, height_ratios=(4, 1.1))
         grid = above.subplots(len(DEPTHS), len(INDICES), sharex="col", sharey=True)
@@ -251,7 +251,7 @@ def _draw_points(axes: Axes, points: pd.DataFrame, family: str, stage: int) -> N
 
 def draw_frontier(frontier: pd.DataFrame) -> Figure:
     """The error against the blocks that are left, for every network."""
-    with paper_style():
+    with styled():
         axes = (figure := new_figure(6, 3.2)).subplots()
         for shade, (name, own) in zip(np.linspace(0.75, 0, len(DEPTHS)), frontier.groupby("network"), strict=True):
             axes.fill_between(own["blocks"], own["low"], own["high"], color=str(shade), alpha=0.15, linewidth=0)

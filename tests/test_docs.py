@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import iterconv as ic
 from iterconv.cli.main import COMMANDS, main
 from iterconv.cli.parsing import EXAMPLES, parse
 
@@ -27,8 +28,8 @@ def commands(page):
     return [shlex.split(line.split(" > ")[0], comments=True)[1:] for line in lines]
 
 
-# The examples of these are run in test_readme.py and test_studies.py, which also look at what came out.
-ELSEWHERE = ("any-model.md", "extending.md")
+# The examples of these are run in test_readme.py, test_studies.py and test_integrations.py, which look at the results.
+ELSEWHERE = ("any-model.md", "extending.md", "report.md", "integrations.md")
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
 
 
@@ -124,3 +125,10 @@ def test_a_decision_ends_where_the_next_thing_begins(tmp_path):
         ("Choice", "of a comment that goes on.", place, ""),
     ]
     assert "One way, not two \\| three." in to_markdown(found)
+
+
+def test_the_pages_of_the_api_have_every_public_name():
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    shown = {line.rsplit(".", 1)[1] for line in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)}
+    rooms = set(re.findall(r"`ic\.(\w+)`", (ROOT / "docs" / "api" / "index.md").read_text()))
+    assert {name for name in ic.__all__ if not name.startswith("_")} <= shown | rooms

@@ -13,7 +13,7 @@ from torch import nn
 
 import iterconv as ic
 from iterconv import errors as memory
-from iterconv.errors import check_choice, check_count, check_number, check_range
+from iterconv.errors import check_choice, check_count, check_number, check_range, line_of
 from iterconv.spectral.iteration import cast
 
 pytestmark = pytest.mark.medium
@@ -291,3 +291,11 @@ def test_doubles_are_made_on_the_cpu_where_a_device_has_none():
     apple = X.as_subclass(OnApple)
     assert cast(apple, torch.float64) is not None and cast(apple, torch.float64).equal(X.double())
     assert cast(X, torch.float64).dtype == torch.float64
+
+
+def test_long_messages_of_others_are_cut_off_between_words():
+    said = ValueError("please check your connection\n  and try again")
+    assert line_of(said) == "please check your connection and try again"
+    assert line_of(said, 38) == "please check your connection and ..." and len(line_of(said, 20)) <= 20
+    assert len(line_of(ValueError("x" * 300))) == 160
+    assert line_of(ValueError()) == "ValueError"

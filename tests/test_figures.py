@@ -66,7 +66,7 @@ def test_coupling_figure_has_every_seed_and_the_means():
     convergence = figure.axes[0]
     dots = np.concatenate([line.get_ydata() for line in convergence.lines if line.get_marker() == "o"])
     assert sorted(dots) == sorted(table["convergence"])
-    means = next(line for line in convergence.lines if line.get_label() == "16")
+    means = next(line for line in convergence.lines if line.get_label() == "width 16")
     expected = table[table.width == 16].groupby(["coupling", "init"])["convergence"].mean()
     assert means.get_ydata() == pytest.approx([expected[c, i] for i, c in conditions_of(table)])
     assert [text.get_text() for text in convergence.get_xticklabels()] == ["0\nnon-rec.", "0\nrec.", "0.5", "0.9", "1"]

@@ -1,5 +1,8 @@
 """The callbacks of other training loops, against measuring and coupling by hand."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
@@ -128,3 +131,15 @@ def test_what_cannot_be_watched_or_coupled_is_refused():
     assert dial.turn(1) == 0.5
     dial.stop()
     ic.couple(optimizer, blocks(net), 0.5).remove()  # else it would be refused as coupled twice
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.extended
+def test_the_example_of_the_api_page_runs(tmp_path, monkeypatch, capsys):
+    zoo.torchvision()
+    text = (Path(__file__).parents[1] / "docs" / "api" / "integrations.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "integrations"}
+    exec(compile(example, "integrations.md", "exec"), names)
+    assert sorted(set(names["watch"].indices["epoch"])) == [1, 2]

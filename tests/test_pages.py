@@ -219,3 +219,47 @@ def test_a_page_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ic.InputError, match="x.html .No space left on device"):
         write_page(Page(title="y", lead="", facts={}, sections=[]), tmp_path / "x.html")
     assert (tmp_path / "x.html").read_bytes() == before
+
+
+def check_page(tmp_path, result):
+    """The data of the page about a result, whose plots keep Vega-Lite's schema."""
+    write_result(result, "x", tmp_path / "x.html")
+    page = (tmp_path / "x.html").read_text()
+    check_alone(page)
+    found = scripts(page)
+    for name in (name for name in found if name.startswith("plot-")):
+        alt.Chart.from_dict(found[name], validate=True)
+    return found
+
+
+def test_the_page_of_depth(tmp_path, model, batches):
+    result = ic.depth(model, batches, extra_evaluations=2)
+    found = check_page(tmp_path, result)
+    errors = [row["value"] for row in found["data-rates"] if row["of"] == "error"]
+    assert errors == pytest.approx(result.curve["error"].tolist(), rel=1e-3)
+    decided = [row["value"] for row in found["data-decided"] if row["of"].startswith("wrong")]
+    own = result.examples.query("not right")["settling_depth"]
+    assert decided == pytest.approx([(own <= depth).mean() for depth in range(1, 7)], rel=1e-3)
+
+
+@pytest.mark.extended
+def test_pages_of_settling_exits_and_spans(tmp_path, model, batches):
+    settling = ic.settle(model, batches, steps=4)
+    found = check_page(tmp_path, settling)
+    errors = [row["value"] for row in found["data-rates"] if row["of"] == "error"]
+    assert errors == pytest.approx(settling.steps["error"].tolist(), rel=1e-3)
+    counted = {(row["verdict"], row["at the end"]): row["examples"] for row in found["data-verdicts"]}
+    assert sum(counted.values()) == 40 and counted["idle", "wrong"] == settling.verdicts.loc["idle", "wrong"]
+    exits = ic.exits(model, batches, resamples=10)
+    assert len(check_page(tmp_path, exits)["data-frontier"]) == len(exits.frontier)
+    maps = ic.spans(model, batches, resamples=10)
+    spans = pd.DataFrame(check_page(tmp_path, maps)["data-spans"]).sort_values(["stage", "kind", "first", "last"])
+    table = maps.table.sort_values(["stage", "kind", "start", "end"])
+    assert spans["change"].tolist() == pytest.approx(table["change"].tolist(), abs=1e-3)
+    assert spans["first"].tolist() == (table["start"] + 1).tolist() and spans["last"].tolist() == table["end"].tolist()
+
+
+@pytest.mark.parametrize("command", ["settle", "depth", "exits", "spans"])
+def test_every_measuring_command_refuses_a_bad_page_at_once(capsys, command):
+    line = refused(capsys, command, "timm:resnet18", "--weights", "none", "--html", "x.txt")
+    assert "--html x.txt does not name a page; let it end in .html" in line

@@ -33,12 +33,14 @@ def test_the_examples_for_any_model_run(tmp_path, monkeypatch):
     assert len(names["smaller"]) == 6 and len(names["plan"].frontier) == 5 and len(names["table"]) == 5
 
 
-def test_the_example_of_a_page_runs(tmp_path, monkeypatch):
+def test_the_examples_of_a_figure_and_of_a_page_run(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
-    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "report.md", "exec"), {"__name__": "report"})
-    assert "How my model settles" in (tmp_path / "settling.html").read_text()
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(example, "report.md", "exec"), {"__name__": "report"})
+    assert (tmp_path / "fig2.pdf").stat().st_size > 10_000
+    assert "2 networks, with 2 seeds in each condition" in capsys.readouterr().out
+    assert "How alike are my blocks?" in (tmp_path / "similarity.html").read_text()
 
 
 EXTENDING = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()

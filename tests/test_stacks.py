@@ -36,7 +36,7 @@ MIXED = [
     replace(TINY, seed=3, coupling=1.0, first_coupled=1),
     replace(TINY, seed=1, coupling=1.0),
 ]
-FILES = {"config.json", "history.csv", "best.safetensors", "report.parquet", "result.json"}
+FILES = {"config.json", "history.csv", "best.safetensors", "report.parquet", "README.md", "result.json"}
 
 
 def train(runs, root, **options):

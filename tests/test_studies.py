@@ -369,7 +369,6 @@ def test_all_studies_make_their_figures_tables_and_claims(tmp_path, tiny, clutte
         "fig7-1",
         "fig8-1-width2",
         "fig13",
-        "claims",
     }
     page = (folder / "index.html").read_text()
     assert "sets not exactly right" in page and "The same for properly convergent" in page

@@ -44,7 +44,7 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path):
     rows = []
     result = complete(TINY, tmp_path / "run", on_epoch=rows.append)
     names = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
-    assert names == {"config.json", "history.csv", "best.safetensors", "report.parquet", "result.json"}
+    assert names == {"config.json", "history.csv", "best.safetensors", "report.parquet", "README.md", "result.json"}
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history.epoch.tolist() == [1, 2, 3] and len(rows) == 3
     assert history.lr.tolist() == pytest.approx([0.1, 0.1, 0.01])

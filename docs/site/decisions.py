@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KINDS = ("Choice", "Departure")
-_MARK = re.compile(rf"\b({'|'.join(KINDS)}): ")
-_END = re.compile(rf"\n\s*\n(?!\s*\d+\. )|\b(?:{'|'.join(KINDS)}|Source): ")
-_SOURCE = re.compile(rf"\bSource: (.*?)\s*(?:\n\s*\n|\b(?:{'|'.join(KINDS)}): |\Z)", re.DOTALL)
+_MARK = re.compile(rf"\b({'|'.join(KINDS)}):\s")
+_END = re.compile(rf"\n\s*\n(?!\s*\d+\. )|\b(?:{'|'.join(KINDS)}|Source):\s")
+_SOURCE = re.compile(rf"\bSource: (.*?)\s*(?:\n\s*\n|\b(?:{'|'.join(KINDS)}):\s|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 import iterconv as ic
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, write
+from iterconv.figures.style import STAGE_COLOURS, new_figure, percent, styled, write
 
 FIGURES = Path(__file__).parents[1] / "figures"
 BLOCKS = 8
@@ -90,7 +90,7 @@ def draw_curve(axes: Axes, report: ic.Report, family: str, index: str, label: st
 
 def draw_perturbations(report: ic.Report) -> None:
     """Draw the three perturbations, and below each its curve."""
-    with paper_style():
+    with styled():
         figure = new_figure(9, 4.2)
         panels = figure.subplots(2, 3, height_ratios=(1, 2.4))
         for top, bottom, (family, (title, index, label, names, executed)) in zip(*panels, PANELS.items(), strict=True):
@@ -110,7 +110,7 @@ def draw_kernels() -> None:
         "triangular, 0.9": ic.coupling.coupling_matrix(BLOCKS, 0.9, "triangular"),
         "uniform, 0.5, late": late,
     }
-    with paper_style():
+    with styled():
         figure = new_figure(9, 2.5)
         panels = figure.subplots(1, len(kernels), sharey=True)
         for axes, (title, matrix) in zip(panels, kernels.items(), strict=True):

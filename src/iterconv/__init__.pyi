@@ -32,6 +32,7 @@ from .measuring import spans as spans
 from .paths import Stage as Stage
 from .paths import StagedModel as StagedModel
 from .paths import verify as verify
+from .report import figure as figure
 from .tying import Tied as Tied
 from .tying import sharing as sharing
 from .tying import tie as tie

@@ -65,8 +65,9 @@ class OptionError(InputError):
 
 
 def line_of(problem: BaseException, most: int = 160) -> str:
-    """Return the message of an exception in one line of at most so many characters."""
-    return " ".join(str(problem).split())[:most] or type(problem).__name__
+    """Return the message of an exception in one line of at most so many characters, cut off between words."""
+    line = " ".join(str(problem).split()) or type(problem).__name__
+    return line if len(line) <= most else f"{line[: most - 4].rsplit(' ', 1)[0]} ..."
 
 
 def describe_error(problem: BaseException, most: int = 160) -> str:

@@ -20,6 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).parents[2]
 QUICK = ROOT / "results" / "quick"
 AXE = Path(os.environ.get("AXE", ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"))
+PAGES = ["study", "measure", "plan", "spans", "settle", "depth", "exits"]
 PATIENCE = 300_000
 """Milliseconds to wait for a page, also on a machine that does much else."""
 
@@ -37,7 +38,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The pages of a set of studies, of a measurement and of a plan."""
+    """The pages of a set of studies, and of single results of every kind."""
     folder = tmp_path_factory.mktemp("pages")
     assert main(["report", str(QUICK), "--html", str(folder / "study.html")]) == 0
     torch.manual_seed(0)
@@ -45,6 +46,10 @@ def pages(tmp_path_factory):
     batches = [(torch.randn(20, 1, 8, 8), torch.arange(20) % 10) for _ in range(2)]
     write_result(ic.measure(net, batches, resamples=20), "A network", folder / "measure.html")
     write_result(ic.plan(net, batches, resamples=20), "Its blocks", folder / "plan.html")
+    write_result(ic.spans(net, batches, resamples=20), "Its spans", folder / "spans.html")
+    write_result(ic.settle(net, batches, steps=20), "Does it settle?", folder / "settle.html")
+    write_result(ic.depth(net, batches), "Its depth", folder / "depth.html")
+    write_result(ic.exits(net, batches, resamples=20), "Its exits", folder / "exits.html")
     return folder
 
 
@@ -82,7 +87,7 @@ def marks(page, plot, kind="symbol"):
     return page.locator(f"[data-plot=plot-{plot}] .role-mark.mark-{kind} path")
 
 
-@pytest.mark.parametrize("name", ["study", "measure", "plan"])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_plot_is_drawn(opened, name):
     page = opened(name)
     for box in page.query_selector_all("[data-plot]"):
@@ -138,6 +143,18 @@ def test_the_pointer_finds_means_with_students_interval(opened):
     numbers = [float(text.rstrip("%")) / 100 for text in (told["mean"], *told["interval"].split(" to "))]
     assert numbers == pytest.approx([values.mean(), values.mean() - half, values.mean() + half], abs=1e-3)
     assert told["seeds"] == "3" and told["dropped block"] == "2"
+
+
+def test_maps_of_spans_and_exit_rules_follow_their_controls(opened):
+    page = opened("spans")
+    spans = marks(page, "map-1", "rect")
+    assert spans.count() == 6, "three blocks have six spans"
+    choose(page, kind="swap")
+    assert spans.count() == 3 and page.locator("#table-spans tbody tr:not([hidden])").count() == 2 * 3
+    page = opened("exits")
+    shown = marks(page, "frontier").count()
+    choose(page, rule="confidence")
+    assert 0 < marks(page, "frontier").count() < shown
 
 
 def test_a_cell_of_the_matrix_opens_its_findings_and_their_networks(opened):
@@ -220,7 +237,7 @@ def test_print_has_light_colours_also_in_dark_mode_and_no_controls(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["study", "measure", "plan"])
+@pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_serious(opened, name, scheme):
     if not AXE.exists():
         pytest.skip(f"there is no {AXE}; `make test-browser` fetches it")

@@ -12,6 +12,7 @@ from tyro import conf
 
 from iterconv.cli.commands_of_depth import Controls, Depth, Exits, Settle
 from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
+from iterconv.cli.figure_command import Figure
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
 from iterconv.options import Against, Debris, MemoryFormat, Mode, Shell, SpanKind, Tracker
@@ -162,13 +163,15 @@ class Spans:
     """The kinds of maps: drop leaves a span out, repeat executes it twice, swap exchanges its first and last block."""
     resamples: int = 1000
     """The number of bootstrap resamples for the intervals; 0 for no intervals."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and map its spans."""
         from iterconv.cli.spans import map_spans
 
-        own = (self.out, self.against, self.kinds)
+        own = (self.out, self.html, self.against, self.kinds)
         return map_spans(self.model, self.data_and_model, *own, resamples=self.resamples)
 
 
@@ -232,6 +235,7 @@ COMMANDS: dict[str, type] = {
     "sweep": Sweep,
     "status": Status,
     "report": Report,
+    "figure": Figure,
     "claims": Claims,
     "controls": Controls,
     "data": Data,

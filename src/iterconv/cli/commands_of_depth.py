@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro import conf
 
@@ -37,16 +37,22 @@ class Settle:
     tolerance: float = 1e-3
     """The relative length of a step below which a state is at rest."""
     no_growth: Annotated[bool, conf.arg(help="Leave out growth rates, which take most of the time.")] = False
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and apply its block."""
         from iterconv.cli.settling import settle_model
 
-        settings = {"stage": self.stage, "span": self.span, "steps": self.steps, "tolerance": self.tolerance}
-        return settle_model(
-            self.model, self.data_and_model, self.out, self.against, growth=not self.no_growth, **settings
-        )
+        settings: dict[str, Any] = {
+            "stage": self.stage,
+            "span": self.span,
+            "steps": self.steps,
+            "tolerance": self.tolerance,
+        }
+        model = (self.model, self.data_and_model)
+        return settle_model(*model, self.out, self.html, self.against, growth=not self.no_growth, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +72,16 @@ class Depth:
     """The reference of errors: labels (by default, if there are any), or predictions, the model's own."""
     extra_evaluations: int = 16
     """The evaluations of the last block beyond the ordinary pass."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and read it out."""
         from iterconv.cli.settling import depth_model
 
-        return depth_model(self.model, self.data_and_model, self.out, self.against, self.extra_evaluations)
+        model = (self.model, self.data_and_model)
+        return depth_model(*model, self.out, self.html, self.against, self.extra_evaluations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +105,16 @@ class Exits:
     their baseline and always there."""
     resamples: int = 1000
     """The number of bootstrap resamples for the intervals; 0 for no intervals."""
+    html: Path | None = None
+    """The file of a page (.html) in which a reader explores the result."""
     json: Json = False
 
     def __call__(self, stop: threading.Event) -> int:
         """Open the model and measure its exits."""
         from iterconv.cli.exits import exits_of_model
 
-        return exits_of_model(
-            self.model, self.data_and_model, self.out, self.against, rules=self.rules, resamples=self.resamples
-        )
+        model = (self.model, self.data_and_model)
+        return exits_of_model(*model, self.out, self.html, self.against, rules=self.rules, resamples=self.resamples)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,23 +4,28 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
+from iterconv.cli.pages import write_page
 from iterconv.errors import OptionError
 from iterconv.files import require_file
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.exit_frontier import check_json_file
 from iterconv.measuring.exits import check_rules, exits
 from iterconv.options import Against
+from iterconv.report import check_html
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
 
 
-def exits_of_model(name: str, options: ModelOptions, out: Path | None, against: Against | None, **settings: Any) -> int:
+def exits_of_model(
+    name: str, options: ModelOptions, out: Path | None, html: Path | None, against: Against | None, **settings: Any
+) -> int:
     """Measure exit rules of a model with a progress bar, print and draw the frontier.
 
     Args:
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The frontier's file, .json; by default ``exits-<against>.json`` in a run's folder, else named by the model.
+        html: The file of a page about the exits, if one is wanted.
         against: The reference of errors; by default the labels, if there are any.
         settings: Further options of ``iterconv.exits``.
 
@@ -34,6 +39,8 @@ def exits_of_model(name: str, options: ModelOptions, out: Path | None, against: 
     check_bootstrap(settings["resamples"], 0.95, 0)
     if out:
         _check_out(out)
+    if html:
+        check_html(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
@@ -52,6 +59,7 @@ def exits_of_model(name: str, options: ModelOptions, out: Path | None, against: 
     console.print(
         "blocks are means over examples; search_error is on the half of the batches that chose the thresholds"
     )
+    write_page(found, f"{name}: when may an example stop?", html)
     console.print(f"frontier in {out}, picture in {out.with_suffix('.png')}")
     return 0
 

@@ -7,6 +7,7 @@ from typing import Any
 from iterconv import lipschitz
 from iterconv.adapters.rebuild import layers_of
 from iterconv.cli.console import bar, console
+from iterconv.cli.pages import write_page
 from iterconv.cli.tables import check_table, index_records, show_indices
 from iterconv.errors import InputError, OptionError, check_count
 from iterconv.figures.style import write as write_figure
@@ -19,7 +20,7 @@ from iterconv.measuring.search import last_number
 from iterconv.measuring.sharing import describe_shared
 from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths import full_route
-from iterconv.report import check_html, write_result
+from iterconv.report import check_html
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -91,7 +92,7 @@ def measure_model(
     if precision == "bf16":
         console.print("multiplied in bfloat16, which moves errors and indices a little: see docs/any-model.md")
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
-    _write_page(report, f"{name}: how iterative, how convergent?", html)
+    write_page(report, f"{name}: how iterative, how convergent?", html)
     error = {"error": report.intact_error, "chance": report.options["chance"], "examples": report.options["examples"]}
     console.emit(model=name, report=out, against=against, **error, indices=index_records(report.indices))
     if audit:
@@ -168,7 +169,7 @@ def plan_model(
         console.print(own.to_string(index=False, float_format="{:.3f}".format))
     console.emit(model=name, frontier=out, routes=found.frontier.to_dict("records"))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
-    _write_page(found, f"{name}: which blocks can go?", html)
+    write_page(found, f"{name}: which blocks can go?", html)
     if keep is not None and save is not None:
         console.doing("saving")
         if save.suffix == ".yaml":
@@ -183,12 +184,6 @@ def plan_model(
         console.emit(model=name, blocks=keep, saved=save, opened_by=["iterconv", "measure", *opening])
         console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
     return 0
-
-
-def _write_page(result: Any, title: str, html: Path | None) -> None:
-    if html:
-        size = write_result(result, title, html)
-        console.print(f"page in {html} ({size / 1e6:.1f} MB)")
 
 
 def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:

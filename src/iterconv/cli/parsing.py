@@ -42,6 +42,7 @@ EXAMPLES = {
     "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid\n  iterconv sweep grid.yaml --dry-run",
     "status": "iterconv status runs --watch\n  iterconv status runs --json",
     "report": "iterconv report --scale quick\n  iterconv report fig2 fig3 --scale small --out runs",
+    "figure": "iterconv figure fig3 results/small --style slides --out fig3.pdf\n  iterconv figure fig7 --out fig7.svg",
     "claims": "iterconv claims results/small\n  iterconv claims --scale quick --json",
     "controls": "iterconv controls --out controls.csv\n  iterconv controls contraction rotation expansion",
     "data": "iterconv data cifar10\n  iterconv data digitclutter --digits 4 --n 1000 --out clutter.safetensors",

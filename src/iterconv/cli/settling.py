@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
+from iterconv.cli.pages import write_page
 from iterconv.errors import check_count
 from iterconv.files import require_file, writing
 from iterconv.measuring.depth import Depth, depth
@@ -13,11 +14,14 @@ from iterconv.measuring.settled import Settling
 from iterconv.measuring.settling import check_settling, find_span, settle
 from iterconv.measuring.sharing import describe_shared, find_shared
 from iterconv.options import Against
+from iterconv.report import check_html
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import OpenedModel, open_model
 
 
-def settle_model(name: str, options: ModelOptions, out: Path | None, against: Against | None, **settings: Any) -> int:
+def settle_model(
+    name: str, options: ModelOptions, out: Path | None, html: Path | None, against: Against | None, **settings: Any
+) -> int:
     """Apply a block of a model again and again, print what states and predictions do, and draw it.
 
     Args:
@@ -25,6 +29,7 @@ def settle_model(name: str, options: ModelOptions, out: Path | None, against: Ag
         options: The options of the model and its data.
         out: The file of the result; by default ``settling-<against>.parquet`` in a run's folder, else named by the
             model.
+        html: The file of a page about the result, if one is wanted.
         against: The reference of errors; by default the labels, if there are any.
         settings: Further options of ``iterconv.settle``.
 
@@ -35,7 +40,7 @@ def settle_model(name: str, options: ModelOptions, out: Path | None, against: Ag
         InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
     check_settling(*(settings[option] for option in ("stage", "span", "steps", "tolerance")))
-    _check_out(out)
+    _check_out(out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
@@ -50,6 +55,7 @@ def settle_model(name: str, options: ModelOptions, out: Path | None, against: Ag
         model=name, result=out, steps=found.steps.to_dict("records"), shares=found.shares(), options=found.options
     )
     _show_settling(found)
+    write_page(found, f"{name}: does it settle?", html)
     shared = describe_shared([number for number in find_shared(opened.model.stages) if number == settings["stage"]])
     console.print(
         *([f"{shared}\n"] if shared else []), f"result in {out}, picture in {out.with_suffix('.png')}", sep=""
@@ -58,7 +64,12 @@ def settle_model(name: str, options: ModelOptions, out: Path | None, against: Ag
 
 
 def depth_model(
-    name: str, options: ModelOptions, out: Path | None, against: Against | None, extra_evaluations: int
+    name: str,
+    options: ModelOptions,
+    out: Path | None,
+    html: Path | None,
+    against: Against | None,
+    extra_evaluations: int,
 ) -> int:
     """Read a model out after each of its blocks, print the curve, and draw it.
 
@@ -66,6 +77,7 @@ def depth_model(
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The file of the result; by default ``depth-<against>.parquet`` in a run's folder, else named by the model.
+        html: The file of a page about the result, if one is wanted.
         against: The reference of errors; by default the labels, if there are any.
         extra_evaluations: The evaluations of the last block beyond the ordinary pass.
 
@@ -76,7 +88,7 @@ def depth_model(
         InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
     check_count("extra_evaluations", extra_evaluations, 0)
-    _check_out(out)
+    _check_out(out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
@@ -90,16 +102,19 @@ def depth_model(
     _write(found, out)
     console.emit(model=name, result=out, curve=found.curve.to_dict("records"), best=found.best)
     _show_depth(found)
+    write_page(found, f"{name}: which depth is best?", html)
     console.print(f"result in {out}, picture in {out.with_suffix('.png')}")
     return 0
 
 
-def _check_out(out: Path | None) -> None:
+def _check_out(out: Path | None, html: Path | None = None) -> None:
     """Refuse a bad file before the model is opened, which takes long."""
     if out:
         check_suffix(out)
         for path in (out, out.with_suffix(".png")):
             require_file(path)
+    if html:
+        check_html(html)
 
 
 def _choose_out(opened: OpenedModel, out: Path | None, name: str) -> Path:

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
+from iterconv.cli.pages import write_page
 from iterconv.cli.tables import check_table
 from iterconv.figures.style import write as write_figure
 from iterconv.files import writing
 from iterconv.measuring.bootstrap import check_bootstrap
-from iterconv.measuring.spans import spans
+from iterconv.measuring.spans import SpanMap, spans
 from iterconv.options import Against, SpanKind
+from iterconv.report import check_html
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
 
@@ -18,6 +20,7 @@ def map_spans(
     name: str,
     options: ModelOptions,
     out: Path | None,
+    html: Path | None,
     against: Against | None,
     kinds: tuple[SpanKind, ...],
     **settings: Any,
@@ -28,6 +31,7 @@ def map_spans(
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The table's file, .csv; a picture is drawn beside it.
+        html: The file of a page about the maps, if one is wanted.
         against: The reference of errors; by default the labels, if there are any.
         kinds: The kinds of maps.
         settings: Further options of ``iterconv.spans``.
@@ -41,6 +45,8 @@ def map_spans(
     check_bootstrap(settings["resamples"], 0.95, 0)
     if out:
         check_table(out)
+    if html:
+        check_html(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     out = out or opened.place / f"{opened.file_stem}-spans.csv".removeprefix("-")
@@ -59,12 +65,18 @@ def map_spans(
     found.save(out)
     with writing(out.with_suffix(".png")):
         write_figure(found.plot(), out.with_suffix(".png"))
+    _show(found)
+    console.emit(model=name, intact_error=found.intact_error, table=out, spans=found.table.to_dict("records"))
+    write_page(found, f"{name}: which spans of blocks can go?", html)
+    console.print(f"all spans (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
+    return 0
+
+
+def _show(found: SpanMap) -> None:
+    """Print the spans of each kind that cost least."""
     console.print(f"error {found.intact_error:.2%} of the unperturbed model; the spans of each kind that cost least:")
     numbers = ["stage", "start"]  # printed numbers count from 1, and the end of a span is its last block
     shown = found.table.sort_values("change", kind="stable").groupby("kind", sort=False).head(5)
     shown = shown.sort_values("kind", kind="stable").assign(**{name: shown[name] + 1 for name in numbers})
     shown = shown.rename(columns={"start": "first", "end": "last"})
     console.print(shown.to_string(index=False, float_format="{:.3f}".format))
-    console.emit(model=name, intact_error=found.intact_error, table=out, spans=found.table.to_dict("records"))
-    console.print(f"all spans (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
-    return 0

@@ -38,6 +38,8 @@ class Images:
 class KnownData:
     """One data set: where it comes from, how large it is, and its recipe."""
 
+    title: str
+    """The name in figures."""
     recipe: Recipe
     images: Images
     hub: str | None = None
@@ -54,26 +56,31 @@ class KnownData:
 
 KNOWN = {
     "digits": KnownData(
+        title="UCI digits",
         recipe=Recipe(stages=1, epochs=30, lr=0.1, lr_divisor=10.0, batch_size=32),
         images=Images(training=1438, test=359, size=8),
     ),
     "mnist": KnownData(
+        title="MNIST",
         recipe=Recipe(stages=1, epochs=400, lr=0.025, lr_divisor=2.5),
         images=Images(training=60_000, test=10_000, size=28),
         hub="ylecun/mnist",
     ),
     "cifar10": KnownData(
+        title="CIFAR-10",
         recipe=Recipe(stages=3, epochs=400, lr=0.1, lr_divisor=10.0, augment=True),
         images=Images(training=50_000, test=10_000, size=32, channels=3),
         hub="uoft-cs/cifar10",
     ),
     "cifar100": KnownData(
+        title="CIFAR-100",
         recipe=Recipe(stages=3, epochs=200, lr=0.1, lr_divisor=10.0, augment=True),
         images=Images(training=50_000, test=10_000, size=32, channels=3, classes=100),
         hub="uoft-cs/cifar100",
     ),
     **{
         f"digitclutter-{digits}": KnownData(
+            title=f"Digitclutter-{digits}",
             recipe=Recipe(stages=3, epochs=400, lr=0.05, lr_divisor=5.0),
             images=Images(training=100_000, test=10_000, size=32),
             clutter=digits,

@@ -1,16 +1,18 @@
 """Other measures of the perturbations: own predictions, cross-entropy, distance (Fig. 6)."""
 
+from textwrap import fill
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.curves import draw_stages, families_in
-from iterconv.figures.style import new_figure, paper_style, stage_colour
+from iterconv.figures.style import new_figure, same_scale, stage_colour, styled
 from iterconv.indices import INDICES
 from iterconv.paths.families import family_of
 
-_SHOWN = {"cross_entropy": "cross-entropy (nats)", "distance": "distance to the final representation"}
+_SHOWN = {"cross_entropy": "cross-entropy\n(nats)", "distance": "distance to the\nfinal representation"}
 
 
 def draw_alternatives(curves: pd.DataFrame, against_predictions: pd.DataFrame) -> Figure:
@@ -25,7 +27,7 @@ def draw_alternatives(curves: pd.DataFrame, against_predictions: pd.DataFrame) -
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         shown = families_in(curves)
         figure = new_figure(2.1 + 2.8 * len(shown), 5.6)
         panels = figure.subplots(2, 1 + len(shown), width_ratios=(1, *[1.4] * len(shown)))
@@ -36,8 +38,9 @@ def draw_alternatives(curves: pd.DataFrame, against_predictions: pd.DataFrame) -
                     axes.set_yscale("log")  # representations may grow exponentially
                 else:
                     axes.set_ylim(bottom=0)
-                axes.set_xlabel(family_of(family).axis)
+                axes.set_xlabel(fill(family_of(family).axis, 20))
             panels[row][1].set_ylabel(label)
+            same_scale([axes for axes in panels[row][1:] if axes.get_yscale() == "linear"])
         panels[0][1].legend()
         for axes, name in zip((panels[0][0], panels[1][0]), ("convergence", "divergence"), strict=True):
             draw_stages(axes, against_predictions[against_predictions["index"] == name])

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from iterconv.figures.style import new_figure, paper_style
+from iterconv.figures.style import new_figure, styled
 
 VERDICTS = {
     "supported": ("#0072b2", "white", "✓"),
@@ -33,7 +33,7 @@ def draw_claims(table: pd.DataFrame) -> Figure:
     parts = list(dict.fromkeys(table["part"]))
     settings = list(dict.fromkeys(table["setting"]))
     titles = table.drop_duplicates("part").set_index("part")["part_statement"]
-    with paper_style():
+    with styled():
         figure = new_figure(4.2 + _COLUMN * len(settings), 1.3 + _ROW * len(parts))
         axes = figure.subplots()
         for (part, setting), own in table.groupby(["part", "setting"], sort=False):

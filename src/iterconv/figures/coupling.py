@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.style import (
     condition_label,
@@ -10,7 +11,9 @@ from iterconv.figures.style import (
     dots,
     label_conditions,
     new_figure,
-    paper_style,
+    same_scale,
+    styled,
+    unit_scale,
     wide_enough,
     width_colour,
 )
@@ -30,14 +33,13 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         figure = new_figure(9.5 / 3 * len(INDICES), 5.4)
         panels = figure.subplots(2, len(INDICES))
         for axes, index in zip(panels[0], INDICES.values(), strict=True):
             against_coupling(axes, runs, index.name)
             axes.set_title(index.title)
-            low, high = axes.get_ylim()
-            axes.set_ylim(min(low, -0.03), max(high, 1.05))
+        unit_scale(panels[0])
         error = panels[1][0]
         if baseline is not None and len(baseline):
             _baseline(error, runs, baseline)
@@ -48,8 +50,10 @@ def draw_coupling(runs: pd.DataFrame, baseline: pd.DataFrame | None = None) -> F
         # The recurrence index hardly varies, so that the error has no relation to it.
         for axes, name in zip(panels[1][1:], (name for name in INDICES if name != "recurrence"), strict=True):
             _error_against(axes, runs, name)
+        same_scale(panels[1])
         if runs["width"].nunique() > 1 or baseline is not None:
-            error.legend(title="width")
+            handles, labels = error.get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
@@ -57,7 +61,7 @@ def against_coupling(axes: Axes, runs: pd.DataFrame, column: str) -> None:
     """Draw a column against the conditions: every seed a dot, a line through the means of each width."""
     conditions = conditions_of(runs)
     for width, of_width in runs.groupby("width"):
-        draw_line(axes, of_width, column, conditions, width_colour(width), str(width))
+        draw_line(axes, of_width, column, conditions, width_colour(width), f"width {width}")
     label_conditions(axes, conditions)
     axes.set_xlim(-0.4, len(conditions) - 0.6)
 
@@ -99,7 +103,7 @@ def _baseline(axes: Axes, runs: pd.DataFrame, baseline: pd.DataFrame) -> None:
         means = of_width.groupby(["init", "coupling"])["test_error"].mean()
         there = [(place, means[c]) for place, c in enumerate(conditions) if c in means.index]
         if there:
-            label = f"{width}, unconstrained"
+            label = f"width {width}, unconstrained"
             axes.plot(*zip(*there, strict=True), "--", color="#888888", linewidth=1, label=label)
 
 
@@ -116,7 +120,8 @@ def _error_against(axes: Axes, runs: pd.DataFrame, name: str) -> None:
         for (coupling, init), row in there.iloc[[0, -1] if len(there) > 1 else []].iterrows():
             place = (row[name], row["test_error"])
             label = condition_label(init, coupling)
-            axes.annotate(label, place, fontsize=6.5, xytext=(3, 3), textcoords="offset points")
+            axes.annotate(label, place, fontsize="x-small", xytext=(3, 3), textcoords="offset points")
     axes.set_xlabel(INDICES[name].title)
     axes.set_title(f"Error against {name}")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     wide_enough(axes)

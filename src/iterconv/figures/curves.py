@@ -11,9 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from iterconv.figures.style import (
     dots,
     new_figure,
-    paper_style,
     percent,
+    same_scale,
     stage_colour,
+    styled,
+    unit_scale,
     wide_enough,
 )
 from iterconv.indices import INDICES, families
@@ -33,22 +35,25 @@ def draw_instances(curves: pd.DataFrame, indices: pd.DataFrame, runs: pd.DataFra
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         columns = len(INDICES) + 2
         figure = new_figure(2.1 * columns, 5.6)
         halves: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1))
         above, below = halves
         _draw_families(above, curves, float(runs["chance"].iloc[0]))
         panels = list(below.subplots(1, columns))
-        for index in INDICES.values():
-            axes = panels.pop(0)
+        for axes, index in zip(panels, INDICES.values(), strict=False):
             draw_stages(axes, indices[indices["index"] == index.name])
-            axes.set_title(index.title)
-        for axes, name in zip(panels, ("convergence", "divergence"), strict=True):
+            axes.set_title(index.title.replace(" ", "\n"))
+        unit_scale(panels[: len(INDICES)])
+        errors = panels[len(INDICES) :]
+        for axes, name in zip(errors, ("convergence", "divergence"), strict=True):
             axes.plot(runs[name], runs["test_error"], "o", color="#333333", alpha=0.7, markeredgewidth=0)
-            axes.set_xlabel(INDICES[name].title)
-            axes.set_ylabel("test error")
+            axes.set_title(f"Error against\n{name}")
+            axes.set_xlabel(INDICES[name].short)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             wide_enough(axes)
+        same_scale(errors)
     return figure
 
 
@@ -81,17 +86,18 @@ def _draw_families(figure: Any, curves: pd.DataFrame, chance: float) -> None:
 
 
 def draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
-    """Draw the values of one index by stage and in the mean: every seed a dot, means large."""
-    stages = [*sorted(stage for stage in indices["stage"].unique() if stage != "mean"), "mean"]
+    """Draw the values of one index by stage and, if there are several, in their mean: every seed a dot, means bars."""
+    stages = sorted(stage for stage in indices["stage"].unique() if stage != "mean")
+    stages += ["mean"] if len(stages) > 1 else []
     for place, stage in enumerate(stages):
         values = indices[indices["stage"] == stage]["value"].astype(float)
         colour = "#333333" if stage == "mean" else stage_colour(stage)
         dots(axes, place, values, colour)
         if values.notna().any():
-            axes.plot(place, values.mean(), "o", color=colour, markersize=8)
+            axes.plot(place, values.mean(), "_", color=colour, markersize=14, markeredgewidth=2)
         else:
             axes.text(place, 0.5, "undefined", rotation=90, ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(stages)), [str(s + 1) if s != "mean" else "mean" for s in stages])
+    axes.set_xticks(range(len(stages)), [str(s + 1) if s != "mean" else "mean" for s in stages], fontsize="small")
     axes.set_xlim(-0.5, len(stages) - 0.5)
     # At least from 0 to 1, so that panels can be compared; undefined values have no limits.
     low, high = np.nanmin([0, axes.get_ylim()[0]]), np.nanmax([1.05, axes.get_ylim()[1]])

@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent
+from iterconv.figures.style import STAGE_COLOURS, new_figure, percent, styled
 
-_NAMES = {
+NAMES = {
     "confidence": "confidence",
     "agreement": "agreement of read-outs",
     "kl": "divergence of read-outs",
@@ -26,14 +26,14 @@ def draw_exits(frontier: pd.DataFrame, options: dict[str, Any]) -> Figure:
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         figure = new_figure(6.4, 3.8)
         axes = figure.subplots()
         for number, rule in enumerate(options["rules"]):
             rows = frontier[frontier["rule"] == rule].sort_values("blocks")
             colour = "#777777" if rule == "depth" else STAGE_COLOURS[number % len(STAGE_COLOURS)]
             line = ":" if rule == "depth" else "-"
-            axes.plot(rows["blocks"], rows["error"], line, color=colour, linewidth=1.3, label=_NAMES[rule])
+            axes.plot(rows["blocks"], rows["error"], line, color=colour, linewidth=1.3, label=NAMES[rule])
             axes.errorbar(
                 rows["blocks"],
                 rows["error"],

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from iterconv.figures.curves import finish_panel
-from iterconv.figures.style import new_figure, paper_style, percent, stage_colour
+from iterconv.figures.style import new_figure, percent, stage_colour, styled
 from iterconv.indices import INDICES
 from iterconv.indices.recurrence import RECURRENCE
 
@@ -30,7 +30,7 @@ def draw_report(curves: pd.DataFrame, indices: pd.DataFrame, options: dict[str, 
     errors = curves[curves.metric == "error"]
     families = list(dict.fromkeys(errors.perturbation))
     rows = -(-len(families) // 3)
-    with paper_style():
+    with styled():
         figure = new_figure(9, 2.9 * rows)
         panels: list[Axes] = list(figure.subplots(rows, 3, sharey=True, squeeze=False).flat)
         for axes in panels[len(families) :]:
@@ -82,7 +82,7 @@ def draw_plan(frontier: pd.DataFrame, mode: str, baselines: pd.DataFrame) -> Fig
         The figure.
     """
     column, label = ("distinct", "different blocks") if mode == "share" else ("blocks", "blocks executed")
-    with paper_style():
+    with styled():
         figure = new_figure(9, 3.4)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
         left.fill_between(frontier[column], frontier["low"], frontier["high"], alpha=0.2, linewidth=0)
@@ -135,7 +135,7 @@ def draw_similarity(table: pd.DataFrame) -> Figure:
         The figure.
     """
     stages = sorted(table["stage"].unique())
-    with paper_style():
+    with styled():
         figure = new_figure(2.6 * len(stages) + 0.8, 5)
         panels = figure.subplots(2, len(stages), squeeze=False)
         for row, (kind, title) in enumerate(_TITLES.items()):

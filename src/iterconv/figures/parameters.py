@@ -14,7 +14,8 @@ from iterconv.figures.style import (
     dots,
     label_conditions,
     new_figure,
-    paper_style,
+    same_scale,
+    styled,
     wide_enough,
     width_colour,
 )
@@ -31,9 +32,9 @@ def draw_parameters(runs: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    with paper_style():
-        figure = new_figure(11.5, 3.1)
-        panels = list(figure.subplots(1, 4))
+    with styled():
+        figure = new_figure(8, 6)
+        panels = list(figure.subplots(2, 2).flat)
         for number, (init, coupling) in enumerate(conditions_of(runs)):
             own = runs[(runs.init == init) & (runs.coupling == coupling)]
             style: dict[str, Any] = {
@@ -52,10 +53,11 @@ def draw_parameters(runs: pd.DataFrame) -> Figure:
         low, high = runs["raw"].min(), runs["raw"].max()
         panels[0].plot([low, high], [low, high], color="#999999", linewidth=0.8, linestyle="--")
         counts(panels[0], "y")
-        panels[0].legend(title="coupling")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", title="coupling")
         for axes, label in ((panels[1], "raw parameters"), (panels[2], "effective parameters")):
             _label(axes, label, "test error")
             wide_enough(axes)
+        same_scale(panels[1:3])
         _deviations(panels[3], runs)
     return figure
 
@@ -74,6 +76,6 @@ def _deviations(axes: Axes, runs: pd.DataFrame) -> None:
             dots(axes, place, values, width_colour(width))
         axes.plot([], [], "o", color=width_colour(width), label=str(width))
     label_conditions(axes, conditions)
-    axes.set_ylabel("mean deviation of blocks")
+    axes.set_ylabel("mean deviation\nof blocks")
     axes.set_ylim(bottom=-0.02)
     axes.legend(title="width")

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from iterconv.figures.style import condition_colour, condition_label, conditions_of, new_figure, paper_style, percent
+from iterconv.figures.style import condition_colour, condition_label, conditions_of, new_figure, percent, styled
 
 _LOWEST = 1e-8
 """The lower end of the axis of relative steps."""
@@ -29,7 +29,7 @@ def draw_prefix(rows: pd.DataFrame, followed: int, stepped: int) -> Figure:
     """
     kinds = [kind for kind in _KINDS if kind in set(rows["lacks"])]
     conditions = conditions_of(rows)
-    with paper_style():
+    with styled():
         figure = new_figure(1.2 + 2.6 * len(kinds), 7.2)
         panels = figure.subplots(3, len(kinds), squeeze=False, sharey="row")
         for column, kind in enumerate(kinds):
@@ -81,6 +81,6 @@ def _finish(above: Axes, middle: Axes, below: Axes, lengths: list[int]) -> None:
 
 
 def _label(panels: list[Axes], most: int, followed: int, stepped: int) -> None:
-    panels[0].set_ylabel(f"strings right after {most} iterations")
-    panels[1].set_ylabel(f"strings of {followed} bits right")
-    panels[2].set_ylabel(f"relative step, {stepped} bits")
+    panels[0].set_ylabel(f"strings right after\n{most} iterations")
+    panels[1].set_ylabel(f"strings of\n{followed} bits right")
+    panels[2].set_ylabel(f"relative step,\n{stepped} bits")

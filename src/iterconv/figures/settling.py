@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, wide_enough
+from iterconv.figures.style import STAGE_COLOURS, new_figure, percent, styled, wide_enough
 
 BLUE, RED, GREY = STAGE_COLOURS[0], STAGE_COLOURS[1], "#999999"
 
@@ -24,7 +24,7 @@ def draw_settling(steps: pd.DataFrame, verdicts: pd.DataFrame, options: dict[str
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         figure = new_figure(11, 3.1)
         errors, residuals, growths, counts = figure.subplots(1, 4)
         _draw_errors(errors, steps, options["against"])
@@ -112,7 +112,7 @@ def draw_depth(
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         figure = new_figure(9, 3.2)
         left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
         what = "labels" if options["against"] == "labels" else "own predictions"

@@ -9,9 +9,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from iterconv.figures.style import new_figure, paper_style
+from iterconv.figures.style import new_figure, styled
 
-_TITLES = {"drop": "dropped", "repeat": "executed twice", "swap": "ends swapped"}
+TITLES = {"drop": "dropped", "repeat": "executed twice", "swap": "ends swapped"}
 
 
 def draw_spans(table: pd.DataFrame, intact_error: float) -> Figure:
@@ -29,14 +29,14 @@ def draw_spans(table: pd.DataFrame, intact_error: float) -> Figure:
     # Equal steps of colour on both sides, so that a gain looks no larger than a loss of the same size.
     width = max(most - intact_error, intact_error - least, 1e-3)
     norm = Normalize(intact_error - width, intact_error + width)
-    with paper_style():
+    with styled():
         figure = new_figure(3.1 * len(kinds) + 0.9, 2.9 * len(stages))
         panels = figure.subplots(len(stages), len(kinds), squeeze=False)
         for row, stage in zip(panels, stages, strict=True):
             for axes, kind in zip(row, kinds, strict=True):
                 own = table[(table["stage"] == stage) & (table["kind"] == kind)]
                 image = _draw_map(axes, own, int(table[table["stage"] == stage]["end"].max()), norm)
-                axes.set_title(f"stage {stage + 1}: span {_TITLES[kind]}")
+                axes.set_title(f"stage {stage + 1}: span {TITLES[kind]}")
         bar = figure.colorbar(image, ax=panels, label="error", format=PercentFormatter(1, decimals=0), shrink=0.8)
         bar.ax.set_ylim(min(least, intact_error), max(most, intact_error + 1e-3))
         bar.ax.axhline(intact_error, color="black", linewidth=1)

@@ -1,10 +1,12 @@
 """The toy inverse problem: traces in the plane, and errors of every perturbation (Fig. 1)."""
 
+from textwrap import fill
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style
+from iterconv.figures.style import STAGE_COLOURS, new_figure, styled
 
 TITLES = {
     "exact": "Iterative algorithm as a ResNet",
@@ -33,18 +35,19 @@ def draw_toy(toy: pd.DataFrame) -> Figure:
         The figure.
     """
     kinds = [kind for kind in TITLES if kind in set(toy["kind"])]
-    with paper_style():
+    with styled():
         figure = new_figure(2.9 * len(kinds), 5.6)
         panels = figure.subplots(2, len(kinds), squeeze=False)
         for column, kind in enumerate(kinds):
             own = toy[toy["kind"] == kind]
             _traces(panels[0][column], own[(own["point"] >= 0) & (own["seed"] == own["seed"].min())])
-            panels[0][column].set_title(TITLES[kind])
+            panels[0][column].set_title(fill(TITLES[kind], 19))
             _errors(panels[1][column], own[own["point"] < 0])
         panels[0][0].set_ylabel("estimate of $z_2$")
-        panels[1][0].set_ylabel("root mean squared error")
-        panels[0][0].legend(loc="lower left", fontsize=7)
-        panels[1][0].legend(loc="upper right", fontsize=7)
+        panels[1][0].set_ylabel("root mean\nsquared error")
+        above, below = (axes.get_legend_handles_labels() for axes in panels[:, 0])
+        figure.legend(*above, loc="outside upper center", ncols=len(above[1]))
+        figure.legend(*below, loc="outside lower center", ncols=len(below[1]))
     return figure
 
 

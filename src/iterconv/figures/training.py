@@ -9,15 +9,15 @@ from iterconv.figures.style import (
     condition_label,
     conditions_of,
     new_figure,
-    paper_style,
-    percent,
+    styled,
+    wide_enough,
 )
 
 
 def draw_training(history: pd.DataFrame) -> Figure:
     """Fig. 5: training and validation error against the epoch, a line a condition.
 
-    Source: Lippl et al., Fig. 5. Lines are means over the seeds, bands reach from the lowest to the highest.
+    Source: Lippl et al., Fig. 5. Thin lines are nets, thick ones means over seeds.
 
     Args:
         history: ``Tables.history`` of one setting and width.
@@ -25,7 +25,7 @@ def draw_training(history: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         figure = new_figure(8, 3)
         panels = list(figure.subplots(1, 2, sharey=True))
         for axes, (column, title) in zip(
@@ -33,15 +33,15 @@ def draw_training(history: pd.DataFrame) -> Figure:
         ):
             for number, (init, coupling) in enumerate(conditions_of(history)):
                 own = history[(history["init"] == init) & (history["coupling"] == coupling)]
-                epochs = own.groupby("epoch")[column].agg(["mean", "min", "max"])
                 colour, label = condition_colour(number), condition_label(init, coupling)
-                axes.plot(epochs.index, epochs["mean"], "-", color=colour, linewidth=1.3, label=label)
-                axes.fill_between(epochs.index, epochs["min"], epochs["max"], color=colour, alpha=0.15, linewidth=0)
+                for _, net in own.groupby("name"):
+                    axes.plot(net["epoch"], net[column], "-", color=colour, linewidth=0.5, alpha=0.5)
+                means = own.groupby("epoch")[column].mean()
+                axes.plot(means.index, means, "-", color=colour, linewidth=1.5, label=label)
             axes.set_title(title)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            percent(axes)
         panels[0].set_ylabel("error")
-        panels[0].set_ylim(bottom=0)
-        panels[1].legend(title="coupling")
+        wide_enough(panels[0], x=0)
+        figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper", title="coupling")
     return figure

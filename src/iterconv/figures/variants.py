@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iterconv.figures.coupling import against_coupling, draw_line
@@ -12,11 +11,16 @@ from iterconv.figures.style import (
     conditions_of,
     label_conditions,
     new_figure,
-    paper_style,
     percent,
+    styled,
+    unit_scale,
     variant_label,
+    wide_enough,
 )
 from iterconv.indices import INDICES
+
+_COLUMNS = 3
+"""Panels side by side."""
 
 
 def draw_variants(runs: pd.DataFrame) -> Figure:
@@ -35,23 +39,30 @@ def draw_variants(runs: pd.DataFrame) -> Figure:
     conditions = conditions_of(runs)
     measures = {"test_error": "Error", "mean_deviation": "Mean deviation of blocks"}
     measures |= {index.name: index.title for index in INDICES.values()}
-    with paper_style():
-        figure = new_figure(2.6 * len(measures), 3.4)
-        panels = list(figure.subplots(1, len(measures)))
-        for axes, (column, title) in zip(panels, measures.items(), strict=True):
+    with styled():
+        rows = -(-len(measures) // _COLUMNS)
+        figure = new_figure(9.5, 2.7 * rows)
+        panels = list(figure.subplots(rows, _COLUMNS).flat)
+        for axes in panels[len(measures) :]:
+            axes.set_axis_off()
+        for axes, (column, title) in zip(panels, measures.items(), strict=False):
             for number, (key, own) in enumerate(groups):
                 shift = (number - len(groups) / 2) * 0.06
                 draw_line(axes, own, column, conditions, condition_colour(number), variant_label(*key), shift)
             axes.set_title(title)
             label_conditions(axes, conditions)
-        percent(panels[0])
+        wide_enough(panels[0])
+        unit_scale(panels[2 : len(measures)])
         lines, labels = panels[0].get_legend_handles_labels()
-        figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
+        if len(panels) > len(measures):
+            panels[-1].legend(lines, labels, loc="center")
+        else:
+            figure.legend(lines, labels, loc="outside lower center", ncols=_COLUMNS)
     return figure
 
 
 def draw_data_sets(settings: Mapping[str, pd.DataFrame]) -> Figure:
-    """Fig. 13: error against coupling on each data set; below, the exact-set error where images have several labels.
+    """Fig. 13: error against coupling on each data set; last, the exact-set error where images have several labels.
 
     Source: Lippl et al., Fig. 13.
 
@@ -61,34 +72,30 @@ def draw_data_sets(settings: Mapping[str, pd.DataFrame]) -> Figure:
     Returns:
         The figure.
     """
-    exact = any(_has_sets(runs) for runs in settings.values())
-    with paper_style():
-        figure = new_figure(max(3.2 * len(settings), 4), 5.4 if exact else 2.9)
-        panels = figure.subplots(2 if exact else 1, len(settings), squeeze=False)
-        for number, (label, runs) in enumerate(settings.items()):
-            _errors(panels[0][number], runs, "test_error")
-            panels[0][number].set_title(label.replace(", ", ",\n", 1), fontsize=8)
-            if not exact:
-                continue
-            if _has_sets(runs):
-                _errors(panels[1][number], runs, "test_exact_error")
-            else:
-                panels[1][number].set_axis_off()
-        panels[0][0].set_ylabel("test error")
-        panels[0][0].legend(title="width")
-        if exact:
-            first = next(number for number, runs in enumerate(settings.values()) if _has_sets(runs))
-            panels[1][first].set_ylabel("sets not exactly right")
+    shown = [(label, runs, "test_error", "test error") for label, runs in settings.items()]
+    shown += [
+        (label, runs, "test_exact_error", "sets not exactly right")
+        for label, runs in settings.items()
+        if _has_sets(runs)
+    ]
+    columns = min(len(shown), _COLUMNS)
+    rows = -(-len(shown) // columns)
+    with styled():
+        figure = new_figure(9.5 / _COLUMNS * columns, 2.7 * rows)
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes in panels[len(shown) :]:
+            axes.set_axis_off()
+        for axes, (label, runs, column, measure) in zip(panels, shown, strict=False):
+            against_coupling(axes, runs.assign(**{column: runs[column].astype(float)}), column)
+            axes.set_title(label.replace(", ", ",\n", 1), fontsize="small")
+            axes.set_ylabel(measure)
+            axes.set_ylim(0, 1.1 * max(float(runs[column].max()), 0.01))
+            percent(axes)
+        handles = [axes.get_legend_handles_labels() for axes in panels]
+        lines = {label: line for both in handles for line, label in zip(*both, strict=True)}
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
     return figure
 
 
 def _has_sets(runs: pd.DataFrame) -> bool:
     return "test_exact_error" in runs and bool(runs["test_exact_error"].notna().any())
-
-
-def _errors(axes: Axes, runs: pd.DataFrame, column: str) -> None:
-    against_coupling(axes, runs, column)
-    values = runs[column].astype(float)
-    room = max(values.max() - values.min(), 0.02) * 0.25
-    axes.set_ylim(max(0, values.min() - room), values.max() + room)
-    percent(axes)

@@ -12,6 +12,7 @@ from iterconv.models.exiting import ExitingModel as ExitingModel
 from iterconv.models.fixed_point import Iterating as Iterating
 from iterconv.models.locally_connected import LocallyConnected2d as LocallyConnected2d
 from iterconv.models.resnet import resnet as resnet
+from iterconv.models.saved import load as load
 
 __all__ = [
     "ConstrainedStage",
@@ -22,6 +23,7 @@ __all__ = [
     "ResidualBlock",
     "ResidualStage",
     "cifar_resnet",
+    "load",
     "load_cellular_automaton",
     "load_cifar_resnet",
     "resnet",

@@ -2,10 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from iterconv.errors import InputError, require
+from iterconv.errors import InputError, check_choice, require
 from iterconv.files import require_file
+from iterconv.options import FigureStyle
+
+if TYPE_CHECKING:
+    from iterconv.report.picture import Picture
 
 
 def check_html(path: Path | None = None) -> None:
@@ -25,8 +29,35 @@ def check_html(path: Path | None = None) -> None:
         require(library, "an HTML report")
 
 
+def figure(name: str, results: str | os.PathLike[str] = "runs", *, style: FigureStyle = "paper") -> "list[Picture]":
+    """Draw one of the paper's figures from finished runs.
+
+    Source: Lippl et al., Fig. 1 to 13.
+
+    Args:
+        name: The name of the figure: ``"fig1"`` to ``"fig13"``, or ``"prefix"``.
+        results: A folder of runs, or of tables as ``iterconv reproduce`` writes them.
+        style: ``"paper"``, ``"slides"`` or ``"screen"``.
+
+    Returns:
+        One picture for each kind of data and network in the folder, with ``figure`` (matplotlib's, to be changed
+        at will), ``caption`` and ``save``.
+
+    Raises:
+        InputError: If there is no such figure or style, the folder holds nothing to draw it from, or matplotlib is
+            missing.
+    """
+    check_choice("style", style, FigureStyle)
+    require("matplotlib", "drawing")
+    from iterconv.report.pictures import draw_pictures, find_figure  # late, as matplotlib is optional
+    from iterconv.studies.runs import load
+
+    find_figure(name)
+    return draw_pictures(name, load(Path(results)), style)
+
+
 def write_result(result: Any, title: str, path: str | os.PathLike[str]) -> int:
-    """Write a page about a result, such as that of ``iterconv.measure`` or ``iterconv.plan``.
+    """Write a page about a result, such as that of ``iterconv.measure`` or ``iterconv.settle``.
 
     Args:
         result: A result of a kind that ``page_of`` knows.
@@ -43,8 +74,9 @@ def write_result(result: Any, title: str, path: str | os.PathLike[str]) -> int:
     check_html(path)
     from altair.utils.schemapi import debug_mode
 
+    from iterconv.report import depth, spans  # noqa: F401 - late, as altair is optional; they register their pages
     from iterconv.report.page import write_page
-    from iterconv.report.single import page_of  # late, as altair is optional
+    from iterconv.report.single import page_of
 
     with debug_mode(False):  # the tests check the charts, which takes seconds
         return write_page(page_of(result, title), path)

@@ -46,7 +46,7 @@ async function redraw() {
       for (const [name, value] of Object.entries(chosen())) view.signal(`chosen_${name}`, value);
       await view.runAsync();
     } else await embed(box);
-    const empty = !box.querySelector(".role-mark.mark-symbol path");
+    const empty = !box.querySelector(".role-mark:is(.mark-symbol, .mark-rect) path");
     box.closest("figure").classList.toggle("empty", empty);
     if (!empty) continue;
     views.get(box).finalize();

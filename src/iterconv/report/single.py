@@ -1,4 +1,4 @@
-"""Pages about the result of one command: `page_of` makes one of a result of any kind that is registered here.
+"""Pages about the result of one command: `page_of` makes one of a result of any kind that is registered with it.
 
 A further kind of result takes a function from the result to a `Page`, registered with ``@page_of.register``.
 """
@@ -19,7 +19,7 @@ def page_of(result: Any, title: str) -> Page:
     """Make the page about a result.
 
     Args:
-        result: What ``iterconv.measure`` or ``iterconv.plan`` returned.
+        result: What ``iterconv.measure``, ``plan``, ``settle``, ``depth``, ``exits`` or ``spans`` returned.
         title: The heading.
 
     Returns:
@@ -48,7 +48,7 @@ def _(result: Report, title: str) -> Page:
         title=title,
         lead="Its blocks were read out early, left out or evaluated again, and the errors compared. Intervals are from "
         "the bootstrap over examples. Stages and blocks count from 1.",
-        facts=_state(result.options, error=f"{result.intact_error:.4g}"),
+        facts=state_facts(result.options, error=f"{result.intact_error:.4g}"),
         sections=[
             Section(
                 name="indices",
@@ -95,7 +95,7 @@ def _(result: Plan, title: str) -> Page:
         title=title,
         lead="For each number of blocks, the best route that was found. Routes were searched on one half of the "
         "batches; their errors on the other half have intervals. Blocks count from 1, and bars stand between stages.",
-        facts=_state(result.options),
+        facts=state_facts(result.options),
         sections=[
             Section(
                 name="frontier",
@@ -108,7 +108,8 @@ def _(result: Plan, title: str) -> Page:
     )
 
 
-def _state(options: dict[str, Any], **more: str) -> dict[str, str]:
+def state_facts(options: dict[str, Any], **more: str) -> dict[str, str]:
+    """Return circumstances as facts of a page; those that are empty are left out."""
     return {
         name.replace("_", " "): str(value) for name, value in {**more, **options}.items() if value not in (None, [])
     }

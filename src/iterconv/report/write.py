@@ -46,7 +46,7 @@ def render(studies: Sequence[Study], scale: Scale, tables: Tables, root: Path) -
         claims = verdict_table(judge_all(tables)).to_csv(index=False)
         write_atomically(folder / "tables" / "claims.csv", claims.encode())
         for study in studies:
-            save_pictures(study, scale, tables, folder)
+            save_pictures(study, tables, [job.name for job in unique_jobs([study], scale)], folder)
     path = folder / "index.html"
     return path, _write(studies, scale, tables, path, f"{_PAPER}Scale {scale.name}: {scale.summary}.{_SMALLER}")
 

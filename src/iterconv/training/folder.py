@@ -1,8 +1,8 @@
 """The folder of a run: its files, read and written without losing anything.
 
 These are ``config.json``, ``history.csv``, ``checkpoint.pt`` (until the run is finished), ``best.safetensors``,
-``report.parquet`` and ``result.json``. A folder that has the last three holds a finished run. What is in the folder
-``logs`` is for other programs; nothing here depends on it.
+``report.parquet`` and ``result.json``. A folder that has the last three holds a finished run. ``README.md``, the model
+card, is for people, and what is in the folder ``logs`` for other programs; nothing here depends on them.
 """
 
 import hashlib

@@ -16,6 +16,7 @@ from iterconv.files import read_tensors
 from iterconv.measuring.measurement import measure
 from iterconv.measuring.report import Report
 from iterconv.paths.contract import StagedModel
+from iterconv.training.card import CARD, make_card
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 from iterconv.training.loop import Stop, train
@@ -127,6 +128,7 @@ def conclude(
     result = _result(folder, network, devices, report, started)
     if folder.config.stack > 1:
         result["stack"] = stack
+    folder.write(CARD, make_card(folder.config, result, report, dataset).encode())
     folder.write_json("result.json", result)
     folder.drop_checkpoint()
 
