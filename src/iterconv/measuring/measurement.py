@@ -19,7 +19,7 @@ from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_me
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.faster import Way
 from iterconv.measuring.report import Report
-from iterconv.measuring.sharing import find_shared
+from iterconv.measuring.shared_blocks import find_shared
 from iterconv.options import Against, MeasuringPrecision, MemoryFormat
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task
