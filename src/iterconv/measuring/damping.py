@@ -40,7 +40,7 @@ class DampingSweep(Result):
         rows = []
         for damping, steps in self.steps.groupby("damping", sort=False):
             last = steps.iloc[-1][["error", "agreement", "residual", "growth"]].astype(float).to_dict()
-            own = self._of(float(damping))  # type: ignore[arg-type]
+            own = self._of(float(damping))
             exponent = float(own.examples["exponent"].median())
             rows.append({"damping": damping, **last, "exponent": exponent, **own.shares()})
         return pd.DataFrame(rows)
