@@ -127,7 +127,7 @@ def test_dry_run_records_nothing(tmp_path, trainer, capsys):
         (["--decide", "4", "--list"], "leave out --decide"),
         (["--budget", "12"], "--budget 12 is for --decide"),
         (["fig8", "--decide", "4"], "claim 4 is not about fig8; use fig3, fig13"),
-        (["--decide", "13", "--scale", "desk"], "nothing that claim 13 is about is trained at the scale 'desk'"),
+        (["--decide", "P1", "--scale", "paper"], "nothing that claim P1 is about is trained at the scale 'paper'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, says, tmp_path, capsys, trainer):

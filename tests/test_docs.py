@@ -62,6 +62,7 @@ def test_every_command_of_a_page_can_be_given(page):
             assert isinstance(parse(COMMANDS, words), COMMANDS[words[0]]), words
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_the_commands_of_the_first_five_minutes_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -193,6 +193,7 @@ def test_what_a_job_says_of_its_steps_and_of_its_end_can_be_read(tmp_path):
     assert timed.seconds_left == 20.0 and leases.JobState("running", step=2).seconds_left is None
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_a_job_that_kills_its_process_twice_is_set_aside(tmp_path):
     jobs, finished = [Line("a"), Deadly("bad"), Line("b"), Line("c")], []

@@ -264,5 +264,5 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(example, names)
-    assert len(names["blocks"]) == 25 and (tmp_path / "exits.json").exists()
+    assert len(names["blocks"]) == 100 and (tmp_path / "exits.json").exists()
     assert names["tied"].stages[0].blocks[0].conv1.weight.grad.abs().sum() > 0

@@ -74,17 +74,12 @@ def compared(name):
 
 
 SAMPLE = [
-    "timm/hrnet_w18_small",
-    "timm/coat_tiny",
     "timm/crossvit_9_240",
-    "timm/cspresnet50",
     "timm/dla34",
-    "timm/gcvit_xxtiny",
     "timm/halonet26t",
     "timm/sequencer2d_s",
     "timm/swin_tiny_patch4_window7_224",
     "torchvision/lraspp_mobilenet_v3_large",
-    "torchvision/r3d_18",
     "torchvision/resnet18",
     "transformers/bart",
     "transformers/clip",
@@ -105,6 +100,9 @@ SAMPLE = [
 at random, states that modules keep, experts, several tensors handed on, and what is ordinary."""
 
 
+SLOW_SAMPLE = ["timm/hrnet_w18_small", "timm/coat_tiny", "timm/cspresnet50", "timm/gcvit_xxtiny", "torchvision/r3d_18"]
+"""More of the same, which takes longer."""
+
 REFUSED = ("timm/halonet26t", "transformers/gemma3n_text")
 
 
@@ -114,14 +112,16 @@ def test_own_models(name):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", [*SAMPLE, *(pytest.param(name, marks=pytest.mark.extended) for name in SLOW_SAMPLE)])
 def test_a_sample_of_all_kinds_of_trouble(name):
     assert compared(name).startswith("refused: ") == (name in REFUSED), "a refused model is compared with nothing"
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in SAMPLE and not name.startswith("own/")])
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if name not in [*SAMPLE, *SLOW_SAMPLE] and not name.startswith("own/")]
+)
 def test_every_family_of_the_libraries(name):
     compared(name)
 

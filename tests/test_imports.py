@@ -145,9 +145,9 @@ def test_a_library_that_is_there_but_broken_is_told_with_its_own_text(tmp_path, 
         require("broken", "a test")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_a_reader_that_has_seen_enough_gets_the_exit_code_of_a_broken_pipe():
     code = "import sys; from iterconv.cli.main import main; sys.exit(main(['reproduce', '--list']))"
     done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     done.stdout.close()
-    assert (done.wait(), done.stderr.read()) == (0, "")
+    assert done.wait() == 141 and done.stderr.read().count("\n") == 1  # no traceback
     done.stderr.close()

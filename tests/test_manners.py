@@ -282,6 +282,7 @@ def test_what_a_sweep_would_pass_over_is_refused(tmp_path, name, text, says):
         read_sweep(tmp_path / name)
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_a_sweep_reads_its_own_table_and_does_not_write_over_its_file(capsys, tmp_path):
     fields = {"data": "digits", "blocks": 2, "epochs": 1, "samples": 100, "width": [2, 4], "precision": "bf16"}

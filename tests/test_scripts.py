@@ -18,7 +18,8 @@ def test_there_are_scripts():
 
 @pytest.mark.medium
 @pytest.mark.parametrize("path", [*EXPERIMENTS, ROOT / "benchmarks" / "overhead.py"], ids=lambda path: path.stem)
-def test_every_script_finds_what_it_imports(path):
+def test_every_script_finds_what_it_imports(path, monkeypatch):
+    monkeypatch.syspath_prepend(str(path.parent))  # as if it were called from the command line
     assert callable(runpy.run_path(str(path))["main"])
 
 
@@ -27,6 +28,7 @@ def bench(*words):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_the_benchmark_prints_rows_and_knows_when_a_target_is_reached():
     done = bench("indices-memory", "--quick", "--json")  # the one row that is no time

@@ -206,6 +206,7 @@ complete_stack([RunFolder(root / run.name, run) for run in runs], root / "stack"
 """
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_killed_between_the_files_of_two_runs_a_stack_ends_with_the_same_bytes(whole, tmp_path):
     runs = json.dumps([run.to_dict() for run in MIXED])
@@ -217,6 +218,7 @@ def test_killed_between_the_files_of_two_runs_a_stack_ends_with_the_same_bytes(w
     assert contents(tmp_path, MIXED) == contents(whole, MIXED)
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_a_run_whose_loss_becomes_nan_fails_alone(whole, tmp_path, monkeypatch):
     runs = [*MIXED[:2], replace(TINY, seed=9, lr=1e30), MIXED[3]]
@@ -299,6 +301,7 @@ def test_studies_in_stacks_have_runs_of_other_names_where_stacks_pay():
     assert command_of([stacked], desk) == "iterconv reproduce fig13 --scale desk --stack 4"
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_a_sweep_in_stacks(tmp_path, capsys):
     (tmp_path / "grid.yaml").write_text(

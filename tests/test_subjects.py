@@ -88,6 +88,7 @@ def word_tokenizer():
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
 
 
+@pytest.mark.extended
 def test_a_users_function_is_measured_as_its_model_is(here, capsys):
     arguments = ["--resamples", "20", "--families", "swap", "run drop-out", "--audit"]
     assert main(["measure", "users_own:alone", "--data", "digits", *arguments]) == 0

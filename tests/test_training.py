@@ -330,6 +330,7 @@ def threads_while(run, path):
     return seen
 
 
+@pytest.mark.extended
 def test_the_number_of_threads_is_the_runs_own(tmp_path):
     torch.set_num_threads(2)
     try:
@@ -390,6 +391,7 @@ def opened(path):
 FILES = ("config.json", "result.json", "best.safetensors", "checkpoint.pt", "report.parquet")
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_with_one_flipped_bit_is_never_used(original, finished, tmp_path, name):
     opened(tmp_path / "run")  # which removes the checkpoint
@@ -516,6 +518,7 @@ def test_the_lock_never_touches_what_a_link_in_its_place_leads_to(tmp_path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
+@pytest.mark.extended
 def test_the_folder_module_needs_nothing_that_windows_lacks():
     code = "import sys; sys.modules['fcntl'] = None; import iterconv.training.folder"
     assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE).returncode == 0
@@ -562,6 +565,7 @@ def test_training_a_finished_run_again_tells_its_damage(finished, tmp_path, name
         complete(TINY, tmp_path / "copy")
 
 
+@pytest.mark.extended
 def test_a_history_with_one_flipped_bit_is_never_used(finished):
     job, path = TrainingRun(TINY), finished / "history.csv"
     whole = path.read_bytes()

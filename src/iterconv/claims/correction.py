@@ -54,10 +54,11 @@ def looks(most: int, alpha: float = ALPHA) -> list[tuple[int, float]]:
     """Plan a sequential test: the numbers of seeds after which it looks, and the level of each look.
 
     Source: Lan and DeMets, *Discrete sequential boundaries for clinical trials*, Biometrika 70, 1983: of alpha,
-    ``alpha ln(1 + (e - 1) t)`` is spent once a share t of the seeds is there, which resembles Pocock's bounds. Choice:
-    this function, as it decides large effects by few seeds, and seeds are dear. What a look spends is its level, so
-    that by Bonferroni's inequality the levels add up to alpha whatever the correlation between looks is; this also
-    holds for Student's t and few seeds. The numbers of seeds are fixed in advance and do not depend on outcomes.
+    ``alpha ln(1 + (e - 1) t)`` is spent once a share t of the seeds is there, which resembles Pocock's bounds.
+    Choice: this function, as it decides large effects by few seeds, and seeds are dear. What a look spends is its
+    level, so that by Bonferroni's inequality the levels add up to alpha whatever the correlation between looks is;
+    this also holds for Student's t and few seeds. The numbers of seeds are fixed in advance and do not depend on
+    outcomes.
 
     Args:
         most: The largest number of seeds, from 2.

@@ -29,6 +29,7 @@ _CONSTRAINED = {
     "desk": (settings.DESK_DIGITS_CONSTRAINED, settings.DESK_MNIST_CONSTRAINED, settings.DESK_CIFAR_CONSTRAINED),
     "paper": (settings.PAPER_CIFAR,),
 }
+_QUICK = (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS, settings.QUICK_DEEP_DIGITS_WIDE)
 _DESK = (
     settings.DESK_DIGITS,
     settings.DESK_MNIST,
@@ -54,7 +55,7 @@ STUDIES = Registry(
             name="fig2",
             title="How iterative and convergent are ordinary ResNets?",
             settings={
-                "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
+                "quick": _QUICK,
                 "small": (settings.SMALL_CIFAR,),
                 "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR_ONE_WIDTH,),
@@ -65,7 +66,7 @@ STUDIES = Registry(
             name="fig3",
             title="Does gradient coupling make them more so, and does it help?",
             settings={
-                "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
+                "quick": _QUICK,
                 "small": (settings.SMALL_CIFAR, settings.SMALL_CLUTTER),
                 "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR, settings.PAPER_CLUTTER),
@@ -81,7 +82,7 @@ STUDIES = Registry(
             name="fig7",
             title="Effective parameter counts",
             settings={
-                "quick": (settings.QUICK_DIGITS, settings.QUICK_DEEP_DIGITS),
+                "quick": _QUICK,
                 "small": (settings.SMALL_CIFAR,),
                 "desk": _DESK,
                 "paper": (settings.PAPER_CIFAR,),

@@ -19,9 +19,10 @@ QUICK_DIGITS_TWO_SEEDS = replace(QUICK_DIGITS, seeds=(0, 1))
 QUICK_DEEP_DIGITS = Setting(
     label="UCI digits, one stage of 16 blocks",
     base=RunConfig(data="digits", stages=1, blocks=16, epochs=10),
-    widths=(8, 16),
-    seeds=THREE_SEEDS,
+    widths=(8,),
+    seeds=SIX_SEEDS,
 )
+QUICK_DEEP_DIGITS_WIDE = replace(QUICK_DEEP_DIGITS, widths=(16,), seeds=THREE_SEEDS)
 QUICK_SETS = (
     Setting(
         label="200 samples of UCI digits, three stages of 5 blocks",
