@@ -57,7 +57,8 @@ def mnist(results: Path) -> None:
 
 def keep(found: ic.DampingSweep, stem: Path) -> None:
     """Write the table and the picture, and print the table."""
-    table = found.table.merge(found.verdicts.rename_axis("damping").reset_index(), on="damping")
+    verdicts = found.verdicts.drop(columns="settles").rename_axis("damping").reset_index()
+    table = found.table.merge(verdicts, on="damping")
     table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.5g")
     found.plot(stem.with_suffix(".png"))
     print(table.to_string(index=False, float_format="{:.4g}".format), flush=True)

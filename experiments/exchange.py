@@ -1,9 +1,9 @@
 """What is one more application of a tied block worth in untied parameters? The numbers behind docs/tying.md.
 
-    iterconv sweep experiments/exchange.yaml --out runs/exchange --stack 8
+    iterconv sweep experiments/exchange.yaml --out runs/exchange --stack 6
     python experiments/exchange.py runs/exchange/exchange.csv [--results results/exchange]
 
-The first command trains networks of 1 to 8 blocks on the UCI digits with 8 seeds, all blocks tied (coupling 1, equal
+The first command trains networks of 1 to 8 blocks on the UCI digits with 6 seeds, all blocks tied (coupling 1, equal
 start) or none. The second finds the number of untied blocks that are as good as so many applications of a tied one.
 """
 
@@ -77,7 +77,7 @@ def main() -> None:
         exchange.table.to_csv(options.results / f"{measure}.csv", index=False, float_format="%.5g")
         print(measure, exchange.table.to_string(index=False, float_format="{:.4g}".format), exchange.exponent, sep="\n")
     exponents = {measure: exchange.exponent for measure, exchange in found.items()}
-    facts = {"command": "iterconv sweep experiments/exchange.yaml --out runs/exchange --stack 8", **machine()}
+    facts = {"command": "iterconv sweep experiments/exchange.yaml --out runs/exchange --stack 6", **machine()}
     (options.results / "facts.json").write_text(json.dumps({**facts, "exponents": exponents}, indent=1) + "\n")
     write(draw(found, runs), options.results / "exchange.png")
 

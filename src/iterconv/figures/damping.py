@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 from iterconv.figures.settling import steps_axis
 from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, wide_enough
 
+GREYS = ("#dddddd", "#b3b3b3", "#888888", "#5c5c5c", "#333333", "#000000")
+"""The colours of verdicts, which are not those of the lines beside them."""
+
 
 def draw_sweep(steps: pd.DataFrame, verdicts: pd.DataFrame, options: dict[str, Any]) -> Figure:
     """Draw errors and relative residuals against steps, one line for each damping, and the shares of verdicts.
@@ -44,14 +47,15 @@ def draw_sweep(steps: pd.DataFrame, verdicts: pd.DataFrame, options: dict[str, A
         residuals.set_title("Does it settle?")
         residuals.set_ylabel("relative residual (median)")
         _draw_verdicts(shares, verdicts)
+        figure.legend(*shares.get_legend_handles_labels(), loc="outside lower right", ncols=6)
     return figure
 
 
 def _draw_verdicts(axes: Any, verdicts: pd.DataFrame) -> None:
     places, left = np.arange(len(verdicts)), np.zeros(len(verdicts))
     shown = verdicts.loc[:, (verdicts > 0).any()]
-    for number, name in enumerate(shown):
-        axes.barh(places, shown[name], left=left, color=STAGE_COLOURS[number % len(STAGE_COLOURS)], label=name)
+    for colour, name in zip(GREYS, shown, strict=False):
+        axes.barh(places, shown[name], left=left, color=colour, label=name)
         left = left + shown[name].to_numpy()
     axes.set_yticks(places, [f"{damping:g}" for damping in verdicts.index])
     axes.set_ylabel("part of each step")
@@ -59,4 +63,3 @@ def _draw_verdicts(axes: Any, verdicts: pd.DataFrame) -> None:
     percent(axes, "x")
     axes.set_title("Verdicts")
     axes.set_xlabel("examples")
-    axes.legend()
