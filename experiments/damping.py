@@ -71,7 +71,7 @@ def repetition(results: Path) -> None:
     opened["resnet56"] = open_model(f"cifar-resnet:{weights('resnet56-cifar10.safetensors')}", options)
     tables = []
     for name, one in opened.items():
-        report = ic.measure(one.model, islice(one.batches, 20), families=FAMILIES, resamples=200)
+        report = ic.measure(one.model, islice(one.batches, 8), families=FAMILIES, resamples=200)
         own = report.curves[report.curves.perturbation.isin(FAMILIES) & (report.curves.metric == "error")]
         [intact] = (
             report.curves[(report.curves.perturbation == "early read-out") & (report.curves.metric == "error")]

@@ -28,7 +28,7 @@ from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, perce
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library
 
-SENTENCES, IMAGES = 256, 400
+SENTENCES, IMAGES = 256, 300
 
 
 def encoder() -> tuple[Any, list[Any]]:

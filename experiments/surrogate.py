@@ -31,9 +31,9 @@ from iterconv.zoo.libraries import library
 GROUPS = 3
 WAYS: dict[str, dict[str, Any]] = {
     "fit": {"steps": (100, 100, 200)},
-    "dial": {"how": "dial", "steps": (400,)},
     "task only": {"steps": (0, 0, 400)},
     "intact, trained on": {"steps": (0, 0, 400)},
+    "dial": {"how": "dial", "steps": (400,)},
 }
 """The ways of tying, each with 400 steps of 64 images; and the control, in which nothing is tied."""
 EPOCHS = 15
