@@ -56,7 +56,7 @@ def draw(found: dict[str, Exchange], runs: pd.DataFrame) -> Figure:
             most = int(table["applications"].max())
             row[2].plot([1, most], [1, most], ":", color="#777777", label="as good as untied blocks")
             value, low, high = exchange.exponent
-            title = f"worth = applications ^ {value:.2f} [{low:.2f}, {high:.2f}]"
+            title = f"exponent {value + 0:.2f} [{low + 0:.2f}, {high + 0:.2f}]"
             row[2].set(xlabel="applications of a tied block", ylabel="worth (untied blocks)", title=title)
             row[2].legend()
     return figure
