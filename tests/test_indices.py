@@ -94,7 +94,7 @@ SWAPPING = Index(
     family="swap",
     compute=lambda errors, chance: errors.mean(0) / chance,
 )
-SMALL = Path(__file__).parents[1] / "results" / "small"
+QUICK = Path(__file__).parents[1] / "results" / "quick"
 
 
 def make_report(**options):
@@ -126,7 +126,7 @@ def test_a_fourth_index_is_measured_kept_and_drawn(registries, tmp_path):
 
 def test_tables_from_before_an_index_stay_readable_and_can_be_drawn(registries, tmp_path):
     ic.indices.register(SWAPPING)
-    tables = Tables.load(SMALL)
+    tables = Tables.load(QUICK)
     assert tables.runs["swapping"].isna().all() and tables.runs["convergence"].notna().any()
     tables.save(tmp_path, {})
     assert Tables.load(tmp_path).runs["swapping"].isna().all()
@@ -148,7 +148,7 @@ def test_tables_from_before_an_index_stay_readable_and_can_be_drawn(registries, 
 
 def test_the_summary_of_a_report_has_a_column_for_every_index(registries):
     ic.indices.register(SWAPPING)
-    table = summarise(label_runs(Tables.load(SMALL), {}))
+    table = summarise(label_runs(Tables.load(QUICK), {}))
     assert table["swapping"].isna().all() and (table["swapping undefined"] == table["n"]).all()
     assert table["convergence"].notna().any()
 

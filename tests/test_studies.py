@@ -478,7 +478,7 @@ def test_what_a_process_was_told_to_ignore_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-SMALL = Path(__file__).parents[1] / "results" / "small"
+QUICK = Path(__file__).parents[1] / "results" / "quick"
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ SMALL = Path(__file__).parents[1] / "results" / "small"
     ],
 )
 def test_damaged_tables_are_told_in_a_line(tmp_path, name, damage, says, capsys):
-    shutil.copytree(SMALL, tmp_path / "tables")
+    shutil.copytree(QUICK, tmp_path / "tables")
     path = tmp_path / "tables" / name
     if path.suffix == ".csv":
         damage(pd.read_csv(path)).to_csv(path, index=False)
@@ -512,22 +512,22 @@ def test_damaged_tables_are_told_in_a_line(tmp_path, name, damage, says, capsys)
 def test_tables_that_may_not_be_read_are_not_called_damaged(monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", denied)
     with pytest.raises(InputError, match=r"can't read .*runs.csv \(Permission denied\)"):
-        Tables.load(SMALL)
+        Tables.load(QUICK)
 
 
 @pytest.mark.parametrize("scale", ["small", "quick"])
 def test_stored_tables_are_read_and_written_as_they_are(tmp_path, scale):
-    Tables.load(SMALL.parent / scale).save(tmp_path, {})
+    Tables.load(QUICK.parent / scale).save(tmp_path, {})
     for name in ("runs.csv", "indices.csv", "curves.parquet", "history.csv", "toy.parquet"):
-        assert (tmp_path / name).read_bytes() == (SMALL.parent / scale / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (QUICK.parent / scale / name).read_bytes()
 
 
 @pytest.mark.extended
 def test_columns_that_older_tables_lack_are_nan(tmp_path):
-    shutil.copytree(SMALL, tmp_path / "old")
-    runs = pd.read_csv(SMALL / "runs.csv")
+    shutil.copytree(QUICK, tmp_path / "old")
+    runs = pd.read_csv(QUICK / "runs.csv")
     runs.drop(columns=["momentum", "divergence"]).to_csv(tmp_path / "old" / "runs.csv", index=False)
-    old, new = Tables.load(tmp_path / "old"), Tables.load(SMALL)
+    old, new = Tables.load(tmp_path / "old"), Tables.load(QUICK)
     assert old.runs["momentum"].isna().all() and old.runs["divergence"].isna().all()
     assert old.curves["momentum"].isna().all() and len(old.curves) == len(new.curves)
     before, after = (
@@ -538,7 +538,7 @@ def test_columns_that_older_tables_lack_are_nan(tmp_path):
 
 
 def test_data_sets_whose_names_are_numbers(tmp_path, tiny):
-    tables = Tables.load(SMALL)
+    tables = Tables.load(QUICK)
     numbered = Tables(
         tables.runs.assign(data="2024"), *(getattr(tables, n) for n in ("indices", "curves", "history", "toy"))
     )
