@@ -1,7 +1,7 @@
 """Is iterating to a tolerance a gain of convergence? The runs behind docs/exits.md.
 
     pip install 'iterconv[repro]'
-    python experiments/equilibrium.py [--results results/equilibrium] [--epochs 30] [--width 8]
+    python experiments/equilibrium.py [--results results/equilibrium] [--epochs 20] [--width 8]
 
 A tied, properly convergent network of one stage is trained on the UCI digits by the implicit gradient, and the same
 network by the unrolled gradient of 16 applications. Both are then iterated to a tolerance, with and without Anderson
@@ -204,7 +204,7 @@ def main() -> None:
     """Train, measure, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "equilibrium")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--width", type=int, default=8)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
