@@ -21,11 +21,11 @@ class Exchange:
     """The result of ``iterconv.tying.exchange_rate``."""
 
     table: pd.DataFrame
-    """One row for each number of ``applications`` of the tied block: its mean ``error``; ``worth``, the number of
-    untied blocks with the same error, with the interval ``low`` to ``high``; ``gain``, what this application adds to
-    the worth of the row before, with ``gain_low`` and ``gain_high``; ``parameters`` of that untied network, with
-    ``parameters_low`` and ``parameters_high``; and ``outside``, the share of resamples in which the error is beyond
-    those of the untied networks, so that the worth is one of their ends."""
+    """One row for each number of ``applications`` of the tied block. ``error``: its mean. ``worth``: the number of
+    untied blocks with the same error, with the interval ``low`` to ``high``. ``gain``: what this application adds to
+    the worth of the row before. ``parameters``: those of the untied network. The intervals of these two are in columns
+    whose names go on with _low and _high. ``outside``: the share of resamples in which the error is beyond those of the
+    untied networks, so that the worth is one of their ends."""
     untied: pd.DataFrame
     """One row for each number of untied ``blocks``: ``parameters``, the mean ``error``, and ``fitted``, the nearest
     curve that never rises."""
