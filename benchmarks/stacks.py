@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from ratios import Row, compare, cpu
+from ratios import Row, compare, cpu, fastest_precision
 from torch import Tensor
 
 import iterconv as ic
@@ -57,7 +57,8 @@ def stacks(quick: bool) -> Iterator[Row]:
     keep_freed_memory()
     torch.manual_seed(0)
     dataset = images()
-    for width, precision in ((8, "bf16"), (16, "bf16"), (8, "float32")):
+    fastest = fastest_precision()
+    for width, precision in dict.fromkeys(((8, fastest), (16, fastest), (8, "float32"))):
         config = RunConfig(data="mnist", width=width, batch_size=BATCH, coupling=0.5, precision=precision)
         together = stepper(make_runs(config, dataset, STACK))
         steps = [stepper([run]) for run in make_runs(config, dataset, STACK)]

@@ -10,6 +10,7 @@ that are not at hand (weights, packages) are told and left out.
 import argparse
 import json
 import math
+import os
 import sys
 import time
 import warnings
@@ -27,8 +28,8 @@ from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
-EXAMPLES = 100
+SHARED = Path(os.environ.get("ITERCONV_DATA", ROOT.parent / "shared" / "data"))
+EXAMPLES, SENTENCES = 100, 64
 
 Subject = tuple[Any, list[Any], dict[str, Any]]
 """A model, its batches, and options of ``iterconv.settle``."""
@@ -58,7 +59,7 @@ def minilm() -> Subject:
     transformers = library("transformers")
     model = transformers.AutoModel.from_pretrained(get_model_path()).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
-    texts, batches = sentences(16), []
+    texts, batches = sentences(SENTENCES), []
     for first in range(0, len(texts), 16):
         encoded = dict(tokenizer(texts[first : first + 16], padding=True, return_tensors="pt"))
         batches.append((encoded, torch.arange(first, first + 16)))

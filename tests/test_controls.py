@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import iterconv as ic
 from commands import refused
 from iterconv.cli.main import main
-from iterconv.controls import CONTROLS, Control, UnavailableError, closed_forms, examine
+from iterconv.controls import CONTROLS, Control, UnavailableError, closed_forms, examine, prefix_sums
 from iterconv.models.cellular_automaton import CellBlock, load_cellular_automaton
 
 CLOSED = ["contraction", "rotation", "expansion"]
@@ -127,6 +127,44 @@ def test_a_subject_that_is_not_what_it_should_be_fails():
     wrong = dataclasses.replace(CONTROLS["contraction"], examine=lambda: closed_forms.examine_linear(1.05, "settles"))
     outcome = examine(wrong)
     assert not outcome.passed and [check.instrument for check in outcome.checks if not check.passed] == ["verdicts"]
+
+
+def naive_sums(bits, iterations):
+    """Every sum anew from the bit at its place and the sum to its left, which starts at 0."""
+    sums = [0] * len(bits)
+    for _ in range(iterations):
+        sums = [bit ^ left for bit, left in zip(bits, [0, *sums], strict=False)]
+    return sums
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 12])
+def test_the_rule_for_prefix_sums_is_that_of_the_closed_form(iterations):
+    net = prefix_sums.make_rule()
+    bits = torch.randint(0, 2, (40, 9), generator=torch.Generator().manual_seed(0))
+    bits[0] = 0
+    z = start = net.stem((bits.float() - 0.5).unsqueeze(1))
+    for index in range(iterations):
+        z = net.stages[0].step(index, z, start)
+    found = (net.head(z) > 0).long().tolist()
+    assert found == [naive_sums(string, iterations) for string in bits.tolist()]
+    wrong = [sums != (bits.cumsum(1) % 2)[number].tolist() for number, sums in enumerate(found)]
+    assert prefix_sums.is_wrong(bits.bool().numpy(), iterations).tolist() == wrong
+
+
+@pytest.mark.medium
+def test_prefix_sums_pass_and_a_rule_that_is_not_theirs_fails(monkeypatch, capsys):
+    assert main(["controls", "prefix sums"]) == 0
+    right = prefix_sums._write_rule
+
+    def forgetful(block):
+        right(block)
+        block.enter.weight *= 0.9  # what is carried on, and so the sum, fades
+
+    monkeypatch.setattr(prefix_sums, "_write_rule", forgetful)
+    monkeypatch.setattr(prefix_sums, "LENGTHS", (24,))
+    assert main(["controls", "prefix sums"]) == 1
+    printed = capsys.readouterr().out
+    assert "1 controls passed, 0 failed" in printed and "1 failed: prefix sums" in printed
 
 
 def test_controls_of_ones_own(own, capsys):

@@ -142,8 +142,12 @@ def test_stages_that_share_their_weights_are_told():
     copies = Add(3), Add(4)
     copies[1].amount = copies[0].amount
     assert find_shared([ic.Stage(copies), ic.Stage([tied]), ic.Stage([nn.ReLU(), nn.ReLU()])]) == [0]
-    report = ic.measure(make_counter(3), [(torch.zeros(4, 1), torch.arange(4) % 2)], resamples=0)
-    assert report.options["shared_weights"] == []
+    assert find_shared(make_counter(3).stages) == [0], "copies that are equal, as a coupling of 1 keeps them"
+    assert find_shared([ic.Stage([Add(1), Add(1), Add(2)]), ic.Stage([Add(1), nn.Linear(1, 1)])]) == []
+    norms = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    assert find_shared([ic.Stage(norms)]) == [0]
+    norms[0].running_mean += 1
+    assert find_shared([ic.Stage(norms)]) == [], "equal weights with statistics of their own are different functions"
     model = ic.StagedModel(nn.Identity(), [ic.Stage([tied] * 3)], [], Near())
     report = ic.measure(model, [(torch.zeros(4, 1), torch.zeros(4).long())], resamples=0)
     indices = report.indices.set_index(["stage", "index"])

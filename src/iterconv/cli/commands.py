@@ -10,10 +10,8 @@ from typing import Annotated, Any
 
 from tyro import conf
 
+from iterconv.cli.commands_of_depth import Controls, Depth, Exits, Settle
 from iterconv.cli.commands_of_studies import DEFAULT_ROOT, Claims, Json, Report, Reproduce, Status, Sweep
-from iterconv.cli.controls_command import Controls
-from iterconv.cli.depth_commands import Depth, Settle
-from iterconv.cli.exit_command import Exits
 from iterconv.data.known import KNOWN
 from iterconv.errors import InputError
 from iterconv.options import Against, Debris, MemoryFormat, Mode, Shell, SpanKind, Tracker

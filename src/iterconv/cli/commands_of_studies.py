@@ -23,10 +23,11 @@ Json = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """Train and measure the runs that the paper's studies still lack, draw the figures and write the report."""
+    """Train and measure the runs that studies still lack, draw the figures and write the report."""
 
     studies: conf.Positional[tuple[str, ...]] = ()
-    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default."""
+    """The studies: the paper's, which are fig1, fig2, fig3, fig4, fig7, fig8, fig12 and fig13, and prefix; all of them
+    by default."""
     scale: str = "quick"
     """The size of networks and data: quick (minutes), small (hours), desk (days) or paper (GPUs)."""
     out: Path = DEFAULT_ROOT
@@ -110,8 +111,8 @@ class Report:
     """Write the report again: from the runs that are finished, with their figures, or from a folder of tables."""
 
     studies_or_folder: conf.Positional[tuple[str, ...]] = ()
-    """The studies: fig1, fig2, fig3, fig4, fig7, fig8, fig12, fig13; all of them by default. Or a folder of tables or
-    of runs, as results/small or runs/report-quick/tables."""
+    """The studies: the paper's, which are fig1, fig2, fig3, fig4, fig7, fig8, fig12 and fig13, and prefix; all of them
+    by default. Or a folder of tables or of runs, as results/small or runs/report-quick/tables."""
     scale: str = "quick"
     """The scale: quick, small, desk or paper."""
     out: Path = DEFAULT_ROOT

@@ -70,7 +70,7 @@ def _divergence(model: StagedModel, batches: list[Any]) -> float:
 
 
 def _control(name: str, examine: Any, statement: str) -> Control:
-    return Control(name=name, statement=statement, examine=examine, cost=40)
+    return Control(name=name, statement=statement, examine=examine, cost=60)
 
 
 CONTROLS: Sequence[Control] = (

@@ -10,16 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from iterconv.controls.control import Check, Control, check_equal, check_range_of
+from iterconv.controls.control import EXACT, Check, Control, check_close, check_equal, check_range_of
 from iterconv.measuring import depth, measure, plan, settle
 from iterconv.paths.contract import Stage, StagedModel
 
-BLOCKS, EXTRA, EXAMPLES = 8, 16, 200
+BLOCKS, EXTRA, EXAMPLES, STEPS = 8, 16, 200, 100
 ANGLE = 1.0
 """The angle, in radians, by which an application turns the state; no multiple of it is a full turn."""
 SKEW = torch.tensor([[1.0, 2.0], [0.0, 1.0]], dtype=torch.float64)
 """Makes the matrices far from normal, so that norms and spectral radii differ."""
-EXACT = 1e-12
 
 
 class _Affine(nn.Module):
@@ -98,11 +97,11 @@ def examine_linear(radius: float, verdict: str) -> list[Check]:
         "divergence": (errors[BLOCKS + 1 :] - intact).mean() / margin,
     }
     found = report.indices[report.indices.stage == 0].set_index("index").value
-    checks = [_close(name, found[name], value) for name, value in known.items()]
+    checks = [check_close(name, found[name], value) for name, value in known.items()]
     side = (-0.02, 0.02) if radius < 1 else (0.2, math.inf)
     checks.append(check_range_of("divergence, its side", found["divergence"], *side))
 
-    settling = settle(model, batches)
+    settling = settle(model, batches, steps=STEPS)
     checks.append(check_equal("verdicts", _names(settling.examples.verdict), verdict))
     growth = settling.steps.growth[settling.steps.finite == 1]
     checks.append(check_range_of("growth rates", growth, 0.99 * radius, 1.01 * radius))
@@ -111,11 +110,6 @@ def examine_linear(radius: float, verdict: str) -> list[Check]:
     frontier = plan(model, batches, resamples=0).frontier
     held_out = wrong[:, EXAMPLES // 2 :].mean(1)[frontier.blocks]
     return [*checks, check_range_of("plan, off by", np.abs(frontier.error - held_out).max(), 0, EXACT)]
-
-
-def _close(name: str, found: float, value: float) -> Check:
-    passed = abs(found - value) <= EXACT * max(1.0, abs(value))
-    return Check(instrument=name, expected=f"{value:.4f}", found=f"{found:.4f}", passed=passed)
 
 
 def _names(values: Any) -> str:

@@ -6,6 +6,9 @@ from typing import Any
 
 from iterconv.errors import check_range
 
+EXACT = 1e-12
+"""The relative error of double precision, and some room."""
+
 
 class UnavailableError(Exception):
     """What a control needs, such as a file of weights, is not at hand; the message says what."""
@@ -66,6 +69,21 @@ def check_range_of(instrument: str, values: Any, low: float, high: float) -> Che
     ends = dict.fromkeys(f"{end:.4g}" for end in (min(numbers), max(numbers))) if numbers else ["nothing"]
     passed = bool(numbers) and all(low <= number <= high for number in numbers)
     return Check(instrument=instrument, expected=expected, found=" to ".join(ends), passed=passed)
+
+
+def check_close(instrument: str, found: float, value: float) -> Check:
+    """Check that a number is the known one but for rounding in double precision.
+
+    Args:
+        instrument: The instrument.
+        found: The number.
+        value: The known number.
+
+    Returns:
+        The check.
+    """
+    passed = abs(found - value) <= EXACT * max(1.0, abs(value))
+    return Check(instrument=instrument, expected=f"{value:.4f}", found=f"{found:.4f}", passed=bool(passed))
 
 
 def check_equal(instrument: str, found: Any, expected: Any) -> Check:
