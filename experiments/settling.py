@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import iterconv as ic
-from iterconv.measuring.sharing import describe_shared, find_shared
+from iterconv.measuring.shared_blocks import describe_shared, find_shared
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library
 from iterconv.zoo.model_options import ModelOptions

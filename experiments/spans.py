@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import minilm
+import pandas as pd
 import timm_coupled
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 import iterconv as ic
-from iterconv.figures.style import save
+from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, save, write
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library
 
-SENTENCES, IMAGES = 256, 600
+SENTENCES, IMAGES = 256, 300
 
 
 def encoder() -> tuple[Any, list[Any]]:
@@ -58,6 +60,32 @@ def transformer() -> tuple[Any, list[Any]]:
     return model.eval(), list(data.batches(data.test, 100))
 
 
+def draw_plans(results: Path, names: list[str]) -> Figure:
+    """Held-out errors of the planner with and without spans, and of both conventional numbers; one row a subject."""
+    with paper_style():
+        figure = new_figure(9, 2.9 * len(names))
+        for row, name in zip(figure.subplots(len(names), 2, squeeze=False), names, strict=True):
+            for axes, mode in zip(row, ("drop", "repeat"), strict=True):
+                tables = {
+                    "block by block": pd.read_csv(results / f"{name}-{mode}.csv"),
+                    "with spans": pd.read_csv(results / f"{name}-{mode}-spans.csv"),
+                }
+                if mode == "drop":
+                    tables |= dict(iter(pd.read_csv(results / f"{name}-baselines.csv").groupby("method")))
+                for number, (label, own) in enumerate(tables.items()):
+                    arms = [(own["error"] - own["low"]).clip(lower=0), (own["high"] - own["error"]).clip(lower=0)]
+                    places = own["blocks"] + 0.06 * (number - 1.5)  # so that equal points are all seen
+                    colour = STAGE_COLOURS[number]
+                    axes.errorbar(places, own["error"], arms, fmt="o-", ms=3, lw=1, color=colour, label=label)
+                axes.set_title(f"{name}: blocks {'dropped' if mode == 'drop' else 'executed again'}")
+                axes.set_xlabel("blocks executed")
+                axes.set_ylabel(f"held-out error (n = {own['n'].iloc[0]})")
+                percent(axes)
+                axes.invert_xaxis() if mode == "drop" else None
+                axes.legend()
+    return figure
+
+
 SUBJECTS: dict[str, Callable[[], tuple[Any, list[Any]]]] = {"minilm": encoder, "vit": transformer}
 
 
@@ -86,6 +114,8 @@ def main() -> int:
         facts = {"command": f"python experiments/spans.py {name}", **rows, **machine()}
         (options.results / f"{name}.json").write_text(json.dumps(facts, indent=1, default=str))
         print(found.table.sort_values("change").groupby("kind").head(3).to_string())
+    done = [name for name in SUBJECTS if (options.results / f"{name}-repeat-spans.csv").exists()]
+    write(draw_plans(options.results, done), options.results / "plans.png")
     return 0
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import iterconv as ic
-from iterconv.measuring.sharing import describe_shared, find_shared
+from iterconv.measuring.shared_blocks import describe_shared, find_shared
 
 
 def make_net(stages=2, blocks=3):

@@ -45,7 +45,8 @@ def naive(net, batches, stage, path, against):
                 for number in range(len(net.stages)):
                     entered = z = net.transitions[number - 1](z) if number else z
                     for block in perturbed if number == stage else full:
-                        z = net.stages[number].step(block, z, entered)
+                        made, size = net.stages[number].step(block, z, entered), getattr(block, "size", 1)
+                        z = made if size == 1 else z + size * (made - z)
                     if number == stage:
                         kept = z
                 return kept, net.head(z)

@@ -15,6 +15,7 @@ from .errors import InputError as InputError
 from .lipschitz import Constrained as Constrained
 from .lipschitz import audit as audit
 from .lipschitz import constrain as constrain
+from .measuring import DampingSweep as DampingSweep
 from .measuring import Depth as Depth
 from .measuring import Exits as Exits
 from .measuring import Plan as Plan
@@ -29,6 +30,7 @@ from .measuring import plan as plan
 from .measuring import settle as settle
 from .measuring import similarity as similarity
 from .measuring import spans as spans
+from .measuring import sweep_damping as sweep_damping
 from .paths import Stage as Stage
 from .paths import StagedModel as StagedModel
 from .paths import verify as verify

@@ -34,6 +34,8 @@ class Settle:
     default."""
     steps: int = 200
     """The number of applications beyond the ordinary pass."""
+    damping: tuple[float, ...] = (1.0,)
+    """The part of each further step that is taken; several parts, as 0.25 0.5 1, are tried one after the other."""
     tolerance: float = 1e-3
     """The relative length of a step below which a state is at rest."""
     no_growth: Annotated[bool, conf.arg(help="Leave out growth rates, which take most of the time.")] = False
@@ -50,9 +52,10 @@ class Settle:
             "span": self.span,
             "steps": self.steps,
             "tolerance": self.tolerance,
+            "growth": not self.no_growth,
         }
         model = (self.model, self.data_and_model)
-        return settle_model(*model, self.out, self.html, self.against, growth=not self.no_growth, **settings)
+        return settle_model(*model, self.out, self.html, self.against, self.damping, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)

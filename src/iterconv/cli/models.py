@@ -17,7 +17,7 @@ from iterconv.measuring.measurement import check_extent, measure
 from iterconv.measuring.planning import plan
 from iterconv.measuring.report import check_suffix
 from iterconv.measuring.search import last_number
-from iterconv.measuring.sharing import describe_shared
+from iterconv.measuring.shared_blocks import describe_shared
 from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths import full_route
 from iterconv.report import check_html

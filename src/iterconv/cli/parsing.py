@@ -36,7 +36,8 @@ EXAMPLES = {
     "  iterconv plan timm:resnet18 --data cifar10 --mode share --budget 0.5",
     "spans": "iterconv spans runs/x --kinds drop repeat --out spans.csv\n"
     "  iterconv spans timm:vit_tiny_patch16_224 --data cifar10 --against predictions",
-    "settle": "iterconv settle runs/x --steps 500\n  iterconv settle timm:resnet50 --data cifar10 --no-growth",
+    "settle": "iterconv settle runs/x --steps 500 --damping 0.25 0.5 1\n"
+    "  iterconv settle timm:resnet50 --data cifar10 --no-growth",
     "depth": "iterconv depth runs/x --out depth.json\n  iterconv depth timm:resnet50 --data cifar10",
     "exits": "iterconv exits runs/x --rules confidence kl\n  iterconv exits timm:resnet50 --data cifar10",
     "sweep": "iterconv sweep grid.yaml --workers 2 --out runs/grid\n  iterconv sweep grid.yaml --dry-run",

@@ -5,14 +5,15 @@ from typing import Any
 
 from iterconv.cli.console import bar, console
 from iterconv.cli.pages import write_page
-from iterconv.errors import check_count
+from iterconv.errors import InputError, check_count
 from iterconv.files import require_file, writing
+from iterconv.measuring.damping import DampingSweep, check_dampings, sweep_damping
 from iterconv.measuring.depth import Depth, depth
 from iterconv.measuring.report import check_suffix
 from iterconv.measuring.result import Result
 from iterconv.measuring.settled import Settling
 from iterconv.measuring.settling import check_settling, find_span, settle
-from iterconv.measuring.sharing import describe_shared, find_shared
+from iterconv.measuring.shared_blocks import describe_shared, find_shared
 from iterconv.options import Against
 from iterconv.report import check_html
 from iterconv.zoo.model_options import ModelOptions
@@ -20,7 +21,13 @@ from iterconv.zoo.open_model import OpenedModel, open_model
 
 
 def settle_model(
-    name: str, options: ModelOptions, out: Path | None, html: Path | None, against: Against | None, **settings: Any
+    name: str,
+    options: ModelOptions,
+    out: Path | None,
+    html: Path | None,
+    against: Against | None,
+    damping: tuple[float, ...] = (1.0,),
+    **settings: Any,
 ) -> int:
     """Apply a block of a model again and again, print what states and predictions do, and draw it.
 
@@ -28,9 +35,10 @@ def settle_model(
         name: The name of the model, as for ``open_model``.
         options: The options of the model and its data.
         out: The file of the result; by default ``settling-<against>.parquet`` in a run's folder, else named by the
-            model.
-        html: The file of a page about the result, if one is wanted.
+            model, with ``damping`` for ``settling`` if several parts are tried.
+        html: The file of a page about the result, if one is wanted; it shows one part of a step.
         against: The reference of errors; by default the labels, if there are any.
+        damping: The part of each further step that is taken, or several of them.
         settings: Further options of ``iterconv.settle``.
 
     Returns:
@@ -40,22 +48,32 @@ def settle_model(
         InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
     check_settling(*(settings[option] for option in ("stage", "span", "steps", "tolerance")))
+    parts = check_dampings(damping)
+    if html and len(parts) > 1:
+        raise InputError(f"--html {html} shows one part of a step, and {len(parts)} are tried; give one --damping")
     _check_out(out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
-    out = _choose_out(opened, out, f"settling-{against}")
+    out = _choose_out(opened, out, f"{'damping' if len(parts) > 1 else 'settling'}-{against}")
     find_span(opened.model.stages, settings["stage"], settings["span"])
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
-        found = settle(opened.model, opened.batches, against=against, progress=advance, **settings)
+        settings |= {"against": against, "progress": advance}
+        if len(parts) > 1:
+            found: Settling | DampingSweep = sweep_damping(opened.model, opened.batches, parts, **settings)
+        else:
+            found = settle(opened.model, opened.batches, damping=parts[0], **settings)
     console.doing("drawing")
     _write(found, out)
-    console.emit(
-        model=name, result=out, steps=found.steps.to_dict("records"), shares=found.shares(), options=found.options
-    )
-    _show_settling(found)
-    write_page(found, f"{name}: does it settle?", html)
+    facts = {"model": name, "result": out, "steps": found.steps.to_dict("records"), "options": found.options}
+    if isinstance(found, Settling):
+        console.emit(**facts, shares=found.shares())
+        _show_settling(found)
+        write_page(found, f"{name}: does it settle?", html)
+    else:
+        console.emit(**facts, table=found.table.to_dict("records"))
+        _show_sweep(found)
     shared = describe_shared([number for number in find_shared(opened.model.stages) if number == settings["stage"]])
     console.print(
         *([f"{shared}\n"] if shared else []), f"result in {out}, picture in {out.with_suffix('.png')}", sep=""
@@ -127,6 +145,13 @@ def _write(found: Result, out: Path) -> None:
     with writing(out):
         found.save(out)
     found.plot(out.with_suffix(".png"))
+
+
+def _show_sweep(found: DampingSweep) -> None:
+    console.print(found.table.to_string(index=False, float_format="{:.3g}".format))
+    console.print("error to growth at the last step; residual, growth and exponent are medians\n")
+    console.print(found.verdicts.rename_axis(None).rename_axis(None, axis=1).to_string(float_format="{:.1%}".format))
+    console.print(f"shares of {found.options['examples']} examples, by the part of each step that is taken")
 
 
 def _show_settling(found: Settling) -> None:

@@ -36,7 +36,7 @@ def draw_settling(steps: pd.DataFrame, verdicts: pd.DataFrame, options: dict[str
         what = f"block {start + 1}" if end - start == 1 else f"blocks {start + 1} to {end}"
         for axes in (errors, residuals, growths):
             axes.set_xlabel(f"further applications of {what}")
-            _steps_axis(axes, int(steps["step"].max()))
+            steps_axis(axes, int(steps["step"].max()))
     return figure
 
 
@@ -87,7 +87,7 @@ def _draw_verdicts(axes: Axes, verdicts: pd.DataFrame) -> None:
     axes.legend()
 
 
-def _steps_axis(axes: Axes, most: int) -> None:
+def steps_axis(axes: Axes, most: int) -> None:
     """Make a logarithmic axis of steps that has a place for 0."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     ticks = [0, *(10**power for power in range(len(str(most))))]

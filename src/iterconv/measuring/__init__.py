@@ -1,5 +1,7 @@
 """Measurements of one model: its indices, where it settles, the blocks that it can do without, their similarity."""
 
+from iterconv.measuring.damping import DampingSweep as DampingSweep
+from iterconv.measuring.damping import sweep_damping as sweep_damping
 from iterconv.measuring.depth import Depth as Depth
 from iterconv.measuring.depth import depth as depth
 from iterconv.measuring.exit_frontier import Exits as Exits

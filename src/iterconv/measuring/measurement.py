@@ -19,7 +19,7 @@ from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_me
 from iterconv.measuring.compare import OUTPUT, Comparison, compare
 from iterconv.measuring.faster import Way
 from iterconv.measuring.report import Report
-from iterconv.measuring.sharing import find_shared
+from iterconv.measuring.shared_blocks import find_shared
 from iterconv.options import Against, MeasuringPrecision, MemoryFormat
 from iterconv.paths.contract import Bindable
 from iterconv.tasks import Task
@@ -75,8 +75,9 @@ def measure(
             rounding.
         extra_evaluations: The largest number of extra evaluations of the last block; at least 1.
         families: The names of families of paths besides those that the indices read, as in ``iterconv.paths.FAMILIES``:
-            ``"repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``, ``"pair drop-out"``, ``"run drop-out"``, and
-            the families that you have registered (``iterconv.paths.register``).
+            ``"repetition"``, ``"sub-steps"``, ``"scaled repetition"``, ``"swap"``, ``"reversal"``, ``"shuffle"``,
+            ``"pair drop-out"``, ``"run drop-out"``, and the families that you have registered
+            (``iterconv.paths.register``).
         chance: The error of guessing, in (0, 1]; computed from the outputs and labels by default.
         min_margin: The margin by which an index's reference error has to be below chance; else the index is undefined.
         resamples: The number of bootstrap resamples of the examples; 0 for no intervals.

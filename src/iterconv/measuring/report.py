@@ -11,6 +11,7 @@ import pandas as pd
 
 from iterconv.errors import InputError, line_of, require
 from iterconv.files import read, read_json, to_json, to_parquet, write_atomically
+from iterconv.paths.damping import from_plain_path, to_plain_paths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,12 +102,14 @@ class Report:
             raise InputError(f"{path} is not a readable report ({told}); delete it and {_AGAIN}") from None
 
     def _to_json(self) -> bytes:
-        return to_json({**self._head(), "curves": to_plain(self.curves)})
+        return to_json({**self._head(), "curves": to_plain(self._plain_curves())})
 
     def _to_parquet(self) -> bytes:
-        curves = self.curves.assign(path=self.curves["path"].map(list))
         # A Parquet file holds one table, so everything else goes into its metadata.
-        return to_parquet(curves, _PARQUET, **{_KEY: json.dumps(self._head())})
+        return to_parquet(self._plain_curves(), _PARQUET, **{_KEY: json.dumps(self._head())})
+
+    def _plain_curves(self) -> pd.DataFrame:
+        return self.curves.assign(path=to_plain_paths(self.curves["path"]))
 
     def _head(self) -> dict[str, Any]:
         return {"format": _FORMAT, "options": self.options, "indices": to_plain(self.indices)}
@@ -124,7 +127,7 @@ class Report:
             raise ValueError(f"format {contents['format']!r}")
         curves = _check_table(pd.DataFrame(contents["curves"]), _CURVES)
         indices = _check_table(pd.DataFrame(contents["indices"]).astype({"stage": object}), _INDICES)
-        curves["path"] = [tuple(int(block) for block in path) for path in curves["path"]]
+        curves["path"] = [from_plain_path(path) for path in curves["path"]]
         if not all(stage == "mean" or type(stage) is int for stage in indices["stage"]):
             raise ValueError("a stage is neither a number nor mean")
         if not isinstance(contents["options"], dict):

@@ -37,7 +37,7 @@ class Settling(Result):
     at the end. ``period``: the applications after which a cycle comes back, 0 if it does not within 32. ``exponent``:
     the finite-time Lyapunov exponent in nats an application."""
     options: dict[str, Any]
-    """The circumstances: stage, span (start, end), blocks, steps, growth, against, tolerance, examples."""
+    """The circumstances: stage, span (start, end), blocks, steps, damping, growth, against, tolerance, examples."""
 
     @property
     def verdicts(self) -> pd.DataFrame:

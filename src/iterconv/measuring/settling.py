@@ -39,6 +39,7 @@ def settle(
     stage: int = 0,
     span: tuple[int, int] | None = None,
     steps: int = 200,
+    damping: float = 1.0,
     growth: bool = True,
     against: Against = "labels",
     task: Task | None = None,
@@ -62,6 +63,8 @@ def settle(
         span: The blocks that are applied, as (start, end): contiguous, numbered from 0, ``end`` itself not among them.
             By default the stage's last block, as in the Divergence Index.
         steps: The number of applications beyond the ordinary pass, at least 4.
+        damping: The part a of each further step that is taken, z + a (B(z) - z), above 0; 1 for the block as it is. A
+            small part can make a state settle that overshoots; where a fixed point is stays the same.
         growth: True to measure growth rates, which takes several times as long as the run itself.
         against: The reference of ``error``, ``cross_entropy`` and ``right``: the ``"labels"``, or the unperturbed
             model's own ``"predictions"``.
@@ -77,7 +80,7 @@ def settle(
         InputError: If an argument is out of range, if the blocks can't be differentiated in forward mode (then pass
             ``growth=False``), or as for ``iterconv.measure``.
     """
-    check_settling(stage, span, steps, tolerance)
+    check_settling(stage, span, steps, tolerance, damping)
     check_choice("against", against, Against)
     staged, batches = as_staged(model, batches, task)
     start, end = find_span(staged.stages, stage, span)
@@ -87,26 +90,29 @@ def settle(
         for batch in read_batches(staged, batches, task, against):
             judge = Judge(staged, batch, against)
             with untouched(staged):  # each batch meets the model in the state in which it was given
-                followed = _Followed(staged, batch, judge, stage, (start, end), read_outs, growth, tolerance)
+                iteration = Iteration(staged, batch.inputs, stage, (start, end), damping)
+                followed = _Followed(iteration, batch, judge, read_outs, growth, tolerance)
                 examples.append(followed.run(read_outs))
             columns.append(followed.columns)
             growths.append(followed.grew)
             rows += judge.size
-            del followed  # its activations would stay beside those of the next batch
+            del iteration, followed  # their activations would stay beside those of the next batch
             if progress:
                 progress(rows, None)
     if not rows:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
     options = {"stage": stage, "span": [start, end], "blocks": len(staged.stages[stage].blocks), "steps": steps}
-    options |= {"growth": bool(growth and all(growths)), "against": against, "tolerance": tolerance, "examples": rows}
+    options |= {"damping": float(damping), "growth": bool(growth and all(growths)), "against": against}
+    options |= {"tolerance": tolerance, "examples": rows}
     return Settling(_make_steps(read_outs, columns), _make_examples(examples), options)
 
 
-def check_settling(stage: Any, span: Any, steps: Any, tolerance: Any) -> None:
+def check_settling(stage: Any, span: Any, steps: Any, tolerance: Any, damping: Any = 1) -> None:
     """Raise ``InputError`` for options that fit no model."""
     check_count("stage", stage, 0)
     check_count("steps", steps, LEAST_STEPS, why="is too few to see where the state goes")
     check_range("tolerance", tolerance, "(0, 1)", "the default is 0.001")
+    check_range("damping", damping, "(0, inf)", "1 is the block as it is")
     if span is not None:
         if not isinstance(span, (tuple, list)) or len(span) != 2:
             raise OptionError("span", span, "is no span; use (start, end), from 0, without the end itself")
@@ -141,17 +147,15 @@ class _Followed:
 
     def __init__(
         self,
-        model: Any,
+        iteration: Iteration,
         batch: Batch,
         judge: Judge,
-        stage: int,
-        span: tuple[int, int],
         read_outs: list[int],
         growth: bool,
         tolerance: float,
     ) -> None:
         self._judge, self._places = judge, {step: place for place, step in enumerate(read_outs)}
-        self._iteration = iteration = Iteration(model, batch.inputs, stage, span)
+        self._iteration = iteration
         intact = judge.begin(iteration.output)
         # One array, so that no small ones are allocated between activations.
         table = np.full((len(_MEASURED), len(read_outs), len(intact)), np.nan)

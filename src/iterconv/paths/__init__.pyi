@@ -3,6 +3,8 @@ from .contract import StagedModel as StagedModel
 from .contract import coupling_groups as coupling_groups
 from .contract import is_staged as is_staged
 from .contract import require_staged as require_staged
+from .damping import Damped as Damped
+from .damping import damped as damped
 from .evaluate import Outcome as Outcome
 from .evaluate import block_applications as block_applications
 from .evaluate import block_inputs as block_inputs
@@ -22,7 +24,9 @@ from .families import register as register
 from .families import repetitions as repetitions
 from .families import reversals as reversals
 from .families import run_dropouts as run_dropouts
+from .families import scaled_repetitions as scaled_repetitions
 from .families import shuffles as shuffles
+from .families import sub_steps as sub_steps
 from .families import swaps as swaps
 from .untouched import rejections_in_a_line as rejections_in_a_line
 from .untouched import untouched as untouched

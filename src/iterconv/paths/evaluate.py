@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from iterconv.errors import InputError
 from iterconv.paths.contract import Bindable, Bound, Staged, require_staged
+from iterconv.paths.damping import Damped, damp
 from iterconv.paths.families import Route
 from iterconv.paths.untouched import model_name, rejections_in_a_line, untouched
 
@@ -54,11 +55,13 @@ def evaluate(model: Any, routes: Iterable[Route], inputs: Any) -> Iterator[tuple
 
     Raises:
         InputError: If a route does not have one path for each stage or names a block that does not exist, if a block
-            changes its input in place, or if the model rejects the batch.
+            changes its input in place, if a damped route would take a pass of the whole model, or if the model rejects
+            the batch.
     """
     routes = list(routes)
     for route in routes:  # bad routes are refused before the model is run
         steps_of(route, model.stages)
+        refuse_damping(route, model.stages)
     return evaluate_bound(bind(model, inputs), routes, inputs)
 
 
@@ -73,6 +76,8 @@ def evaluate_bound(model: Staged, routes: Sequence[Route], inputs: Any = None) -
     """Run routes as ``evaluate`` does, through a model that is bound to a batch already or need not be."""
     # A dictionary is a set that keeps the order.
     alone = dict.fromkeys(route for route in routes if runs_alone(model.stages, route))
+    for route in alone:  # again, as on this batch more stages may be run by whole passes
+        refuse_damping(route, model.stages)
     together = _walk(model, [route for route in routes if route not in alone], inputs)
     apart = _whole_passes(model, list(alone))
     # The caller compares the other routes with the first one, so it has to come first.
@@ -85,6 +90,15 @@ def runs_alone(stages: Any, route: Route) -> bool:
         not getattr(stage, "shared", True) and path != tuple(range(len(stage.blocks)))
         for stage, path in zip(stages, route, strict=True)
     )
+
+
+def refuse_damping(route: Route, stages: Any) -> None:
+    """Raise ``InputError`` if a route with damped blocks takes a pass of the whole model, where no step is damped."""
+    if runs_alone(stages, route) and any(isinstance(block, Damped) for path in route for block in path):
+        raise InputError(
+            f"route {route} damps blocks of a model that runs it by passes of the whole model, in which steps can't be "
+            "damped; print(iterconv.adapt(model, inputs)) tells the stages whose blocks can be run by themselves"
+        )
 
 
 def _whole_passes(model: Staged, routes: Sequence[Route]) -> Iterator[tuple[Route, Outcome]]:
@@ -205,13 +219,13 @@ def _apply(model: Staged, step: _Step, state: State) -> Any:
     held = [tensor for tensor in (state.z, state.stage_input) if isinstance(tensor, Tensor)]
     # Inference tensors carry no version; torch then refuses most in-place changes by itself.
     versions = [None if tensor.is_inference() else tensor._version for tensor in held]
-    z = model.stages[stage].step(block, state.z, state.stage_input)
+    z = model.stages[stage].step(int(block), state.z, state.stage_input)
     if any(v is not None and tensor._version != v for tensor, v in zip(held, versions, strict=True)):
         raise InputError(
             f"block {block + 1} of stage {stage + 1} ({type(model.stages[stage].blocks[block]).__name__}) changes its "
             "input in place, which would spoil the paths that share it; let the block work on a copy"
         )
-    return z
+    return damp(state.z, z, block.size) if isinstance(block, Damped) else z
 
 
 def steps_of(route: Route, stages: Any) -> tuple[_Step, ...]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from iterconv.paths.damping import Damped, damped
 from iterconv.registry import Registry
 
 Path = tuple[int, ...]
-"""The 0-based numbers of the blocks that a stage executes, in order."""
+"""The 0-based numbers of the blocks that a stage executes, in order; some may be `Damped`."""
 
 Route = tuple[Path, ...]
 """A path for every stage of a network."""
@@ -64,10 +65,14 @@ class Family:
             The perturbations, in the order of the maker.
         """
         return [
-            # Makers of users may give NumPy's integers, which JSON does not take.
-            Perturbation(family=self.name, position=int(position), path=tuple(map(int, path)))
+            Perturbation(family=self.name, position=int(position), path=tuple(map(_plain, path)))
             for position, path in self.make(num_blocks, *args, **options)
         ]
+
+
+def _plain(block: int) -> int:
+    """Return a number of a block as Python's own; makers of users may give NumPy's, which JSON does not take."""
+    return block if isinstance(block, Damped) else int(block)
 
 
 def _family(name: str, title: str, axis: str) -> Callable[[Maker], Family]:
@@ -103,6 +108,26 @@ def repetitions(num_blocks: int) -> Iterable[tuple[int, Path]]:
     """Evaluate block t = 1..T twice in a row."""
     full = tuple(range(num_blocks))
     return ((t + 1, (*full[: t + 1], t, *full[t + 1 :])) for t in full)
+
+
+@_family("sub-steps", title="Two half steps", axis="block executed in two half steps")
+def sub_steps(num_blocks: int, count: int = 2) -> Iterable[tuple[int, Path]]:
+    """Execute block t = 1..T in ``count`` Euler steps of size 1 / ``count``, as a solver with a finer grid would."""
+    return _repeat_damped(num_blocks, count, 1 / count)
+
+
+@_family("scaled repetition", title="Scaled repetition", axis="block evaluated twice, scaled")
+def scaled_repetitions(num_blocks: int, count: int = 2) -> Iterable[tuple[int, Path]]:
+    """Evaluate block t = 1..T ``count`` times in a row with steps of size 1 / sqrt(``count``).
+
+    If the updates were independent of each other, their sum would be as long as one whole step.
+    """
+    return _repeat_damped(num_blocks, count, count**-0.5)
+
+
+def _repeat_damped(num_blocks: int, count: int, size: float) -> Iterable[tuple[int, Path]]:
+    full = tuple(range(num_blocks))
+    return ((t + 1, (*full[:t], *[damped(t, size)] * count, *full[t + 1 :])) for t in full)
 
 
 @_family("swap", title="Swap", axis="first of two swapped neighbours")
@@ -145,7 +170,8 @@ FAMILIES = Registry(
     Family,
     (
         *(early_readouts, dropouts, extra_evaluations),  # the paper's families
-        *(repetitions, swaps, reversals, shuffles, pair_dropouts, run_dropouts),
+        *(repetitions, sub_steps, scaled_repetitions),
+        *(swaps, reversals, shuffles, pair_dropouts, run_dropouts),
     ),
 )
 """All families by name."""

@@ -5,7 +5,9 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from iterconv.errors import OptionError
 from iterconv.paths.contract import Bound
+from iterconv.paths.damping import damp
 from iterconv.paths.evaluate import State, advance, bind, full_route, next_state, steps_of
 from iterconv.paths.families import Path, Route
 
@@ -20,18 +22,28 @@ class Iteration:
     The representation then goes through the rest of the stage, the later stages and the head.
 
     Choice: what follows the span in its stage is part of the read-out, as the later stages are, so that step 0 is the
-    ordinary pass bit for bit, and step k is the path ``(0..end-1, (start..end-1) * k, end..T-1)``.
+    ordinary pass bit for bit, and step k is the path ``(0..end-1, (start..end-1) * k, end..T-1)``. Only the further
+    applications are damped, each as a whole: z + damping (S(z) - z) with S for all blocks of the span.
 
     Args:
         model: A model that satisfies the contract, or can be bound to a batch and then does; in evaluation mode.
         inputs: A batch that it takes.
         stage: The number of the stage, from 0.
         span: The first block of the span, from 0, and the one behind its last.
+        damping: The part of each further step that is taken.
+
+    Raises:
+        InputError: If steps are to be damped, but the span can't be applied by itself.
     """
 
-    def __init__(self, model: Any, inputs: Any, stage: int, span: tuple[int, int]) -> None:
+    def __init__(self, model: Any, inputs: Any, stage: int, span: tuple[int, int], damping: float = 1.0) -> None:
         self._bound = bind(model, inputs)
-        self._stage, self._span = stage, span
+        self._stage, self._span, self._damping = stage, span, damping
+        if damping != 1 and not self.shared:
+            problem = (
+                "needs blocks that can be run by themselves, and this stage takes whole passes of the model; use 1"
+            )
+            raise OptionError("damping", damping, problem)
         self._full = full_route(self._bound.stages)
         ordinary = steps_of(self._full, self._bound.stages)
         known = self._bound.along() if isinstance(self._bound, Bound) else [self._bound.stem(inputs)]
@@ -65,11 +77,11 @@ class Iteration:
         return bool(getattr(self._bound.stages[self._stage], "shared", True))
 
     def apply(self, z: Any) -> Any:
-        """Apply the span once, which has to be ``shared``."""
+        """Apply the span once, damped; it has to be ``shared``."""
         state = State(z, self._first.stage_input, ())
         for block in range(*self._span):
             state = State(advance(self._bound, state, (self._stage, block)), state.stage_input, ())
-        return state.z
+        return damp(z, state.z, self._damping)
 
     def apply_to_stage_input(self) -> Any:
         """Apply the span to what entered the stage."""

@@ -9,6 +9,7 @@ from typing import Any
 from iterconv.indices import INDICES
 from iterconv.measuring.frontier import Plan
 from iterconv.measuring.report import Report
+from iterconv.paths.damping import show_path
 from iterconv.paths.families import family_of
 from iterconv.report.charts import RATES, counting, interval_chart, title_of
 from iterconv.report.page import METRICS, Control, Page, Plot, Section, Table, rows_of
@@ -42,7 +43,7 @@ def _(result: Report, title: str) -> Page:
         Control(name="stage", label="Stage", options={"": "all stages"} | {stage: stage for stage in stages}),
         Control(name="metric", label="Curves show", options=metrics, value=next(iter(metrics))),
     ]
-    written = curves.assign(path=[" ".join(str(block + 1) for block in path) for path in curves["path"]])
+    written = curves.assign(path=list(map(show_path, curves["path"])))
     explained = {index.name: f"{index.title} ({index.short})" for index in INDICES.values()}
     return Page(
         title=title,
