@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from iterconv.figures.settling import steps_axis
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, wide_enough
+from iterconv.figures.style import STAGE_COLOURS, new_figure, percent, styled, wide_enough
 
 GREYS = ("#dddddd", "#b3b3b3", "#888888", "#5c5c5c", "#333333", "#000000")
 """The colours of verdicts, which are not those of the lines beside them."""
@@ -24,7 +24,7 @@ def draw_sweep(steps: pd.DataFrame, verdicts: pd.DataFrame, options: dict[str, A
     Returns:
         The figure.
     """
-    with paper_style():
+    with styled():
         figure = new_figure(11, 3.4)
         errors, residuals, shares = figure.subplots(1, 3)
         for number, (damping, own) in enumerate(steps.groupby("damping", sort=False)):
