@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, write
+from iterconv.figures.style import STAGE_COLOURS, new_figure, percent, styled, write
 from iterconv.studies.tables import machine
 from iterconv.tying import Exchange, exchange_rate
 
@@ -36,7 +36,7 @@ def networks(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def draw(found: dict[str, Exchange], runs: pd.DataFrame) -> Figure:
     """Error against applications and against parameters, and the worth of applications, for each measure."""
     blue, red = STAGE_COLOURS[:2]
-    with paper_style():
+    with styled():
         figure = new_figure(9.5, 2.9 * len(found))
         for row, (measure, exchange) in zip(figure.subplots(len(found), 3, squeeze=False), found.items(), strict=True):
             for kind, colour in ((True, blue), (False, red)):

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 import iterconv as ic
-from iterconv.figures.style import STAGE_COLOURS, new_figure, paper_style, percent, save, write
+from iterconv.figures.style import STAGE_COLOURS, new_figure, percent, save, styled, write
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library
 
@@ -62,7 +62,7 @@ def transformer() -> tuple[Any, list[Any]]:
 
 def draw_plans(results: Path, names: list[str]) -> Figure:
     """Held-out errors of the planner with and without spans, and of both conventional numbers; one row a subject."""
-    with paper_style():
+    with styled():
         figure = new_figure(9, 2.9 * len(names))
         for row, name in zip(figure.subplots(len(names), 2, squeeze=False), names, strict=True):
             for axes, mode in zip(row, ("drop", "repeat"), strict=True):
