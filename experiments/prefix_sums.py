@@ -19,8 +19,8 @@ from scipy import stats
 import iterconv as ic
 from iterconv.claims.about_prefix import RIGHT, at_the_end
 from iterconv.files import read_tensors
-from iterconv.measuring.trajectory import VERDICTS
 from iterconv.models.prefix import draw_strings
+from iterconv.settling.trajectory import VERDICTS
 from iterconv.studies.extrapolation import ALWAYS, SEED
 from iterconv.studies.prefix_runs import WEIGHTS, PrefixRun, find_prefix_runs
 from iterconv.studies.runs import load

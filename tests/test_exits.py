@@ -155,7 +155,7 @@ def test_thresholds_are_those_that_no_other_beats_on_the_first_half(found):
 def test_both_coordinates_see_the_same_resamples():
     """With an error that is a function of the blocks, the intervals are functions of each other."""
     scores = np.array([[1.0] * 20 + [0.0] * 30, [1.0] * 50])
-    from iterconv.measuring.exits import _report
+    from iterconv.settling.exits import _report
 
     arrays = {"error": np.array([[1.0] * 50, [0.0] * 50]), "confidence": scores}
     row = _report("confidence", [0.5], arrays, arrays, 2, (500, 0.9, 0)).iloc[0]

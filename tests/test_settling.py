@@ -16,8 +16,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 import iterconv as ic
 from dynamics import Affine, iterated, rotation, states
-from iterconv.measuring.growth import derivative, largest_modulus
-from iterconv.measuring.settling import choose_read_outs
+from iterconv.settling.growth import derivative, largest_modulus
+from iterconv.settling.settling import choose_read_outs
 from own_models import OWN
 
 EYE = torch.eye(2, dtype=torch.float64)

@@ -12,8 +12,8 @@ from torch import nn
 
 import iterconv as ic
 import zoo
-from iterconv.measuring.influence import by_angle, by_influence
-from iterconv.measuring.recipes import passthrough
+from iterconv.planning.influence import by_angle, by_influence
+from iterconv.planning.recipes import passthrough
 from planned import error, make_batches, make_net
 
 pytestmark = pytest.mark.medium

@@ -380,7 +380,7 @@ def test_texts_are_looked_for_in_all_rows(here):
 def test_a_plan_is_refused_before_the_search(here, capsys, monkeypatch, arguments, says):
     (here / "folder.safetensors").mkdir()
     (here / "folder.csv").mkdir()
-    monkeypatch.setattr("iterconv.measuring.planning.compare", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr("iterconv.planning.planning.compare", lambda *_: pytest.fail("searched"))
     before = sorted(here.rglob("*"))
     saving = ["--save", "s.safetensors"] if "--blocks" in arguments and "--save" not in arguments else []
     line = refused(capsys, "plan", "users_own:both", *arguments, *saving)

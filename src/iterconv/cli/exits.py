@@ -8,10 +8,10 @@ from iterconv.cli.pages import write_page
 from iterconv.errors import OptionError
 from iterconv.files import require_file
 from iterconv.measuring.bootstrap import check_bootstrap
-from iterconv.measuring.exit_frontier import check_json_file
-from iterconv.measuring.exits import check_rules, exits
 from iterconv.options import Against
 from iterconv.report import check_html
+from iterconv.settling.exit_frontier import check_json_file
+from iterconv.settling.exits import check_rules, exits
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
 

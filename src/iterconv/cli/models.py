@@ -14,12 +14,12 @@ from iterconv.figures.style import write as write_figure
 from iterconv.files import require_file, require_folder, write_atomically, writing
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.measurement import check_extent, measure
-from iterconv.measuring.planning import plan
 from iterconv.measuring.report import check_suffix
-from iterconv.measuring.search import last_number
 from iterconv.measuring.shared_blocks import describe_shared
 from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths import full_route
+from iterconv.planning.planning import plan
+from iterconv.planning.search import last_number
 from iterconv.report import check_html
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside

@@ -7,15 +7,15 @@ from iterconv.cli.console import bar, console
 from iterconv.cli.pages import write_page
 from iterconv.errors import InputError, check_count
 from iterconv.files import require_file, writing
-from iterconv.measuring.damping import DampingSweep, check_dampings, sweep_damping
-from iterconv.measuring.depth import Depth, depth
 from iterconv.measuring.report import check_suffix
 from iterconv.measuring.result import Result
-from iterconv.measuring.settled import Settling
-from iterconv.measuring.settling import check_settling, find_span, settle
 from iterconv.measuring.shared_blocks import describe_shared, find_shared
 from iterconv.options import Against
 from iterconv.report import check_html
+from iterconv.settling.damping import DampingSweep, check_dampings, sweep_damping
+from iterconv.settling.depth import Depth, depth
+from iterconv.settling.settled import Settling
+from iterconv.settling.settling import check_settling, find_span, settle
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import OpenedModel, open_model
 

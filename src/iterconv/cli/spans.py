@@ -9,8 +9,8 @@ from iterconv.cli.tables import check_table
 from iterconv.figures.style import write as write_figure
 from iterconv.files import writing
 from iterconv.measuring.bootstrap import check_bootstrap
-from iterconv.measuring.spans import SpanMap, spans
 from iterconv.options import Against, SpanKind
+from iterconv.planning.spans import SpanMap, spans
 from iterconv.report import check_html
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model

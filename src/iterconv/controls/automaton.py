@@ -8,9 +8,10 @@ from typing import Any
 
 from iterconv import data
 from iterconv.controls.control import Check, Control, UnavailableError, check_range_of
-from iterconv.measuring import depth, measure, settle
+from iterconv.measuring import measure
 from iterconv.models.cellular_automaton import load_cellular_automaton
 from iterconv.paths.contract import StagedModel
+from iterconv.settling import depth, settle
 
 WEIGHTS = "mnist-ca.safetensors"
 IMAGES, BLOCKS, STEPS = 100, 10, 400

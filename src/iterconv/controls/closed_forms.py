@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from iterconv.controls.control import EXACT, Check, Control, check_close, check_equal, check_range_of
-from iterconv.measuring import depth, measure, plan, settle
+from iterconv.measuring import measure
 from iterconv.paths.contract import Stage, StagedModel
+from iterconv.planning import plan
+from iterconv.settling import depth, settle
 
 BLOCKS, EXTRA, EXAMPLES, STEPS = 8, 16, 200, 100
 ANGLE = 1.0

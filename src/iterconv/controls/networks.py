@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from iterconv import data
 from iterconv.controls.control import Check, Control, check_equal, check_range_of
 from iterconv.coupling import couple
-from iterconv.measuring import depth, measure, plan, settle
+from iterconv.measuring import measure
 from iterconv.models import ResidualBlock, ResidualStage, resnet
 from iterconv.models.toy import exact_network, forward_model, sample
 from iterconv.options import Residual
 from iterconv.paths.contract import StagedModel
+from iterconv.planning import plan
+from iterconv.settling import depth, settle
 
 STEPS = 200
 LIPSCHITZ = 0.95

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iterconv.controls.control import Check, Control, check_close, check_equal, check_range_of
-from iterconv.measuring import depth, measure, plan, settle
+from iterconv.measuring import measure
 from iterconv.models.prefix import PrefixBlock, PrefixHead, draw_strings, prefix_network
 from iterconv.paths.contract import StagedModel
+from iterconv.planning import plan
+from iterconv.settling import depth, settle
 from iterconv.tasks import BitStrings
 
 BLOCKS, EXTRA, STRINGS = 12, 16, 100

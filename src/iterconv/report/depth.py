@@ -6,12 +6,12 @@ import altair as alt
 import pandas as pd
 
 from iterconv.figures.exits import NAMES
-from iterconv.measuring.depth import Depth
-from iterconv.measuring.exit_frontier import Exits
-from iterconv.measuring.settled import Settling
 from iterconv.report.charts import QUIET, colour_by, counting, data, finish, interval_chart, rate_axis, tooltip
 from iterconv.report.page import Control, Page, Plot, Section, Table, rows_of
 from iterconv.report.single import page_of, state_facts
+from iterconv.settling.depth import Depth
+from iterconv.settling.exit_frontier import Exits
+from iterconv.settling.settled import Settling
 
 
 @page_of.register

@@ -7,10 +7,10 @@ from functools import singledispatch
 from typing import Any
 
 from iterconv.indices import INDICES
-from iterconv.measuring.frontier import Plan
 from iterconv.measuring.report import Report
 from iterconv.paths.damping import show_path
 from iterconv.paths.families import family_of
+from iterconv.planning.frontier import Plan
 from iterconv.report.charts import RATES, counting, interval_chart, title_of
 from iterconv.report.page import METRICS, Control, Page, Plot, Section, Table, rows_of
 

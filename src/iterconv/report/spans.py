@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 
 from iterconv.figures.spans import TITLES
-from iterconv.measuring.spans import SpanMap
+from iterconv.planning.spans import SpanMap
 from iterconv.report.charts import data, finish, tooltip
 from iterconv.report.page import Control, Page, Plot, Section, Table, rows_of
 from iterconv.report.single import page_of, state_facts

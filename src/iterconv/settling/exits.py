@@ -14,10 +14,10 @@ from iterconv.adapters.staged import as_staged
 from iterconv.errors import InputError, OptionError, check_choice
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import Batch, Judge, read_batches
-from iterconv.measuring.exit_frontier import Exits
 from iterconv.models.exiting import ReadOut, never, passes, score
 from iterconv.options import Against, ExitRule
 from iterconv.paths import Route, evaluate, full_route, untouched
+from iterconv.settling.exit_frontier import Exits
 from iterconv.tasks import Classes, Task
 
 RULES: tuple[ExitRule, ...] = ("confidence", "agreement", "kl", "residual")

@@ -13,10 +13,10 @@ from iterconv.adapters.staged import as_staged
 from iterconv.errors import InputError, check_choice, check_count, rename_options
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import compare
-from iterconv.measuring.frontier import Plan
-from iterconv.measuring.influence import BASELINES, influence
-from iterconv.measuring.search import Search, last_number
 from iterconv.options import Against, Mode
+from iterconv.planning.frontier import Plan
+from iterconv.planning.influence import BASELINES, influence
+from iterconv.planning.search import Search, last_number
 from iterconv.tasks import Task
 
 

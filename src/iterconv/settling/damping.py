@@ -9,9 +9,9 @@ from torch import nn
 
 from iterconv.errors import OptionError, check_range
 from iterconv.measuring.result import Result
-from iterconv.measuring.settled import Settling
-from iterconv.measuring.settling import settle
-from iterconv.measuring.trajectory import VERDICTS
+from iterconv.settling.settled import Settling
+from iterconv.settling.settling import settle
+from iterconv.settling.trajectory import VERDICTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from iterconv.adapters.staged import as_staged
 from iterconv.errors import InputError, OptionError, check_choice, check_count, check_range
 from iterconv.measuring.compare import Batch, Judge, read_batches
-from iterconv.measuring.growth import Growth, spans_systems
-from iterconv.measuring.settled import Settling
-from iterconv.measuring.trajectory import TOLERANCE, Trajectory
 from iterconv.options import Against
 from iterconv.paths import untouched
 from iterconv.paths.iterate import Iteration
+from iterconv.settling.growth import Growth, spans_systems
+from iterconv.settling.settled import Settling
+from iterconv.settling.trajectory import TOLERANCE, Trajectory
 from iterconv.tasks import Task
 from iterconv.tasks.base import without_padding
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from iterconv.measuring.result import Result
-from iterconv.measuring.trajectory import VERDICTS
+from iterconv.settling.trajectory import VERDICTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

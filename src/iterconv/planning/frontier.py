@@ -12,8 +12,8 @@ from iterconv import paths
 from iterconv.adapters.rebuild import layers_of, rebuild
 from iterconv.errors import InputError, OptionError, check_count, line_of, require
 from iterconv.files import read_json, to_json, write_atomically, writing
-from iterconv.measuring.recipes import passthrough
 from iterconv.paths.contract import require_staged
+from iterconv.planning.recipes import passthrough
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
