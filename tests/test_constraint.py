@@ -129,6 +129,7 @@ def test_removing_gives_back_the_model_as_it_was():
     ic.constrain(net, data()[0])
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_training_divides_by_the_bound_and_its_gradient_knows():
     net = network(blocks=2, dtype=torch.float64)

@@ -188,6 +188,7 @@ def processes(kind, folder, world=2):
     return [torch.load(file) for file in files]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.extended)])
 def test_two_processes_come_to_what_one_does(kind, tmp_path):
     alone = distributed.network()

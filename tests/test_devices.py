@@ -61,6 +61,7 @@ def kill_a_process(_):
     os.kill(multiprocessing.active_children()[1].pid, signal.SIGKILL)
 
 
+@pytest.mark.extended
 def test_stopped_on_one_device_killed_and_finished_on_two(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     stop, rows = threading.Event(), []

@@ -291,6 +291,7 @@ for number, (task, state) in enumerate(pickle.loads(Path(sys.argv[1]).read_bytes
 """
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_a_job_is_queued_again_unless_it_is_done_or_unwanted(tmp_path, command, monkeypatch):
     cases = [  # the signal, whether the job still finishes, what SLURM says of it, whether it is to be queued again

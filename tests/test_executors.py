@@ -365,6 +365,7 @@ def test_whoever_interrupts_is_asked_only_where_jobs_can_go_on(monkeypatch):
     assert jobs._ask_to_detach(lambda: hidden.append(1)) and hidden == [1] == answers
 
 
+@pytest.mark.extended
 def test_a_failure_is_told_when_it_happens_with_its_log(tmp_path, hurried, capsys):
     bad = Priced("bad.done/x")  # a file in a folder that isn't there
     good = Priced("good", 0.3)
@@ -512,6 +513,7 @@ def test_options_that_do_not_fit_the_place_are_refused(tmp_path, capsys, words, 
     assert says in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_a_sweep_ends_in_a_table_and_repeats_nothing(tmp_path, capsys):
     small = "samples: 100, evaluation_samples: 50, width: 2, blocks: 2, stages: 1, epochs: 1"

@@ -131,7 +131,7 @@ def test_tables_from_before_an_index_stay_readable_and_can_be_drawn(registries, 
     tables.save(tmp_path, {})
     assert Tables.load(tmp_path).runs["swapping"].isna().all()
     runs = tables.runs[tables.runs["residual"] == "ordinary"]
-    some = tables.named(runs[(runs["width"] == 8) & (runs["init"] == "independent")]["name"])
+    some = tables.named(runs[(runs["width"] == 8) & (runs["stages"] == 3) & (runs["init"] == "independent")]["name"])
     draw_variants(runs).savefig(tmp_path / "variants.png")
     draw_instances(some.curves, some.indices, some.runs).savefig(tmp_path / "instances.png")
     draw_alternatives(some.curves, prediction_indices(some)).savefig(tmp_path / "alternatives.png")

@@ -447,6 +447,7 @@ def test_the_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_audit_of_ordinary_and_constrained_nets():
     x = torch.randn(4, 1, 8, 8)

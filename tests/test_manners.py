@@ -71,7 +71,7 @@ def test_records_of_the_other_commands(capsys, tmp_path):
 
 
 def test_every_command_but_completion_can_print_records():
-    assert [name for name, kind in COMMANDS.items() if not hasattr(kind, "json")] == ["completion"]
+    assert [name for name, kind in COMMANDS.items() if not hasattr(kind, "json")] == ["figure", "completion"]
 
 
 def on_a_terminal(words, **environment):

@@ -420,6 +420,7 @@ def test_listing_and_dry_run_train_nothing(tmp_path, tiny, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.extended
 def test_reproduce_end_to_end(tmp_path, tiny, capsys):
     assert reproduce(("fig2", "fig7"), "tiny", tmp_path, EngineOptions(workers=2), threading.Event()) == 0
     page = (tmp_path / "report-tiny" / "index.html").read_text()

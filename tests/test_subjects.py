@@ -132,6 +132,7 @@ def test_a_plan_that_shares_weights(here):
     assert pd.read_csv("w.csv").distinct.tolist() == [4, 3, 2, 1]
 
 
+@pytest.mark.extended
 def test_timm_models_see_images_as_they_were_trained_on(here, capsys):
     model, _ = zoo.timm_model("resnet18", in_chans=1)
     torch.save(model.state_dict(), "weights.pt")
@@ -267,6 +268,7 @@ def reopened(capsys):
     return [words[0], words[1], "--resamples", "0", "--extra-evaluations", "1", *words[2:]]
 
 
+@pytest.mark.extended
 def test_a_smaller_model_of_a_users_function_is_opened_with_the_function_only(here, capsys):
     assert main(["plan", "users_own:both", "--budget", "1", "--blocks", "3", "--save", "a small.safetensors"]) == 0
     words = reopened(capsys)

@@ -52,6 +52,7 @@ def test_a_recurrent_net_is_one_block_and_a_feedforward_net_has_no_shortcut():
     assert torch.equal(net(Z), net.head.bias.expand(200, 2))
 
 
+@pytest.mark.extended
 def test_training_learns_the_inverse_and_is_seeded():
     losses = []
     for _ in range(2):

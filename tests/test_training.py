@@ -97,6 +97,7 @@ complete(RunConfig(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.extended
 def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path):
     complete(TINY, tmp_path / "whole")
     killed = subprocess.run([sys.executable, "-c", KILLED, json.dumps(TINY.to_dict()), str(tmp_path / "killed")])

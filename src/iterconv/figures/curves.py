@@ -98,7 +98,7 @@ def draw_stages(axes: Axes, indices: pd.DataFrame) -> None:
         else:
             axes.text(place, 0.5, "undefined", rotation=90, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(stages)), [str(s + 1) if s != "mean" else "mean" for s in stages], fontsize="small")
-    axes.set_xlim(-0.5, len(stages) - 0.5)
+    axes.set_xlim(-0.5, max(len(stages), 1) - 0.5)  # tables from before an index have none of its values
     # At least from 0 to 1, so that panels can be compared; undefined values have no limits.
     low, high = np.nanmin([0, axes.get_ylim()[0]]), np.nanmax([1.05, axes.get_ylim()[1]])
     axes.set_ylim(low, high)
