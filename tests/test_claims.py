@@ -411,6 +411,7 @@ def test_large_counts_survive_their_files(tmp_path):
     assert between_counts and all(f.verdict == "supported" for f in between_counts)
 
 
+@pytest.mark.extended
 def test_tables_survive_their_files(paper, tmp_path):
     paper.save(tmp_path, {"command": "none"})
     again = Tables.load(tmp_path)

@@ -72,6 +72,7 @@ def test_adapted_models_and_dictionaries_are_constrained_alike():
         assert len(handle.constants) == 3 and (handle.constants.c > 1).all()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.medium
 def test_no_branch_exceeds_mu(trained):

@@ -53,6 +53,7 @@ def test_records_of_a_run_and_of_its_measurement(capsys, tmp_path):
     assert main([*saved["opened_by"][1:], "--json"]) == 0
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_records_of_the_other_commands(capsys, tmp_path):
     assert main(["data", "digits", "--json"]) == 0

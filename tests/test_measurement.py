@@ -157,6 +157,7 @@ def test_further_families_equal_a_naive_evaluation(tmp_path):
             ic.measure(net, batches, families=wrong)
 
 
+@pytest.mark.extended
 @pytest.mark.medium
 def test_batching_does_not_matter():
     net = make_net()
