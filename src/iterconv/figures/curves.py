@@ -51,7 +51,7 @@ def draw_instances(curves: pd.DataFrame, indices: pd.DataFrame, runs: pd.DataFra
             axes.plot(runs[name], runs["test_error"], "o", color="#333333", alpha=0.7, markeredgewidth=0)
             axes.set_title(f"Error against\n{name}")
             axes.set_xlabel(INDICES[name].short)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_locator(MaxNLocator(2))
             wide_enough(axes)
         same_scale(errors)
     return figure
