@@ -77,7 +77,8 @@ def test_a_folder_of_tables_becomes_a_page(name, tmp_path, capsys):
     assert len(found["data-findings"]) == len(pd.read_csv(RESULTS / name / "claims.csv"))
     plots = [name for name in found if name.startswith("plot-")]
     assert len(plots) == page.count("data-plot=") >= 20
-    assert all(re.search(f'id="claim-{number}[a-z]?-', page) for number in range(1, 18))
+    judged = {finding.split("-")[1] for finding in re.findall(r'id="(claim-\d+)', page)}
+    assert judged == set(map(str, range(1, 18) if name == "quick" else (1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 17)))
     for plot in plots if name == "quick" else ():
         alt.Chart.from_dict(found[plot], validate=True)  # raises where Vega-Lite's schema is not kept
 
