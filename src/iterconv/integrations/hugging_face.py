@@ -1,18 +1,16 @@
 """Callbacks for Hugging Face's Trainer: indices against epochs, and a coupling that follows a schedule."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
-import pandas as pd
 from torch import nn
 
 from iterconv.errors import require
-from iterconv.integrations.watching import Dial, Schedule, Watch
+from iterconv.integrations.watching import Dial, Measuring, Schedule
 
 _Callback: Any = require("transformers", "callbacks for Hugging Face's Trainer").TrainerCallback
 
 
-class MeasureCallback(_Callback):
+class MeasureCallback(Measuring, _Callback):
     """Measure the indices of a model while Hugging Face's Trainer trains it, and add them to its log history.
 
     Args:
@@ -24,21 +22,6 @@ class MeasureCallback(_Callback):
     Raises:
         InputError: If batches can be read only once, or ``every`` is not a number of epochs.
     """
-
-    def __init__(
-        self,
-        batches: Iterable[Any],
-        *,
-        find: Callable[[Any], nn.Module] | None = None,
-        every: int = 1,
-        **options: Any,
-    ) -> None:
-        self._watch = Watch(batches, find, every, options)
-
-    @property
-    def indices(self) -> pd.DataFrame:
-        """All measurements so far: the columns of ``Report.indices``, after ``epoch`` (from 1) and ``error``."""
-        return self._watch.indices
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any) -> None:
         """Measure, on the first process only."""

@@ -1,21 +1,17 @@
 """Callbacks for Lightning: indices against epochs, and a coupling that follows a schedule."""
 
 import sys
-from collections.abc import Callable, Iterable
 from typing import Any
 
-import pandas as pd
-from torch import nn
-
 from iterconv.errors import require
-from iterconv.integrations.watching import Dial, Schedule, Watch
+from iterconv.integrations.watching import Dial, Measuring, Schedule
 
 # Lightning comes under two names, whose trainers accept callbacks of their own name only.
 _NAME = "lightning.pytorch" if "lightning" in sys.modules else "pytorch_lightning"
 _Callback: Any = require(_NAME, "callbacks for Lightning").Callback
 
 
-class MeasureCallback(_Callback):
+class MeasureCallback(Measuring, _Callback):
     """Measure the indices of a model while Lightning trains it, and log them.
 
     Args:
@@ -28,21 +24,6 @@ class MeasureCallback(_Callback):
     Raises:
         InputError: If batches can be read only once, or ``every`` is not a number of epochs.
     """
-
-    def __init__(
-        self,
-        batches: Iterable[Any],
-        *,
-        find: Callable[[Any], nn.Module] | None = None,
-        every: int = 1,
-        **options: Any,
-    ) -> None:
-        self._watch = Watch(batches, find, every, options)
-
-    @property
-    def indices(self) -> pd.DataFrame:
-        """All measurements so far: the columns of ``Report.indices``, after ``epoch`` (from 1) and ``error``."""
-        return self._watch.indices
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure, on the first process only, and hand the means to the trainer's loggers."""

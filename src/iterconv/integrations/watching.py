@@ -71,6 +71,25 @@ class Watch:
         return {**found, "iterconv/error": report.intact_error}
 
 
+class Measuring:
+    """What callbacks that measure share, beside the class that their training loop asks for."""
+
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        *,
+        find: Callable[[Any], nn.Module] | None = None,
+        every: int = 1,
+        **options: Any,
+    ) -> None:
+        self._watch = Watch(batches, find, every, options)
+
+    @property
+    def indices(self) -> pd.DataFrame:
+        """All measurements so far: the columns of ``Report.indices``, after ``epoch`` (from 1) and ``error``."""
+        return self._watch.indices
+
+
 class Dial:
     """A coupling whose strength follows a schedule.
 

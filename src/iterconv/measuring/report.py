@@ -11,6 +11,7 @@ import pandas as pd
 
 from iterconv.errors import InputError, line_of, require
 from iterconv.files import read, read_json, to_json, to_parquet, write_atomically
+from iterconv.measuring.drawn import Drawn
 from iterconv.paths.damping import from_plain_path, to_plain_paths
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _AGAIN = "give the command that wrote it again"
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(Drawn):
     """The result of a measurement of one model."""
 
     curves: pd.DataFrame
@@ -40,25 +41,11 @@ class Report:
         curves = self.curves[(self.curves.metric == "error") & (self.curves.perturbation == "extra evaluation")]
         return float(curves[curves.position == 0].value.iloc[0])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
-        """Draw the error along each family of perturbations, with one line for each stage, and the indices.
-
-        Args:
-            path: The file for the picture; its suffix (.png, .svg, .pdf) names the format.
-
-        Returns:
-            The matplotlib figure.
-
-        Raises:
-            InputError: If matplotlib is missing, the suffix is not a picture format, or the file can't be written.
-        """
-        require("matplotlib", "drawing")
+    def draw(self) -> "Figure":
+        """Draw the error along each family of perturbations, with one line for each stage, and the indices."""
         from iterconv.figures.one_model import draw_report  # late, as matplotlib is optional
 
-        figure = draw_report(self.curves, self.indices, self.options)
-        if path is not None:
-            write_picture(figure, path)
-        return figure
+        return draw_report(self.curves, self.indices, self.options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report to one file, whole or not at all.
@@ -165,18 +152,6 @@ def to_plain(table: pd.DataFrame) -> dict[str, list[Any]]:
         ]
         for name, column in table.to_dict("list").items()
     }
-
-
-def write_picture(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a figure to a file; raises ``InputError`` if its suffix is no picture format, or it can't be written."""
-    from iterconv.figures.style import write  # late, as matplotlib is optional
-
-    try:
-        write(figure, Path(path))
-    except ValueError as problem:
-        raise InputError(f"can't draw to {path}: {problem}; use .png, .svg or .pdf") from None
-    except OSError as problem:
-        raise InputError(f"can't draw to {path} ({problem.strerror}); name a file in a folder that is") from None
 
 
 def check_suffix(path: Path) -> str:

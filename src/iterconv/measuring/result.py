@@ -9,16 +9,17 @@ import pandas as pd
 
 from iterconv.errors import InputError, line_of, require
 from iterconv.files import read, read_json, to_json, to_parquet, write_atomically, writing
-from iterconv.measuring.report import check_suffix, to_plain, write_picture
+from iterconv.measuring.drawn import Drawn
+from iterconv.measuring.report import check_suffix, to_plain
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 _KEY = "iterconv"
 _PARQUET = "a table of examples in Parquet (JSON does not)"
 
 
-class Result:
+class Result(Drawn):
     """What subclasses share, which are data classes of a small table, the examples and the options."""
 
     KIND: ClassVar[str]
@@ -29,28 +30,6 @@ class Result:
     """The columns of the examples that are whole numbers or missing."""
     examples: pd.DataFrame
     options: dict[str, Any]
-
-    def draw(self) -> "Figure":
-        """Draw the picture."""
-        raise NotImplementedError
-
-    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
-        """Draw the picture, and write it to a file if one is named.
-
-        Args:
-            path: The file for the picture; its suffix (.png, .svg, .pdf) names the format.
-
-        Returns:
-            The matplotlib figure.
-
-        Raises:
-            InputError: If matplotlib is missing, the suffix is not a picture format, or the file can't be written.
-        """
-        require("matplotlib", "drawing")
-        figure = self.draw()
-        if path is not None:
-            write_picture(figure, path)
-        return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write both tables and the options to one file, whole or not at all.

@@ -10,8 +10,9 @@ from torch import nn
 
 from iterconv import paths
 from iterconv.adapters.rebuild import layers_of, rebuild
-from iterconv.errors import InputError, OptionError, check_count, line_of, require
+from iterconv.errors import InputError, OptionError, check_count, line_of
 from iterconv.files import read_json, to_json, write_atomically, writing
+from iterconv.measuring.drawn import Drawn
 from iterconv.paths.contract import require_staged
 from iterconv.planning.recipes import passthrough
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Drawn):
     """The best routes that were found, for every number of blocks."""
 
     model: Any
@@ -167,9 +168,8 @@ class Plan:
             raise InputError(f"{path} is a plan of {[len(path) for path in intact]} blocks a stage, not of {sizes}")
         return cls(model, frontier, options, baselines)
 
-    def plot(self) -> "Figure":
+    def draw(self) -> "Figure":
         """Draw the frontier."""
-        require("matplotlib", "drawing")
         from iterconv.figures.one_model import draw_plan  # late, as matplotlib is optional
 
         return draw_plan(self.frontier, self.options["mode"], self.baselines)

@@ -13,10 +13,11 @@ from torch import nn
 
 from iterconv import paths
 from iterconv.adapters.staged import as_staged
-from iterconv.errors import InputError, check_choice, require
+from iterconv.errors import InputError, check_choice
 from iterconv.files import write_atomically, writing
 from iterconv.measuring.bootstrap import check_bootstrap, interval, resampled_means
 from iterconv.measuring.compare import compare
+from iterconv.measuring.drawn import Drawn
 from iterconv.options import Against, SpanKind
 from iterconv.tasks import Task
 
@@ -38,7 +39,7 @@ KINDS: dict[SpanKind, Callable[[paths.Path, int, int], paths.Path]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class SpanMap:
+class SpanMap(Drawn):
     """The error of a model with one span of blocks dropped, repeated or swapped, for every span."""
 
     table: pd.DataFrame
@@ -48,9 +49,8 @@ class SpanMap:
     """The error of the ordinary pass, in [0, 1]."""
     options: dict[str, Any]
 
-    def plot(self) -> "Figure":
+    def draw(self) -> "Figure":
         """Draw a heat map for each stage and kind; the colour of no change is the error of the ordinary pass."""
-        require("matplotlib", "drawing")
         from iterconv.figures.spans import draw_spans  # late, as matplotlib is optional
 
         return draw_spans(self.table, self.intact_error)

@@ -1,6 +1,6 @@
 """The paper's figures, drawn from the tables of any runs, with captions that are made of these."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -187,10 +187,14 @@ def _draw_fig5(name: str, tables: Tables) -> Iterator[Picture]:
 
 
 def _draw_fig7(name: str, tables: Tables) -> Iterator[Picture]:
-    for number, own in _standard(tables):
+    yield from _draw_counts(name, "Effective parameter counts.", _standard(tables))
+
+
+def _draw_counts(name: str, title: str, groups: Iterable[tuple[int, Group]]) -> Iterator[Picture]:
+    for number, own in groups:
         yield Picture(
             name=f"{name}-{number}",
-            caption=f"Effective parameter counts. {own.caption} {_COUNTS}",
+            caption=f"{title} {own.caption} {_COUNTS}",
             figure=draw_parameters(own.tables.runs),
         )
 
@@ -224,12 +228,7 @@ def _draw_fig8(name: str, tables: Tables) -> Iterator[Picture]:
 
 
 def _draw_fig9(name: str, tables: Tables) -> Iterator[Picture]:
-    for number, own in _variants(tables):
-        yield Picture(
-            name=f"{name}-{number}",
-            caption=f"Effective parameter counts of all variants. {own.caption} {_COUNTS}",
-            figure=draw_parameters(own.tables.runs),
-        )
+    yield from _draw_counts(name, "Effective parameter counts of all variants.", _variants(tables))
 
 
 def _draw_fig13(name: str, tables: Tables) -> Iterator[Picture]:

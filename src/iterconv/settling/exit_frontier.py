@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from iterconv.errors import InputError, check_choice, check_number, line_of, require
+from iterconv.errors import InputError, check_choice, check_number, line_of
 from iterconv.files import read_json, to_json, write_atomically, writing
-from iterconv.measuring.report import write_picture
+from iterconv.measuring.drawn import Drawn
 from iterconv.models.exiting import ExitingModel
 from iterconv.options import ExitRule
 from iterconv.paths.contract import Bindable, require_staged
@@ -23,7 +23,7 @@ _NUMBERS = ("threshold", "blocks", "blocks_low", "blocks_high", "search_error", 
 
 
 @dataclass(frozen=True, eq=False)
-class Exits:
+class Exits(Drawn):
     """The result of ``iterconv.exits``."""
 
     model: Any
@@ -60,25 +60,11 @@ class Exits:
             )
         return ExitingModel(copy.deepcopy(self.model), rule, threshold).eval()
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
-        """Draw error against mean blocks executed, one line a rule, and write it to a file if one is named.
-
-        Args:
-            path: The file for the picture; its suffix (.png, .svg, .pdf) names the format.
-
-        Returns:
-            The matplotlib figure.
-
-        Raises:
-            InputError: If matplotlib is missing, the suffix is not a picture format, or the file can't be written.
-        """
-        require("matplotlib", "drawing")
+    def draw(self) -> "Figure":
+        """Draw error against mean blocks executed, one line a rule."""
         from iterconv.figures.exits import draw_exits  # late, as matplotlib is optional
 
-        figure = draw_exits(self.frontier, self.options)
-        if path is not None:
-            write_picture(figure, path)
-        return figure
+        return draw_exits(self.frontier, self.options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the frontier and the options, but not the model, to a .json file.
