@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import write_page
+from iterconv.cli.pages import check_page, write_page
 from iterconv.errors import OptionError
 from iterconv.files import require_file
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.options import Against
-from iterconv.report import check_html
 from iterconv.settling.exit_frontier import check_json_file
 from iterconv.settling.exits import check_rules, exits
 from iterconv.zoo.model_options import ModelOptions
@@ -39,12 +38,11 @@ def exits_of_model(
     check_bootstrap(settings["resamples"], 0.95, 0)
     if out:
         _check_out(out)
-    if html:
-        check_html(html)
+    check_page(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
-    out = out or opened.place / f"{opened.file_stem}-exits-{against}.json".removeprefix("-")
+    out = out or opened.file_for(f"exits-{against}.json")
     _check_out(out)
     if opened.batch_size and len(opened.batches) < 2:
         problem = "makes one batch of all examples, which can't be halved to choose and to report; use a smaller one"

@@ -7,7 +7,7 @@ from typing import Any
 from iterconv import lipschitz
 from iterconv.adapters.rebuild import layers_of
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import write_page
+from iterconv.cli.pages import check_page, write_page
 from iterconv.cli.tables import check_table, index_records, show_indices
 from iterconv.errors import InputError, OptionError, check_count
 from iterconv.figures.style import write as write_figure
@@ -20,7 +20,6 @@ from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths import full_route
 from iterconv.planning.planning import plan
 from iterconv.planning.search import last_number
-from iterconv.report import check_html
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
@@ -64,8 +63,7 @@ def measure_model(
     if out:
         check_suffix(out)
         require_file(out)
-    if html:
-        check_html(html)
+    check_page(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
@@ -140,11 +138,10 @@ def plan_model(
         raise OptionError("precision", "bf16", "is for measure; plan in single precision")
     if out:
         check_table(out)
-    if html:
-        check_html(html)
+    check_page(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
-    out = out or opened.place / f"{opened.file_stem}-plan-{settings['mode']}.csv".removeprefix("-")
+    out = out or opened.file_for(f"plan-{settings['mode']}.csv")
     _check_places(opened, out, keep, save, settings)
     console.print(opened.note)
     with bar("steps", None) as advance:

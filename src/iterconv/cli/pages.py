@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import console
-from iterconv.report import write_result
+from iterconv.report import check_html, write_result
+
+
+def check_page(html: Path | None) -> None:
+    """Refuse before the work what would be refused after it; raises ``InputError``, and None stands for no page."""
+    if html:
+        check_html(html)
 
 
 def write_page(result: Any, title: str, html: Path | None) -> None:

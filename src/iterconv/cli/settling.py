@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import write_page
+from iterconv.cli.pages import check_page, write_page
 from iterconv.errors import InputError, check_count
 from iterconv.files import require_file, writing
 from iterconv.measuring.report import check_suffix
 from iterconv.measuring.result import Result
 from iterconv.measuring.shared_blocks import describe_shared, find_shared
 from iterconv.options import Against
-from iterconv.report import check_html
 from iterconv.settling.damping import DampingSweep, check_dampings, sweep_damping
 from iterconv.settling.depth import Depth, depth
 from iterconv.settling.settled import Settling
@@ -131,12 +130,11 @@ def _check_out(out: Path | None, html: Path | None = None) -> None:
         check_suffix(out)
         for path in (out, out.with_suffix(".png")):
             require_file(path)
-    if html:
-        check_html(html)
+    check_page(html)
 
 
 def _choose_out(opened: OpenedModel, out: Path | None, name: str) -> Path:
-    out = out or opened.place / f"{opened.file_stem}-{name}.parquet".removeprefix("-")
+    out = out or opened.file_for(f"{name}.parquet")
     _check_out(out)
     return out
 

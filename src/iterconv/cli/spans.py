@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import write_page
+from iterconv.cli.pages import check_page, write_page
 from iterconv.cli.tables import check_table
 from iterconv.figures.style import write as write_figure
 from iterconv.files import writing
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.options import Against, SpanKind
 from iterconv.planning.spans import SpanMap, spans
-from iterconv.report import check_html
 from iterconv.zoo.model_options import ModelOptions
 from iterconv.zoo.open_model import open_model
 
@@ -45,11 +44,10 @@ def map_spans(
     check_bootstrap(settings["resamples"], 0.95, 0)
     if out:
         check_table(out)
-    if html:
-        check_html(html)
+    check_page(html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
-    out = out or opened.place / f"{opened.file_stem}-spans.csv".removeprefix("-")
+    out = out or opened.file_for("spans.csv")
     check_table(out)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:

@@ -45,6 +45,10 @@ class OpenedModel(Opened):
     batch_size: int | None
     """The batch size that the user chose; None for batches that came with the model."""
 
+    def file_for(self, name: str) -> Path:
+        """Return the file of this name about the model; outside a run's folder, it begins with the model's name."""
+        return self.place / f"{self.file_stem}-{name}".removeprefix("-")
+
 
 KINDS: dict[str, Callable[[str, ModelOptions], Opened]] = {
     "timm": open_timm,
