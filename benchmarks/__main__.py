@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a process, as in the
 import torch  # noqa: E402
 from clutter import digitclutter  # noqa: E402
 from grid import grid  # noqa: E402
-from measuring import foreign, indices, memory, trunk  # noqa: E402
+from measuring import foreign, in_bf16, indices, memory, trunk  # noqa: E402
 from ratios import Row, line  # noqa: E402
 from settling import memory as settle_memory  # noqa: E402
 from settling import settle  # noqa: E402
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "indices": indices,
     "indices-foreign": foreign,
     "indices-trunk": trunk,
+    "indices-bf16": in_bf16,
     "indices-memory": memory,
     "settle": settle,
     "settle-memory": settle_memory,

@@ -16,6 +16,7 @@ from stacks import images, make_runs, stepper
 from torch.nn import functional as F
 
 import iterconv as ic
+from iterconv.figures.style import new_figure, styled
 from iterconv.training.config import RunConfig
 
 REPEATS = 3
@@ -103,12 +104,12 @@ def planning() -> dict[str, Lines]:
             for n in depths
         ]
         lines[f"beam {beam}"] = (depths, times)
-    return {"planning down to 1 block: blocks": lines}
+    return {"planning down to 1: blocks": lines}
 
 
 def draw(panels: dict[str, Lines]) -> Figure:
     """Draw each panel with logarithmic axes and, dashed, growth in proportion to the size."""
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = new_figure(10, 6)
     for axes, (title, lines) in zip(figure.subplots(2, 3).flat, panels.items(), strict=False):
         for name, (sizes, times) in lines.items():
             axes.plot(sizes, times, marker="o", label=name)
@@ -136,7 +137,8 @@ def main(path: str, *parts: str) -> None:
         figures[part] = PARTS[part]()
         kept.write_text(json.dumps(figures, indent=1))
     panels = {title: lines for part in PARTS for title, lines in figures.get(part, {}).items()}
-    draw(panels).savefig(Path(path), dpi=110)
+    with styled():
+        draw(panels).savefig(Path(path), dpi=110)
 
 
 if __name__ == "__main__":

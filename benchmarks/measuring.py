@@ -168,3 +168,22 @@ def trunk(quick: bool) -> Iterator[Row]:
             f"allows {applied / (applied - saved):.2f}",
             rounds=2 if quick else 7,
         )
+
+
+def in_bf16(quick: bool) -> Iterator[Row]:
+    """Measure networks in bfloat16, against float32."""
+    torch.manual_seed(0)
+    nets = {f"w{width}": ic.models.resnet(width, 8, stages=1, in_channels=1) for width in (8, 16, 64)}
+    subjects = {name: (net, torch.randn(32, 1, 28, 28)) for name, net in nets.items()}
+    subjects |= {name: make() for name, make in models().items() if name != "gpt2"}  # whose outputs are not classes
+    for name, (model, inputs) in subjects.items():
+        batches = [(inputs, torch.arange(len(inputs)) % 10)]
+        yield compare(
+            f"indices-bf16 {name}",
+            "at least 1",
+            cpu(lambda: ic.measure(model.eval(), batches, precision="bf16", resamples=0)),  # noqa: B023
+            cpu(lambda: ic.measure(model.eval(), batches, resamples=0)),  # noqa: B023
+            f"the three indices of {len(inputs)} images of {' x '.join(map(str, inputs.shape[-2:]))} pixels in bfloat16, "
+            "against float32",
+            rounds=1 if quick else 3,
+        )
