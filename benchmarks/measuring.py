@@ -183,7 +183,7 @@ def in_bf16(quick: bool) -> Iterator[Row]:
             "at least 1",
             cpu(lambda: ic.measure(model.eval(), batches, precision="bf16", resamples=0)),  # noqa: B023
             cpu(lambda: ic.measure(model.eval(), batches, resamples=0)),  # noqa: B023
-            f"the three indices of {len(inputs)} images of {' x '.join(map(str, inputs.shape[-2:]))} pixels in bfloat16, "
+            f"the three indices of {len(inputs)} images of {inputs.shape[-1]} x {inputs.shape[-1]} pixels in bfloat16, "
             "against float32",
             rounds=1 if quick else 3,
         )
