@@ -1,5 +1,6 @@
 """What all tests share: one thread, a cache of their own, matplotlib without windows."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import torch
 
 os.environ.setdefault("MPLBACKEND", "agg")
 torch.set_num_threads(1)
+CACHES = itertools.count()
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("ITERCONV_CACHE", str(tmp_path_factory.mktemp("cache")))
+    # Not by `mktemp`, which would list the folders of all earlier tests, and make one that most tests don't need.
+    monkeypatch.setenv("ITERCONV_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / str(next(CACHES))))
     monkeypatch.delenv("ITERCONV_DATA", raising=False)
 
 

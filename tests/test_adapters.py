@@ -35,7 +35,8 @@ SIZED = {
 }
 UNFOUND = ("convmixer_768_32",)
 """Its blocks end in a convolution without a skip, so that they are no residual blocks and have to be named."""
-LARGE = ("resnet50", "resnetv2_50", "deit_tiny_patch16_224", "efficientnet_b0")
+FURTHER = ("resnet50", "resnetv2_50", "regnety_002", "deit_tiny_patch16_224", "mixer_s32_224", "efficientnet_b0")
+"""More of the same; `test_foreign.py` compares others of these kinds with the oracle."""
 TORCHVISION = {
     "resnet34": ["layer1", "layer2.1:", "layer3.1:", "layer4.1:"],
     "convnext_tiny": ["features.1", "features.3", "features.5", "features.7"],
@@ -78,7 +79,7 @@ def routes_of(model):
     "family, name, stages",
     [
         *(
-            pytest.param("timm", name, stages, marks=[pytest.mark.extended] * (name in LARGE))
+            pytest.param("timm", name, stages, marks=[pytest.mark.extended] * (name in FURTHER))
             for name, stages in TIMM.items()
             if stages
         ),

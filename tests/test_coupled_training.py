@@ -12,7 +12,7 @@ from torch import nn
 import distributed
 import iterconv as ic
 import zoo
-from coupled import WithLoss, assert_equal_nets, blocks, sgd
+from coupled import WithLoss, assert_equal_nets, blocks, fit_with_lightning, sgd
 
 pytestmark = pytest.mark.medium
 
@@ -211,35 +211,18 @@ def test_shards_that_do_not_correspond_are_refused(tmp_path):
 @pytest.mark.extended
 def test_with_lightning(tmp_path):
     zoo.torchvision()  # torchmetrics, which Lightning imports, imports it
-    lightning = pytest.importorskip("pytorch_lightning")
+    pytest.importorskip("pytorch_lightning")
+    net, oracle = distributed.network(), distributed.network()
 
-    class Module(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.net = distributed.network()
+    def coupled(net):
+        optimizer = sgd(net)
+        ic.couple(optimizer, blocks(net), distributed.STRENGTH)
+        return optimizer
 
-        def training_step(self, batch, index):
-            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-
-        def configure_optimizers(self):
-            optimizer = sgd(self.net)
-            ic.couple(optimizer, blocks(self.net), distributed.STRENGTH)
-            return optimizer
-
-    module, oracle = Module(), distributed.network()
     batches = [distributed.data(step) for step in range(distributed.STEPS)]
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        gradient_clip_val=0.1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
-    assert_equal_nets(module.net, by_hand(oracle, sgd(oracle), clip=0.1))
+    options = {"max_epochs": 1, "gradient_clip_val": 0.1, "logger": False, "default_root_dir": tmp_path}
+    fit_with_lightning(net, coupled, batches, **options)
+    assert_equal_nets(net, by_hand(oracle, sgd(oracle), clip=0.1))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -90,7 +90,8 @@ def test_what_ends_the_loop_in_a_process_is_told_as_that_of_a_single_one(tmp_pat
     assert not list(tmp_path.iterdir()), "the folder is free for other options"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_stops_them_with_a_checkpoint(tmp_path, number):
     process = start(tmp_path)
     os.killpg(process.pid, number)

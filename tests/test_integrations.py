@@ -11,7 +11,7 @@ from torch import nn
 import distributed
 import iterconv as ic
 import zoo
-from coupled import WithLoss, assert_equal_nets, blocks, sgd
+from coupled import WithLoss, assert_equal_nets, blocks, fit_with_lightning, sgd
 from iterconv.integrations.watching import Dial, Watch
 
 pytestmark = pytest.mark.medium
@@ -46,36 +46,17 @@ def check(indices, found, every):
 @pytest.mark.parametrize("every", [1, 2])
 def test_lightning_measures_and_couples_as_by_hand(tmp_path, every):
     zoo.torchvision()
-    lightning = pytest.importorskip("pytorch_lightning")
+    pytest.importorskip("pytorch_lightning")
     from pytorch_lightning.loggers import CSVLogger
 
     from iterconv.integrations.lightning import CoupleCallback, MeasureCallback
 
-    class Module(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.net = distributed.network()
-
-        def training_step(self, batch, index):
-            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-
-        def configure_optimizers(self):
-            return sgd(self.net)
-
-    module = Module()
+    net = distributed.network()
     watch = MeasureCallback(BATCHES, find=lambda m: m.net, every=every, resamples=0)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=3,
-        logger=CSVLogger(tmp_path),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[watch, CoupleCallback(lambda m: blocks(m.net), SCHEDULE.__getitem__)],
-    )
-    trainer.fit(module, torch.utils.data.DataLoader(BATCHES, batch_size=None))
-    net, found = trained_by_hand(distributed.network(), 3)
-    assert_equal_nets(module.net, net)
+    callbacks = [watch, CoupleCallback(lambda m: blocks(m.net), SCHEDULE.__getitem__)]
+    fit_with_lightning(net, sgd, BATCHES, max_epochs=3, logger=CSVLogger(tmp_path), callbacks=callbacks)
+    expected, found = trained_by_hand(distributed.network(), 3)
+    assert_equal_nets(net, expected)
     check(watch.indices, found, every)
     logged = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
     assert logged["iterconv/coupling"].dropna().tolist() == SCHEDULE

@@ -165,7 +165,18 @@ def test_pages_of_a_measurement_and_of_a_plan(tmp_path, model, batches):
     write_result(plan, "Planned", tmp_path / "planned.html")
     page = (tmp_path / "planned.html").read_text()
     check_alone(page)
-    assert len(scripts(page)["data-frontier"]) == 2 * len(plan.frontier) and "1 2 3 | 1 2 3" in page
+    rows = scripts(page)["data-frontier"]
+    assert len(rows) == 2 * len(plan.frontier) + len(plan.baselines) and "1 2 3 | 1 2 3" in page
+    assert {row["of"] for row in rows} >= {"by Block Influence, held out", "by angular distance, held out"}
+    assert "<dt>spans</dt><dd>no</dd>" in page
+
+
+@pytest.mark.parametrize("mode, column", [("repeat", "blocks"), ("share", "distinct")])
+def test_the_page_of_a_plan_counts_the_blocks_that_its_mode_changes(tmp_path, model, batches, mode, column):
+    found = check_page(tmp_path, ic.plan(model, batches, mode=mode, resamples=10))
+    [dots] = [layer for layer in found["plot-frontier"]["layer"] if layer["mark"]["type"] == "point"]
+    assert dots["encoding"]["x"]["field"] == column
+    assert len({row[column] for row in found["data-frontier"]}) > 1
 
 
 def test_a_further_kind_of_result_takes_one_function(tmp_path):

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -292,9 +289,9 @@ def test_a_report_is_drawn_where_its_family_is_unknown(registries, tmp_path):
     paths.register(HALVES)
     net = NETS["ordinary"]
     ic.measure(net, [torch.randn(8, 1, 8, 8)], against="predictions", families=["halves"]).save(tmp_path / "r.json")
-    code = "import sys, iterconv as ic; print([a.get_title() for a in ic.Report.load(sys.argv[1]).plot().axes[:4]])"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "r.json"], capture_output=True, text=True)
-    assert done.stdout.strip() == "['Convergence', 'Recurrence', 'Divergence', 'halves']", done.stderr
+    del paths.FAMILIES["halves"]
+    drawn = ic.Report.load(tmp_path / "r.json").plot().axes[:4]
+    assert [axes.get_title() for axes in drawn] == ["Convergence", "Recurrence", "Divergence", "halves"]
 
 
 MODULE = """
@@ -337,9 +334,3 @@ def test_paths_of_blocks_that_a_stage_lacks_are_refused(registries):
     paths.register(paths.Family(name="beyond", make=lambda count: [(1, (count,))], title="", axis=""))
     with pytest.raises(ic.InputError, match="block 4; paths number the blocks of stage 1 from 0 to 3"):
         ic.measure(NETS["ordinary"], [torch.randn(2, 1, 8, 8)], against="predictions", families=("beyond",))
-
-
-def test_the_evaluator_is_a_function_though_its_module_has_the_same_name():
-    code = "import iterconv.paths.evaluate, iterconv as ic; print(callable(ic.paths.evaluate), dir(ic.paths))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.startswith("True ") and "Any" not in done.stdout and "'FAMILIES'" in done.stdout, done.stderr

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 import iterconv as ic
-from iterconv.figures.one_model import draw_similarity
 
 BATCHES = [(torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(n)), torch.zeros(n).long()) for n in (5, 3)]
 
@@ -60,15 +59,7 @@ def test_blocks_of_different_structure_have_no_weight_similarity():
     assert table[table.kind == "updates"].value.notna().all()
 
 
-def test_maps_show_their_numbers(tmp_path):
-    table = ic.similarity(make_net(), BATCHES)
-    figure = draw_similarity(table)
-    shown = figure.axes[0].images[0].get_array()
-    expected = table[(table.stage == 0) & (table.kind == "weights")].pivot(
-        index="block", columns="other", values="value"
-    )
-    assert (shown == expected.to_numpy()).all()
-    figure.savefig(tmp_path / "maps.png")
+def test_without_batches_nothing_is_measured():
     with pytest.raises(ic.InputError, match="no batches"):
         ic.similarity(make_net(), [])
 

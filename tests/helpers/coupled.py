@@ -1,4 +1,4 @@
-"""What tests of coupled training share: blocks, an optimizer, a model with its loss, and a comparison."""
+"""What tests of coupled training share: blocks, an optimizer, models for foreign trainers, and a comparison."""
 
 import torch
 from torch import nn
@@ -26,3 +26,23 @@ class WithLoss(nn.Module):
 
     def forward(self, inputs, labels):
         return {"loss": nn.functional.cross_entropy(self.net(inputs), labels)}
+
+
+def fit_with_lightning(net, make_optimizer, batches, **options):
+    """Train a network with Lightning's trainer on the CPU; callbacks find it as the attribute ``net`` of the module."""
+    import pytorch_lightning as lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def training_step(self, batch, index):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return make_optimizer(self.net)
+
+    quiet = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = lightning.Trainer(accelerator="cpu", **quiet, **options)
+    trainer.fit(Module(), torch.utils.data.DataLoader(batches, batch_size=None))

@@ -128,16 +128,7 @@ class Recording:
         passes = [_PassBehindTrunk(one, path, trunk) for one, path in zip(self._passes, route, strict=True)]
         perturbed = (number for number, (stage, place) in enumerate(self._order) if passes[stage].perturbs(place))
         trunk.length = next(perturbed, len(self._order))
-        calls: Counter[nn.Module] = Counter()
-
-        def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            key = (module, calls[module])
-            calls[module] += 1
-            if trunk.calls > trunk.length or key not in self._results:
-                return call_itself(module, Arguments(args, kwargs))
-            return clone(self._results[key])  # the model may change it in place
-
-        made = self._run({**dict.fromkeys(self._outside, outside), **_handlers(passes)})
+        made = self._run({**self._answers(trunk), **_handlers(passes)})
         return Outcome(tuple(one.end for one in passes), made)
 
     def go_on(self, stage: int, z: Any) -> Any:
@@ -152,19 +143,11 @@ class Recording:
         """
         # Calls of blocks are counted over the whole pass, since a model may alternate between stages.
         last = self._order.index((stage, len(self.stages[stage].blocks) - 1))
-        calls: Counter[nn.Module | None] = Counter()  # None counts the blocks
-
-        def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            key = (module, calls[module])
-            calls[module] += 1
-            # Modules behind the stage are executed, and so are calls that the ordinary pass did not make.
-            if calls[None] > last or key not in self._results:
-                return call_itself(module, Arguments(args, kwargs))
-            return clone(self._results[key])  # the model may change it in place
+        trunk = Trunk(last)
 
         def block(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            number = calls[None]
-            calls[None] += 1
+            number = trunk.calls
+            trunk.calls += 1
             if number > last:  # the next stage begins, so the pass is left by an exception
                 streams = self.driven[stage + 1].streams
                 raise _ReachedError(streams.entering(Arguments(args, kwargs))[streams.representation])
@@ -173,9 +156,23 @@ class Recording:
 
         blocks = {module for one in self._passes for module in one.stage.found.blocks}
         try:
-            return self._run({**dict.fromkeys(self._outside, outside), **dict.fromkeys(blocks, block)})
+            return self._run({**self._answers(trunk), **dict.fromkeys(blocks, block)})
         except _ReachedError as reached:
             return reached.z
+
+    def _answers(self, trunk: "Trunk") -> dict[nn.Module, Handler]:
+        """Answer the modules outside the blocks with their recorded results, as long as the pass is in its trunk."""
+        calls: Counter[nn.Module] = Counter()
+
+        def outside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            key = (module, calls[module])
+            calls[module] += 1
+            # Calls that the ordinary pass did not make are executed, too.
+            if trunk.calls > trunk.length or key not in self._results:
+                return call_itself(module, Arguments(args, kwargs))
+            return clone(self._results[key])  # the model may change it in place
+
+        return dict.fromkeys(self._outside, outside)
 
     def _record(self) -> Any:
         """Run the ordinary pass and record it; returns the output."""
@@ -250,10 +247,10 @@ class _RecordedPass(StagePass):
 
 @dataclass(eq=False)
 class Trunk:
-    """The beginning of a pass, which no perturbed block has reached."""
+    """The beginning of a pass, before the first result that differs from that of the ordinary pass."""
 
     length: int = 0
-    """The number of calls of blocks before that of the first perturbed block."""
+    """The number of calls of blocks before the one whose result differs."""
     calls: int = 0
     """The number of calls of blocks so far."""
 

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import check_page, write_page
+from iterconv.cli.pages import check_files, write_page
 from iterconv.errors import OptionError
-from iterconv.files import require_file
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.options import Against
 from iterconv.settling.exit_frontier import check_json_file
@@ -36,14 +35,12 @@ def exits_of_model(
     """
     check_rules(settings["rules"])
     check_bootstrap(settings["resamples"], 0.95, 0)
-    if out:
-        _check_out(out)
-    check_page(html)
+    check_files(check_json_file, out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.file_for(f"exits-{against}.json")
-    _check_out(out)
+    check_files(check_json_file, out)
     if opened.batch_size and len(opened.batches) < 2:
         problem = "makes one batch of all examples, which can't be halved to choose and to report; use a smaller one"
         raise OptionError("batch_size", opened.batch_size, problem)
@@ -60,9 +57,3 @@ def exits_of_model(
     write_page(found, f"{name}: when may an example stop?", html)
     console.print(f"frontier in {out}, picture in {out.with_suffix('.png')}")
     return 0
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a bad file before the model is opened, which takes long."""
-    for path in (check_json_file(out), out.with_suffix(".png")):
-        require_file(path)

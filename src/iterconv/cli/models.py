@@ -4,26 +4,28 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from iterconv import lipschitz
 from iterconv.adapters.rebuild import layers_of
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import check_page, write_page
+from iterconv.cli.pages import check_files, write_page
 from iterconv.cli.tables import check_table, index_records, show_indices
 from iterconv.errors import InputError, OptionError, check_count
-from iterconv.figures.style import write as write_figure
 from iterconv.files import require_file, require_folder, write_atomically, writing
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.measuring.measurement import check_extent, measure
-from iterconv.measuring.report import check_suffix
+from iterconv.measuring.report import Report, check_suffix
 from iterconv.measuring.shared_blocks import describe_shared
 from iterconv.options import Against, MeasuringPrecision
 from iterconv.paths import full_route
+from iterconv.planning.frontier import Plan
 from iterconv.planning.planning import plan
 from iterconv.planning.search import last_number
 from iterconv.tasks.batches import first_rows, inputs_of
 from iterconv.zoo.hugging_face import save_beside
 from iterconv.zoo.model_options import ModelOptions
-from iterconv.zoo.open_model import is_function, open_model
+from iterconv.zoo.open_model import OpenedModel, is_function, open_model
 from iterconv.zoo.smaller import write
 
 AUDITED = 16
@@ -60,47 +62,50 @@ def measure_model(
     check_extent(settings["extra_evaluations"], () if is_function(name) else settings["families"])
     check_bootstrap(settings["resamples"], 0.95, 0)
     precision: MeasuringPrecision = "bf16" if options.precision == "bf16" else "weights"
-    if out:
-        check_suffix(out)
-        require_file(out)
-    check_page(html)
+    check_files(check_suffix, out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
     out = out or opened.place / f"{opened.file_stem or 'report'}-{against}.parquet"
-    check_suffix(out)
-    for path in (out, out.with_suffix(".png")):  # before the work, not after it
-        require_file(path)
+    check_files(check_suffix, out)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
-        report = measure(
-            opened.model, opened.batches, against=against, precision=precision, progress=advance, **settings
-        )
+        settings |= {"against": against, "precision": precision, "progress": advance}
+        report = measure(opened.model, opened.batches, **settings)
     console.doing("drawing")
     with writing(out):
         report.save(out)
     report.plot(out.with_suffix(".png"))
-    show_indices(report.indices)
-    if shared := describe_shared(report.options["shared_weights"]):
-        console.print(shared)
-    console.print(
-        f"error {report.intact_error:.2%} of the unperturbed model against {against}, chance "
-        f"{report.options['chance']:.2%} (n = {report.options['examples']})"
-    )
-    if precision == "bf16":
-        console.print("multiplied in bfloat16, which moves errors and indices a little: see docs/any-model.md")
+    _show_report(report)
     console.print(f"report in {out}, picture in {out.with_suffix('.png')}")
     write_page(report, f"{name}: how iterative, how convergent?", html)
     error = {"error": report.intact_error, "chance": report.options["chance"], "examples": report.options["examples"]}
     console.emit(model=name, report=out, against=against, **error, indices=index_records(report.indices))
     if audit:
-        inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
-        with bar("blocks", None) as advance:
-            table = lipschitz.audit(opened.model, inputs, progress=advance)
-        table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
-        console.print(table.to_string(index=False, float_format="{:.3f}".format))
-        console.emit(model=name, audit=table.to_dict("records"))
+        _audit(name, opened)
     return 0
+
+
+def _show_report(report: Report) -> None:
+    show_indices(report.indices)
+    if shared := describe_shared(report.options["shared_weights"]):
+        console.print(shared)
+    console.print(
+        f"error {report.intact_error:.2%} of the unperturbed model against {report.options['against']}, chance "
+        f"{report.options['chance']:.2%} (n = {report.options['examples']})"
+    )
+    if report.options.get("precision") == "bf16":
+        console.print("multiplied in bfloat16, which moves errors and indices a little: see docs/any-model.md")
+
+
+def _audit(name: str, opened: OpenedModel) -> None:
+    """Measure and print the Lipschitz constants of all blocks on the first examples."""
+    inputs = first_rows(inputs_of(next(iter(opened.batches)), opened.model), AUDITED)
+    with bar("blocks", None) as advance:
+        table = lipschitz.audit(opened.model, inputs, progress=advance)
+    table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
+    console.print(table.to_string(index=False, float_format="{:.3f}".format))
+    console.emit(model=name, audit=table.to_dict("records"))
 
 
 def plan_model(
@@ -136,56 +141,45 @@ def plan_model(
     check_count("beam", settings["beam"], why="keeps no route")
     if options.precision == "bf16":
         raise OptionError("precision", "bf16", "is for measure; plan in single precision")
-    if out:
-        check_table(out)
-    check_page(html)
+    check_files(check_table, out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     out = out or opened.file_for(f"plan-{settings['mode']}.csv")
-    _check_places(opened, out, keep, save, settings)
+    check_files(check_table, out)
+    _check_smaller(opened, keep, save, settings)
     console.print(opened.note)
     with bar("steps", None) as advance:
-        found = plan(
-            opened.model,
-            opened.batches,
-            against=against or opened.against,
-            progress=advance,
-            **settings,
-        )
+        settings |= {"against": against or opened.against, "progress": advance}
+        found = plan(opened.model, opened.batches, **settings)
     console.doing("drawing")
     with writing(out):
         write_atomically(out, found.frontier.to_csv(index=False).encode())
-    with writing(out.with_suffix(".png")):
-        write_figure(found.plot(), out.with_suffix(".png"))
-    shown = found.frontier.drop(columns="route")
-    console.print(shown.to_string(index=False, float_format="{:.3f}".format))
-    console.print("search_error is on the half of the batches that chose the routes, error on the other half")
-    for method, own in found.baselines.groupby("method") if len(found.baselines) else ():
-        console.print(f"what {method} would have dropped:")
-        own = own.drop(columns=["method", "route"])
-        console.print(own.to_string(index=False, float_format="{:.3f}".format))
+    found.plot(out.with_suffix(".png"))
+    _show_plan(found)
     console.emit(model=name, frontier=out, routes=found.frontier.to_dict("records"))
     console.print(f"routes (blocks from 0) in {out}, picture (blocks from 1) in {out.with_suffix('.png')}")
     write_page(found, f"{name}: which blocks can go?", html)
     if keep is not None and save is not None:
         console.doing("saving")
-        if save.suffix == ".yaml":
-            with writing(save):
-                write_atomically(save, found.recipe(keep, str(opened.origin.model).removeprefix("hf:")).encode())
-            console.emit(model=name, blocks=keep, saved=save)
-            console.print(f"the recipe of a model of {keep} blocks is in {save}, for mergekit-yaml")
-            return 0
-        with writing(save):
-            opening = _save(found, keep, save, opened, options)
-        words = shlex.join(["iterconv", "measure", *opening])
-        console.emit(model=name, blocks=keep, saved=save, opened_by=["iterconv", "measure", *opening])
-        console.print(f"the model of {keep} blocks is in {save}; to open it: {words}")
+        _save(name, found, keep, save, opened, options.data)
     return 0
 
 
-def _check_places(opened: Any, out: Path, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:
+def _show_plan(found: Plan) -> None:
+    """Print the frontier, and those of the methods with which it is compared."""
+    console.print(_format(found.frontier.drop(columns="route")))
+    console.print("search_error is on the half of the batches that chose the routes, error on the other half")
+    for method, own in found.baselines.groupby("method") if len(found.baselines) else ():
+        console.print(f"what {method} would have dropped:")
+        console.print(_format(own.drop(columns=["method", "route"])))
+
+
+def _format(table: pd.DataFrame) -> str:
+    return table.to_string(index=False, float_format="{:.3f}".format)
+
+
+def _check_smaller(opened: OpenedModel, keep: int | None, save: Path | None, settings: dict[str, Any]) -> None:
     """Refuse before the search, which takes long, the options that would be refused after it."""
-    check_table(out)
     if opened.batch_size and len(opened.batches) < 2:
         problem = "makes one batch of all examples, which can't be halved to search and to report; use a smaller one"
         raise OptionError("batch_size", opened.batch_size, problem)
@@ -214,17 +208,30 @@ def _saves_itself(model: Any) -> bool:
     return hasattr(getattr(model, "model", model), "save_pretrained")
 
 
-def _save(found: Any, keep: int, path: Path, opened: Any, options: ModelOptions) -> list[str]:
-    """Write a smaller model; returns the words of the command line that measure it."""
-    smaller = found.apply(keep)
-    data = ["--data", options.data] if options.data else []
+def _save(name: str, found: Plan, keep: int, path: Path, opened: OpenedModel, data: str | None) -> None:
+    """Write a smaller model and tell the command that measures it, or write its recipe."""
+    if path.suffix == ".yaml":
+        with writing(path):
+            write_atomically(path, found.recipe(keep, str(opened.origin.model).removeprefix("hf:")).encode())
+        console.emit(model=name, blocks=keep, saved=path)
+        console.print(f"the recipe of a model of {keep} blocks is in {path}, for mergekit-yaml")
+        return
+    with writing(path):
+        words = ["iterconv", "measure", *_save_model(found, keep, path, opened), *(["--data", data] if data else [])]
+    console.emit(model=name, blocks=keep, saved=path, opened_by=words)
+    console.print(f"the model of {keep} blocks is in {path}; to open it: {shlex.join(words)}")
+
+
+def _save_model(found: Plan, keep: int, path: Path, opened: OpenedModel) -> list[str]:
+    """Write a smaller model; returns the words by which the command line names it."""
+    smaller: Any = found.apply(keep)
     if _saves_itself(opened.model):
         smaller.save_pretrained(path)
         save_beside(str(opened.origin.model).removeprefix("hf:"), path)
-        return [f"hf:{path}", *data]
+        return [f"hf:{path}"]
 
     # The stages of a foreign model go by name, since a search with other weights might find other stages.
     stages = [stage.name for stage in getattr(found.model, "found", ())]
     write(path, smaller, opened.origin.extend(stages, found.route(keep)))
     code = opened.origin.code
-    return [code, "--weights", str(path), *data] if code else [str(path), *data]
+    return [code, "--weights", str(path)] if code else [str(path)]

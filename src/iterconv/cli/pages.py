@@ -1,14 +1,29 @@
-"""Pages about single results, which commands write if they are asked to."""
+"""The files of results: a result, the picture beside it, and a page about it if one is asked for."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import console
+from iterconv.files import require_file
 from iterconv.report import check_html, write_result
 
 
-def check_page(html: Path | None) -> None:
-    """Refuse before the work what would be refused after it; raises ``InputError``, and None stands for no page."""
+def check_files(check_name: Callable[[Path], Any], out: Path | None, html: Path | None = None) -> None:
+    """Refuse before the work the files that would be refused after it.
+
+    Args:
+        check_name: A function that raises if the name of a result's file is not that of such a result.
+        out: The file of the result, which has a picture beside it; None while it is not known.
+        html: The file of the page; None for no page.
+
+    Raises:
+        InputError: If a file has a wrong name, or can't be written.
+    """
+    if out:
+        check_name(out)
+        for path in (out, out.with_suffix(".png")):
+            require_file(path)
     if html:
         check_html(html)
 

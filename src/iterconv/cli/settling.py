@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import check_page, write_page
+from iterconv.cli.pages import check_files, write_page
 from iterconv.errors import InputError, check_count
-from iterconv.files import require_file, writing
 from iterconv.measuring.report import check_suffix
 from iterconv.measuring.result import Result
 from iterconv.measuring.shared_blocks import describe_shared, find_shared
@@ -50,7 +49,7 @@ def settle_model(
     parts = check_dampings(damping)
     if html and len(parts) > 1:
         raise InputError(f"--html {html} shows one part of a step, and {len(parts)} are tried; give one --damping")
-    _check_out(out, html)
+    check_files(check_suffix, out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
@@ -105,7 +104,7 @@ def depth_model(
         InputError: If the model or data can't be opened, an option is out of range or the file can't be written.
     """
     check_count("extra_evaluations", extra_evaluations, 0)
-    _check_out(out, html)
+    check_files(check_suffix, out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     against = against or opened.against
@@ -124,24 +123,14 @@ def depth_model(
     return 0
 
 
-def _check_out(out: Path | None, html: Path | None = None) -> None:
-    """Refuse a bad file before the model is opened, which takes long."""
-    if out:
-        check_suffix(out)
-        for path in (out, out.with_suffix(".png")):
-            require_file(path)
-    check_page(html)
-
-
 def _choose_out(opened: OpenedModel, out: Path | None, name: str) -> Path:
     out = out or opened.file_for(f"{name}.parquet")
-    _check_out(out)
+    check_files(check_suffix, out)
     return out
 
 
 def _write(found: Result, out: Path) -> None:
-    with writing(out):
-        found.save(out)
+    found.save(out)
     found.plot(out.with_suffix(".png"))
 
 

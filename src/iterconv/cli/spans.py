@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from iterconv.cli.console import bar, console
-from iterconv.cli.pages import check_page, write_page
+from iterconv.cli.pages import check_files, write_page
 from iterconv.cli.tables import check_table
-from iterconv.figures.style import write as write_figure
-from iterconv.files import writing
 from iterconv.measuring.bootstrap import check_bootstrap
 from iterconv.options import Against, SpanKind
 from iterconv.planning.spans import SpanMap, spans
@@ -42,27 +40,18 @@ def map_spans(
         InputError: If the model or data can't be opened, an option is out of range or a file can't be written.
     """
     check_bootstrap(settings["resamples"], 0.95, 0)
-    if out:
-        check_table(out)
-    check_page(html)
+    check_files(check_table, out, html)
     console.doing(f"opening {name}")
     opened = open_model(name, options)
     out = out or opened.file_for("spans.csv")
-    check_table(out)
+    check_files(check_table, out)
     console.print(opened.note)
     with bar("examples", opened.examples) as advance:
-        found = spans(
-            opened.model,
-            opened.batches,
-            kinds=kinds,
-            against=against or opened.against,
-            progress=advance,
-            **settings,
-        )
+        settings |= {"kinds": kinds, "against": against or opened.against, "progress": advance}
+        found = spans(opened.model, opened.batches, **settings)
     console.doing("drawing")
     found.save(out)
-    with writing(out.with_suffix(".png")):
-        write_figure(found.plot(), out.with_suffix(".png"))
+    found.plot(out.with_suffix(".png"))
     _show(found)
     console.emit(model=name, intact_error=found.intact_error, table=out, spans=found.table.to_dict("records"))
     write_page(found, f"{name}: which spans of blocks can go?", html)

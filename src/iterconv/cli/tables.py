@@ -8,7 +8,6 @@ import pandas as pd
 
 from iterconv.cli.console import console
 from iterconv.errors import InputError
-from iterconv.files import require_file
 from iterconv.indices import INDICES, explanations
 
 
@@ -43,8 +42,6 @@ def index_records(indices: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def check_table(out: Path) -> None:
-    """Raise ``InputError`` if a table, or the picture beside it, can't be written under a name."""
+    """Raise ``InputError`` if a file's name is not that of a table."""
     if out.suffix != ".csv":
         raise InputError(f"--out {out} does not name a table; let it end in .csv")
-    for path in (out, out.with_suffix(".png")):
-        require_file(path)

@@ -1,1 +1,1 @@
-"""The paper's figures, each a function from tables to a matplotlib figure."""
+"""Figures, of the paper and of single results, each a function from tables to a matplotlib figure."""

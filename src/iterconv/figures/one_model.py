@@ -1,4 +1,4 @@
-"""Pictures of one model: the curves of a report, the frontier of a plan, maps of similarity between blocks."""
+"""Pictures of one model: the curves of a report, and the frontier of a plan."""
 
 from itertools import accumulate
 from typing import Any
@@ -12,8 +12,6 @@ from iterconv.figures.curves import finish_panel
 from iterconv.figures.style import new_figure, percent, stage_colour, styled
 from iterconv.indices import INDICES
 from iterconv.indices.recurrence import RECURRENCE
-
-_TITLES = {"weights": "weights", "updates": "updates on data"}
 
 
 def draw_report(curves: pd.DataFrame, indices: pd.DataFrame, options: dict[str, Any]) -> Figure:
@@ -123,30 +121,3 @@ def _draw_routes(axes: Axes, frontier: pd.DataFrame, column: str) -> None:
     axes.set_xlabel(
         "block (2x: executed twice)" if column == "blocks" else "place; numbers: the block that is executed there"
     )
-
-
-def draw_similarity(table: pd.DataFrame) -> Figure:
-    """Draw two maps a stage: cosines between the blocks' weights, and between their updates on data.
-
-    Args:
-        table: The table that ``iterconv.similarity`` returns.
-
-    Returns:
-        The figure.
-    """
-    stages = sorted(table["stage"].unique())
-    with styled():
-        figure = new_figure(2.6 * len(stages) + 0.8, 5)
-        panels = figure.subplots(2, len(stages), squeeze=False)
-        for row, (kind, title) in enumerate(_TITLES.items()):
-            for column, stage in enumerate(stages):
-                own = table[(table["stage"] == stage) & (table["kind"] == kind)]
-                values = own.pivot(index="block", columns="other", values="value")
-                axes = panels[row][column]
-                image = axes.imshow(values.to_numpy(dtype=float), vmin=-1, vmax=1, cmap="RdBu_r")
-                names = [str(block + 1) for block in values.index]
-                axes.set_xticks(range(len(values)), names, fontsize=6)
-                axes.set_yticks(range(len(values)), names, fontsize=6)
-                axes.set_title(f"stage {stage + 1}: {title}")
-        figure.colorbar(image, ax=panels, label="cosine", shrink=0.7)
-    return figure

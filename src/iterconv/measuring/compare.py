@@ -96,9 +96,7 @@ def compare(
     size = (len(routes) + 1) * len(METRICS)
     numbers = way.numbers(model)
     parts: dict[Key, list[NDArray[np.float64]]] = defaultdict(list)
-    chances: list[float] = []
-    sizes: list[int] = []
-    units: list[Tensor | None] = []
+    counts: list[tuple[float, int, Tensor | None]] = []  # chance, rows and units of each batch
     with untouched(model), way.on(model):
         for batch in read_batches(model, batches, task, against):
             batch = replace(batch, inputs=way.arrange(batch.inputs))
@@ -108,13 +106,12 @@ def compare(
                 columns = _columns(found, outcomes, full, metrics)
                 for key, column in _in_one_array(columns, size):
                     parts[key].append(column)
-            chances.append(found.chance)
-            sizes.append(found.size)
-            units.append(found.units)
+            counts.append((found.chance, found.size, found.units))
             if progress:
-                progress(sum(sizes), None)
-    if not sizes:
+                progress(sum(size for _, size, _ in counts), None)
+    if not counts:
         raise InputError("there are no batches to measure on; pass an iterable of (inputs, targets)")
+    chances, sizes, units = zip(*counts, strict=True)
     # A column is complete only if every batch has its metric.
     complete = {key: np.concatenate(column) for key, column in parts.items() if len(column) == len(sizes)}
     return Comparison(complete, float(np.average(chances, weights=sizes)), _number_units(units))
@@ -178,9 +175,8 @@ class Judge:
         known = self._given_chance
         basis = predicted if targets is None else targets
         self.chance = self._task.chance(basis, outputs.shape[1]) if known is None else known
-        found = self._task.units(self._named, self._count)
-        self._all_units = found
-        self.units = None if found is None else self.select(found.cpu())
+        self._all_units = self._task.units(self._named, self._count)
+        self.units = None if self._all_units is None else self.select(self._all_units.cpu())
         return outputs
 
     def select(self, rows: Tensor) -> Tensor:

@@ -102,12 +102,7 @@ def measure(
     resamples, confidence, seed = check_bootstrap(resamples, confidence, seed)
     extra_evaluations = check_extent(extra_evaluations, families)
     staged, batches = as_staged(model, batches, task)
-    # A path with k extra evaluations holds blocks + k numbers of 8 bytes, and there is one for each k.
-    held = 8 * extra_evaluations * (extra_evaluations / 2 + max(len(stage.blocks) for stage in staged.stages))
-    check_memory(held, f"the paths of extra_evaluations={extra_evaluations}", "use fewer")
-    perturbations = [_make_perturbations(len(stage.blocks), extra_evaluations, families) for stage in staged.stages]
-    kinds = sum(map(len, perturbations)) * len(METRICS)
-    check_memory(8 * kinds * (1 + resamples), f"resamples={resamples} of up to {kinds} values", "use fewer")
+    perturbations = _make_perturbations(staged.stages, extra_evaluations, families, resamples)
     full = paths.full_route(staged.stages)
     routes = _make_routes(full, perturbations)
     # All stages are measured in one walk, since their routes share the beginning of the network.
@@ -158,11 +153,20 @@ def check_extent(extra_evaluations: Any, families: Any) -> int:
     return check_count("extra_evaluations", extra_evaluations, why="leaves nothing to repeat")
 
 
-def _make_perturbations(num_blocks: int, extra: int, families: Sequence[str]) -> list[paths.Perturbation]:
+def _make_perturbations(
+    stages: Sequence[Any], extra: int, families: Sequence[str], resamples: int
+) -> list[list[paths.Perturbation]]:
+    """List the perturbations of each stage; raises ``InputError`` if they or their values would fill the memory."""
+    blocks = [len(stage.blocks) for stage in stages]
+    # A path with k extra evaluations holds blocks + k numbers of 8 bytes, and there is one for each k.
+    check_memory(8 * extra * (extra / 2 + max(blocks)), f"the paths of extra_evaluations={extra}", "use fewer")
     # The one family whose length the user chooses.
     options = {"extra evaluation": {"most": extra}}
     names = dict.fromkeys([*families_of_indices(), *families])
-    return [p for name in names for p in paths.FAMILIES[name](num_blocks, **options.get(name, {}))]
+    made = [[p for name in names for p in paths.FAMILIES[name](num, **options.get(name, {}))] for num in blocks]
+    kinds = sum(map(len, made)) * len(METRICS)
+    check_memory(8 * kinds * (1 + resamples), f"resamples={resamples} of up to {kinds} values", "use fewer")
+    return made
 
 
 def _make_routes(full: paths.Route, perturbations: list[list[paths.Perturbation]]) -> list[paths.Route]:

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
@@ -11,9 +11,6 @@ from iterconv.errors import InputError, line_of, require
 from iterconv.files import read, read_json, to_json, to_parquet, write_atomically, writing
 from iterconv.measuring.drawn import Drawn
 from iterconv.measuring.report import check_suffix, to_plain
-
-if TYPE_CHECKING:
-    pass
 
 _KEY = "iterconv"
 _PARQUET = "a table of examples in Parquet (JSON does not)"

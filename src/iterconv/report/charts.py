@@ -23,6 +23,7 @@ _AXIS = {
         "titleFontSize": 12,
         "titlePadding": 8,
         "labelOverlap": "greedy",
+        "labelSeparation": 6,
         "labelFlush": False,
         "tickCount": 6,
     },

@@ -6,11 +6,13 @@ A further kind of result takes a function from the result to a `Page`, registere
 from functools import singledispatch
 from typing import Any
 
+import pandas as pd
+
 from iterconv.indices import INDICES
 from iterconv.measuring.report import Report
 from iterconv.paths.damping import show_path
 from iterconv.paths.families import family_of
-from iterconv.planning.frontier import Plan
+from iterconv.planning.frontier import Plan, counted
 from iterconv.report.charts import RATES, counting, interval_chart, title_of
 from iterconv.report.page import METRICS, Control, Page, Plot, Section, Table, rows_of
 
@@ -49,7 +51,7 @@ def _(result: Report, title: str) -> Page:
         title=title,
         lead="Its blocks were read out early, left out or evaluated again, and the errors compared. Intervals are from "
         "the bootstrap over examples. Stages and blocks count from 1.",
-        facts=state_facts(result.options, error=f"{result.intact_error:.4g}"),
+        facts=state_facts(result.options, error=f"{result.intact_error:.2%}"),
         sections=[
             Section(
                 name="indices",
@@ -83,15 +85,20 @@ def _draw(number: int, family: str, curves: Any, stages: list[str], chance: floa
 
 @page_of.register
 def _(result: Plan, title: str) -> Page:
-    column, label = (
-        ("blocks", "blocks executed") if result.options["mode"] == "drop" else ("distinct", "different blocks")
-    )
-    frontier = result.frontier
-    halves = {"error": "on held-out batches", "search_error": "on those of the search"}
-    held_out, searched = (frontier[[column]].assign(half=name, value=frontier[error]) for error, name in halves.items())
-    held_out = held_out.assign(low=frontier["low"], high=frontier["high"])
-    routes = [" | ".join(" ".join(str(block + 1) for block in path) for path in route) for route in frontier["route"]]
-    chart = interval_chart("frontier", counting(column, label), "half", list(halves.values()))
+    frontier, column = result.frontier, counted(result.options["mode"])
+    curves = {
+        "on held-out batches": frontier.drop(columns="route").assign(value=frontier["error"]),
+        "on those of the search": frontier[["blocks", "distinct"]].assign(value=frontier["search_error"]),
+    }
+    for method, own in result.baselines.groupby("method") if len(result.baselines) else ():
+        curves[f"by {method}, held out"] = own.drop(columns="route").assign(value=own["error"])
+    x = counting(column, "blocks executed" if column == "blocks" else "different blocks")
+    chart = interval_chart("frontier", x, "of", list(curves))
+    tables = [Table(name="frontier", title="Routes", frame=_count_from_1(frontier))]
+    if len(result.baselines):
+        title_of_baselines = "What the conventional numbers would have dropped"
+        frame = _count_from_1(result.baselines)
+        tables.append(Table(name="baselines", title=title_of_baselines, frame=frame, folded=True))
     return Page(
         title=title,
         lead="For each number of blocks, the best route that was found. Routes were searched on one half of the "
@@ -102,18 +109,32 @@ def _(result: Plan, title: str) -> Page:
                 name="frontier",
                 title="Frontier",
                 plots=[Plot(name="frontier", title="Error against the number of blocks", chart=chart)],
-                tables=[Table(name="frontier", title="Routes", frame=frontier.assign(route=routes))],
+                tables=tables,
             )
         ],
-        data={"frontier": rows_of(held_out) + rows_of(searched)},
+        data={"frontier": [row for of, own in curves.items() for row in rows_of(own.assign(of=of))]},
     )
+
+
+def _count_from_1(routes: pd.DataFrame) -> pd.DataFrame:
+    """Write the routes of a table as a reader counts blocks."""
+    words = [" | ".join(" ".join(str(block + 1) for block in path) for path in route) for route in routes["route"]]
+    return routes.assign(route=words)
 
 
 def state_facts(options: dict[str, Any], **more: str) -> dict[str, str]:
     """Return circumstances as facts of a page; those that are empty are left out."""
     return {
-        name.replace("_", " "): str(value) for name, value in {**more, **options}.items() if value not in (None, [])
+        name.replace("_", " "): _in_words(value)
+        for name, value in {**more, **options}.items()
+        if value not in (None, [])
     }
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _name_stage(stage: Any) -> str:

@@ -25,12 +25,13 @@ def _(result: SpanMap, title: str) -> Page:
         title=title,
         lead="Every span of blocks was dropped, executed twice, or its two ends were swapped. A change is the error "
         "with the span perturbed less that of the ordinary pass. Stages and blocks count from 1.",
-        facts={"error of the ordinary pass": f"{result.intact_error:.4g}", **state_facts(result.options)},
+        facts={"error of the ordinary pass": f"{result.intact_error:.2%}", **state_facts(result.options)},
         sections=[
             Section(
                 name="maps",
                 title="Maps",
-                text="Blue: the error falls; red: it rises. Point at a span for its numbers, which the table has too.",
+                text="Blue: the error falls; white: it stays; red: it rises. Point at a span for its "
+                "numbers, which the table has too.",
                 controls=[Control(name="kind", label="Spans are", options=kinds, value=next(iter(kinds)))],
                 plots=maps,
                 tables=[Table(name="spans", title="Spans", frame=table, keys=["kind"], shown=list(table.columns))],

@@ -135,8 +135,8 @@ def _explore(rows: Rows, runs: pd.DataFrame, orders: dict[str, list[str]]) -> Se
     return Section(
         name="explore",
         title="Explore the networks",
-        text="Thin lines and faint dots are networks, strong ones are means over seeds; point at them for values and "
-        "intervals, and click a network to see all about it.",
+        text="Thin lines (one for each stage) and faint dots are networks, strong ones are means over seeds; point at "
+        "them for values and intervals, and click a network to see all about it.",
         controls=_controls(runs, orders, rows),
         parts=[
             Section(name="curves", title="Perturbed networks", plots=_curve_plots(rows)),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from iterconv.figures.toy import LIMIT, TITLES
 from iterconv.paths.families import family_of
-from iterconv.report.charts import COLOURS, SHAPES, colour_by, counting, data, finish, tooltip
+from iterconv.report.charts import colour_by, counting, data, finish, tooltip
 from iterconv.report.page import Plot, Section, rows_of
 
 
@@ -72,15 +72,12 @@ def _traces(network: str) -> Any:
     families = ["early read-out", "extra evaluation"]
     chart = alt.Chart(data("traces")).transform_filter(f"datum.network === '{network}'")
     place: dict[str, Any] = {"x": alt.X("z1:Q", scale=scale, title="z1"), "y": alt.Y("z2:Q", scale=scale, title="z2")}
-    colour = alt.Color("perturbation:N", scale=alt.Scale(domain=families, range=COLOURS), legend=alt.Legend(title=None))
-    lines = chart.encode(**place, color=colour, detail="point:N", order="position:Q").mark_line(
+    colours = colour_by("perturbation", families)
+    lines = chart.encode(**place, color=colours["color"], detail="point:N", order="position:Q").mark_line(
         strokeWidth=1.2, clip=True
     )
     tips = tooltip(position="position:Q", z1="z1:Q|.3f", z2="z2:Q|.3f")
-    shape = alt.Shape("perturbation:N", scale=alt.Scale(domain=families, range=SHAPES), legend=alt.Legend(title=None))
-    dots = chart.encode(**place, color=colour, shape=shape, tooltip=tips).mark_point(
-        filled=True, size=24, opacity=1, clip=True
-    )
+    dots = chart.encode(**place, **colours, tooltip=tips).mark_point(filled=True, size=24, opacity=1, clip=True)
     truth = chart.mark_point(shape="cross", size=110, color="var(--ink)", filled=True, opacity=1, angle=45).encode(
         x="target1:Q", y="target2:Q"
     )
