@@ -57,6 +57,7 @@ _GROWTH = 1.1
 _SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=STAGE_COLOURS),
     "axes.titlesize": "medium",
     "axes.titleweight": "bold",
     "legend.frameon": False,

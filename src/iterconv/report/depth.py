@@ -106,7 +106,7 @@ def _draw_verdicts(verdicts: list[str]) -> Any:
     tips = tooltip(verdict="verdict:N", at_the_end="at the end:N", examples="examples:Q")
     bars = alt.Chart(data("verdicts")).mark_bar()
     y = alt.Y("verdict:N", sort=verdicts, title=None)
-    return finish(bars.encode(x=alt.X("examples:Q", axis=alt.Axis(format="d")), y=y, color=colour, tooltip=tips))
+    return finish(bars.encode(x=alt.X("examples:Q", axis=alt.Axis(format="d", tickCount=4)), y=y, color=colour, tooltip=tips))
 
 
 @page_of.register
