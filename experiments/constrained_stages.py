@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from iterconv import lipschitz, measure, paths
 from iterconv.cli.console import bar
-from iterconv.figures.style import new_figure, percent, save, styled
+from iterconv.figures.style import CONDITION_COLOURS, new_figure, percent, save, styled
 from iterconv.files import write_atomically
 from iterconv.studies.executors.base import Executor
 from iterconv.studies.executors.here import HereEngine
@@ -140,7 +140,7 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
-COLOURS = {"ordinary": "#444444", "improper": "#4c9fd4", "proper": "#d1495b"}
+COLOURS = {"ordinary": CONDITION_COLOURS[0], "improper": CONDITION_COLOURS[1], "proper": CONDITION_COLOURS[4]}
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ import pandas as pd
 import timm_coupled
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from safetensors.torch import load_file
 
 import iterconv as ic
@@ -80,9 +81,12 @@ def draw_plans(results: Path, names: list[str]) -> Figure:
                 axes.set_title(f"{name}: blocks {'dropped' if mode == 'drop' else 'executed again'}")
                 axes.set_xlabel("blocks executed")
                 axes.set_ylabel(f"held-out error (n = {own['n'].iloc[0]})")
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
                 percent(axes)
-                axes.invert_xaxis() if mode == "drop" else None
-                axes.legend()
+                if mode == "drop":
+                    axes.invert_xaxis()
+                    handles = axes.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower left", ncols=4)
     return figure
 
 

@@ -11,7 +11,7 @@ from iterconv.figures.claims import VERDICTS, draw_claims
 from iterconv.figures.coupling import draw_coupling
 from iterconv.figures.curves import draw_instances
 from iterconv.figures.parameters import draw_parameters
-from iterconv.figures.style import conditions_of, save
+from iterconv.figures.style import STAGE_COLOURS, conditions_of, new_figure, save, styled
 from iterconv.studies.catalogue import CONDITIONS
 
 
@@ -116,3 +116,10 @@ def test_verdicts_are_drawn_each_in_its_place():
     assert [text.get_text() for text in axes.get_xticklabels()] == ["toy", "mnist\n3 epochs", "digits"]
     assert [text.get_text()[:2] for text in axes.get_yticklabels()] == ["1a", "4b", "5 "]
     assert len({colour for colour, _, _ in VERDICTS.values()}) == len({sign for _, _, sign in VERDICTS.values()}) == 3
+
+
+def test_lines_without_a_colour_take_those_that_all_can_tell_apart():
+    with styled():
+        axes = new_figure(3, 2).subplots()
+        lines = [axes.plot([0, 1])[0].get_color() for _ in STAGE_COLOURS]
+    assert lines == list(STAGE_COLOURS)

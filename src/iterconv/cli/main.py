@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the output has gone.
 
     Raises:
-        SystemExit: After help (0), and after tyro's complaints about words that can't be parsed (2).
+        SystemExit: After help and the version.
     """
     command: Any = None
     try:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import reduce
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 from tyro import cli, conf
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from iterconv.cli.complaints import in_one_line
 from iterconv.data.known import KNOWN, OTHER_DATA
 from iterconv.errors import InputError, suggest
 from iterconv.options import Shell
@@ -24,8 +24,6 @@ DESCRIPTION = """Measure how iterative and how convergent a residual network is,
 Each command has a help screen of its own with two examples: iterconv train --help.
 iterconv --version tells the version. Exit codes: 0 success, 1 some runs or controls failed, 2 bad input, 130
 interrupted, 141 the reader of the output went away."""
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 EXAMPLES = {
     "reproduce": "iterconv reproduce fig2 fig3 --scale quick\n  iterconv reproduce --scale small --dry-run",
@@ -64,16 +62,16 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
         An instance of one of the classes.
 
     Raises:
-        InputError: If no command has such a name, or an option is out of range.
-        SystemExit: With code 0 after help or version, and with 2 if tyro complains about the words.
+        InputError: If no command has such a name, if a word can't be parsed, or an option is out of range.
+        SystemExit: With code 0 after help or version.
     """
-    if arguments == ["--version"]:
+    if arguments[:1] == ["--version"]:
         print(f"iterconv {version('iterconv')}")
         raise SystemExit(0)
     if "" in arguments:  # as in --out "$FOLDER" with FOLDER unset, which would mean the current folder
         raise InputError("one of the words is empty; give it a value, or leave the option out")
     first = arguments[0] if arguments else ""
-    if first not in commands and not first.startswith("-"):
+    if first not in commands and first not in ("-h", "--help") and not first.startswith("--tyro-"):
         hint = suggest(first, commands)
         raise InputError(f"there is no command {first!r}; {hint}" if first else f"the command is missing; {hint}")
     complaint = io.StringIO()
@@ -91,10 +89,9 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
             if isinstance(problem, InputError):  # our own error, which tyro takes for a word that can't be parsed
                 raise problem from None
             problem = problem.__context__
-        # tyro looks at standard output to decide on colours.
-        text = complaint.getvalue()
-        sys.stderr.write(text if sys.stderr.isatty() else _ANSI.sub("", text))
-        raise
+        if not leaving.code:
+            raise
+        raise InputError(in_one_line(complaint.getvalue(), arguments, _options_of(commands, first))) from None
 
 
 def _call_tyro(commands: Mapping[str, type], arguments: list[str]) -> Any:
@@ -103,6 +100,14 @@ def _call_tyro(commands: Mapping[str, type], arguments: list[str]) -> Any:
     union: Any = reduce(or_, parts)
     options: dict[str, Any] = {"config": (conf.FlagCreatePairsOff,), "registry": _register_numbers()}
     return cli(union, args=arguments, prog="iterconv", description=DESCRIPTION, **options)
+
+
+def _options_of(commands: Mapping[str, type], name: str) -> set[str]:
+    """List the options of a command, as its help does."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        _call_tyro(commands, [name, "--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", shown.getvalue()))
 
 
 def _asks(arguments: list[str], command: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -57,6 +58,7 @@ _GROWTH = 1.1
 _SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=STAGE_COLOURS),
     "axes.titlesize": "medium",
     "axes.titleweight": "bold",
     "legend.frameon": False,

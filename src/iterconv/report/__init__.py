@@ -24,7 +24,7 @@ def check_html(path: Path | None = None) -> None:
     if path is not None:
         if path.suffix != ".html":
             raise InputError(f"--html {path} does not name a page; let it end in .html")
-        require_file(path)
+        require_file(path, "--html")
     for library in ("jinja2", "altair", "vl_convert"):
         require(library, "an HTML report")
 

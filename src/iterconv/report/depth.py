@@ -105,8 +105,8 @@ def _draw_verdicts(verdicts: list[str]) -> Any:
     colour = colour_by("at the end", ["right", "wrong"])["color"]
     tips = tooltip(verdict="verdict:N", at_the_end="at the end:N", examples="examples:Q")
     bars = alt.Chart(data("verdicts")).mark_bar()
-    y = alt.Y("verdict:N", sort=verdicts, title=None)
-    return finish(bars.encode(x=alt.X("examples:Q", axis=alt.Axis(format="d")), y=y, color=colour, tooltip=tips))
+    x = alt.X("examples:Q", axis=alt.Axis(format="d", tickCount=4))
+    return finish(bars.encode(x=x, y=alt.Y("verdict:N", sort=verdicts, title=None), color=colour, tooltip=tips))
 
 
 @page_of.register

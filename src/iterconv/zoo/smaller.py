@@ -82,7 +82,7 @@ def read_origin(path: Path) -> Origin | None:
         with safetensors.safe_open(path, framework="pt") as file:
             head = (file.metadata() or {}).get("iterconv")
     except (OSError, safetensors.SafetensorError) as problem:
-        raise InputError(f"can't read weights from {path} ({line_of(problem)})") from None
+        raise InputError(f"can't read weights from {path} ({line_of(problem)}); save them again") from None
     if head is None:
         return None
     try:

@@ -32,7 +32,8 @@ def open_timm(name: str, options: ModelOptions) -> Opened:
     timm = library("timm")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise InputError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
+        raise InputError(f"timm has no model {name!r}; {hint}")
     require_images(options)
     model, channels = _create_model(timm, name, options.weights)
     expected = timm.data.resolve_model_data_config(model)
@@ -87,7 +88,7 @@ def _read_state(path: str) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"there are no weights at {path}; use pretrained, none, or a file") from None
     except Exception as problem:  # noqa: BLE001 - damaged files raise whatever their readers stumble over
-        raise InputError(f"can't read weights from {path} ({line_of(problem)})") from None
+        raise InputError(f"can't read weights from {path} ({line_of(problem)}); save them again") from None
     # Checkpoints of trainers keep the weights beside the state of the optimizer.
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
