@@ -1,18 +1,20 @@
 """Can a trained network become recurrent afterwards? The runs behind docs/tying.md.
 
-    python experiments/surrogate.py [--data digits] [--seeds 3] [--out runs/surrogate] [--results results/surrogate]
+    python experiments/surrogate.py [--data digits] [--groups 3] [--seeds 3] [--out runs/surrogate]
 
 A timm ResNet with 12 blocks that can go is trained: on UCI digits a narrow one, on CIFAR-10 the uncoupled one of
-experiments/timm_coupled.py; or the uncoupled ViT there, with 8 blocks, on MNIST. `ic.tie` then leaves 3 different
+experiments/timm_coupled.py; or the uncoupled ViT there, with 8 blocks, on MNIST. `ic.tie` then leaves few different
 blocks of it, in several ways and with the same number of steps and the same training images. Each result is evaluated
 on the test images on which the planner reports, whose sharing of existing blocks takes no training. As a control, the
 network itself is trained on for as many steps.
 """
 
 import argparse
+import itertools
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,14 @@ from iterconv.files import to_json, write_atomically
 from iterconv.studies.tables import machine
 from iterconv.zoo.libraries import library
 
-GROUPS = 3
 WAYS: dict[str, dict[str, Any]] = {
     "fit": {"steps": (100, 100, 200)},
     "task only": {"steps": (0, 0, 400)},
-    "intact, trained on": {"steps": (0, 0, 400)},
     "dial": {"how": "dial", "steps": (400,)},
 }
-"""The ways of tying, each with 400 steps of 64 images; and the control, in which nothing is tied."""
+"""The ways of tying, each with 400 steps of 64 images."""
+CONTROL: dict[str, Any] = {"steps": (0, 0, 400)}
+"""The same training, in which nothing is tied."""
 EPOCHS = 15
 
 
@@ -87,8 +89,8 @@ def error_of(model: nn.Module, batches: list[Any]) -> tuple[float, float]:
     return float((made.argmax(1) != targets).float().mean()), float(F.cross_entropy(made, targets))
 
 
-def examine(data_name: str, seed: int, out: Path, store: Any) -> None:
-    """Tie one network in all ways; ``store`` gets one row for each model that is evaluated."""
+def examine(data_name: str, seed: int, numbers: list[int], out: Path, store: Any) -> None:
+    """Tie one network in all ways to several numbers of blocks; ``store`` gets a row for each model."""
     few = {"samples": EXAMPLES, "evaluation_samples": TESTED} if data_name != "digits" else {}
     data = ic.data.load(data_name, **few)
     model = trained(data_name, data, seed, out)
@@ -96,31 +98,35 @@ def examine(data_name: str, seed: int, out: Path, store: Any) -> None:
     batches = list(data.training_batches(BATCH, torch.Generator().manual_seed(seed), augment=data_name == "cifar10"))
     adapted = ic.adapt(model, batches[0][0][:4])
     counts = {"images": sum(len(y) for _, y in batches), "n": sum(len(y) for _, y in tests[1::2])}
+    blocks = sum(len(stage.blocks) for stage in adapted.stages)
 
-    def note(way: str, part: str, made: nn.Module, seconds: float) -> None:
+    def note(way: str, groups: int, part: str, made: nn.Module, begun: float) -> None:
         error, loss = error_of(made, tests[1::2])  # the half on which the planner reports
-        row = {"data": data_name, "seed": seed, "way": way, "part": part, "error": error, "cross_entropy": loss}
-        store({**row, **counts, "parameters": sum(p.numel() for p in made.parameters()), "cpu_seconds": seconds})
+        row = {"data": data_name, "seed": seed, "way": way, "groups": groups, "part": part, "error": error}
+        row |= {"cross_entropy": loss, **counts, "parameters": sum(p.numel() for p in made.parameters())}
+        store({**row, "cpu_seconds": time.process_time() - begun})
 
-    note("intact", "", model, 0.0)
-    begun = time.process_time()
-    plan = ic.plan(adapted, tests, mode="share", budget=GROUPS, beam=2, resamples=1)
-    note("planner's sharing", "", plan.apply(GROUPS), time.process_time() - begun)
-    for way, wanted in WAYS.items():
+    def tie(way: str, groups: int, **wanted: Any) -> None:
         begun = time.process_time()
-
-        def after(part: str, made: nn.Module, way: str = way, begun: float = begun) -> None:
-            note(way, part, made, time.process_time() - begun)
-
-        groups = GROUPS if way != "intact, trained on" else sum(len(stage.blocks) for stage in adapted.stages)
-        tied = ic.tie(adapted, batches, groups, **wanted, seed=seed, on_part=after)
+        tied = ic.tie(adapted, batches, groups, **wanted, seed=seed, on_part=partial(note, way, groups, begun=begun))
         print(tied.phases.to_string())
-        tied.history.to_csv(out / f"{data_name}-seed{seed}-{way.replace(', ', '-').replace(' ', '-')}.csv", index=False)
+        name = f"{data_name}-seed{seed}-{way}-{groups}".replace(", ", "-").replace(" ", "-")
+        tied.history.to_csv(out / f"{name}.csv", index=False)
+
+    begun = time.process_time()
+    note("intact", blocks, "", model, begun)
+    plan = ic.plan(adapted, tests, mode="share", budget=min(numbers), beam=2, resamples=1)
+    for groups in numbers:
+        note("planner's sharing", groups, "", plan.apply(groups), begun)
+    tie("intact, trained on", blocks, **CONTROL)
+    for groups, (way, wanted) in itertools.product(numbers, WAYS.items()):
+        tie(way, groups, **wanted)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("digits", "cifar10", "mnist"), default="digits")
+    parser.add_argument("--groups", type=int, nargs="+", default=[3], help="numbers of different blocks")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/surrogate"))
     parser.add_argument("--results", type=Path, default=Path("results/surrogate"))
@@ -135,8 +141,10 @@ def main() -> int:
         pd.DataFrame(rows).to_csv(options.results / f"{options.data}.csv", index=False, float_format="%.4f")
 
     for seed in range(options.seeds):
-        examine(options.data, seed, options.out, store)
-    facts = {"command": f"python experiments/surrogate.py --data {options.data} --seeds {options.seeds}", **machine()}
+        examine(options.data, seed, options.groups, options.out, store)
+    numbers = " ".join(map(str, options.groups))
+    command = f"python experiments/surrogate.py --data {options.data} --groups {numbers} --seeds {options.seeds}"
+    facts = {"command": command, **machine()}
     write_atomically(options.results / f"{options.data}.json", to_json(facts))
     return 0
 
