@@ -27,7 +27,8 @@ def in_one_line(complaint: str, arguments: Sequence[str], options: Iterable[str]
         return _unknown(said, command, arguments, list(options), more)
     if found := re.search(r"invalid choice '?(.*?)'? for argument '(?:.*/)?(.*?)'\. Expected one of \((.*?),?\)", said):
         word, option, choices = found.groups()
-        return f"{option} {word} is unknown; use " + " or ".join(choices.removesuffix(", 'None'").rsplit(", ", 1))
+        known = [choice for choice in choices.split(", ") if choice != "'None'"]
+        return f"{option} {word} is unknown; use {' or '.join(', '.join(known).rsplit(', ', 1))}"
     if found := re.search(r"Missing value for argument '(?:.*/)?(.*?)'", said):
         return f"{found[1]} lacks its value; give it one, or leave the option out"
     if found := re.search(r"Error parsing (?:\S*/)?(\S+): no type matching (.*) could be .*? from \[(.*?)\]", said):
