@@ -111,11 +111,11 @@ def test_captions_are_made_of_the_runs(quick):
     ]
     caption = groups[1].caption
     assert caption.startswith(groups[1].label) and "widths 8 and 16" in caption
-    assert "30 networks, with 3 seeds in each condition" in caption and "errors on 359 test images" in caption
+    assert "45 networks, with 3 to 6 seeds in each condition" in caption and "errors on 359 test images" in caption
     assert "learning rate 0.1 and batches of 32" in caption
     without = groups[1].tables.runs.query("not (coupling == 1 and seed == 2)")
     fewer = groups[1].tables.named(without["name"])
-    assert "28 networks, with 2 to 3 seeds" in group_runs(fewer)[0].caption
+    assert "43 networks, with 2 to 6 seeds" in group_runs(fewer)[0].caption
 
 
 def test_runs_that_differ_in_what_no_figure_shows_are_not_drawn_together(few):
