@@ -66,7 +66,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, tmp_path, arguments, sa
         (["measure", "m:f", "--zzz"], "measure has no option --zzz; `iterconv measure --help` lists what it takes"),
         (["measure", "m:f", "more"], "measure does not take the word 'more'; `iterconv measure --help`"),
         (["plan", "m:f", "--mode", "dropp"], "--mode dropp is unknown; use 'drop', 'share' or 'repeat'"),
-        (["measure", "m:f", "--against", "x"], "--against x is unknown; use 'predictions' or 'labels'"),
+        (["measure", "m:f", "--against", "x"], "--against x is unknown; use 'labels' or 'predictions'"),
         (["completion", "tcsh"], "shell tcsh is unknown; use 'bash', 'zsh' or 'fish'"),
         (["settle", "m:f", "--span", "1"], "--span takes INT INT, not '1'"),
         (["train", "--lr"], "--lr lacks its value; give it one, or leave the option out"),

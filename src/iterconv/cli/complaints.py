@@ -27,7 +27,9 @@ def in_one_line(complaint: str, arguments: Sequence[str], options: Iterable[str]
         return _unknown(said, command, arguments, list(options), more)
     if found := re.search(r"invalid choice '?(.*?)'? for argument '(?:.*/)?(.*?)'\. Expected one of \((.*?),?\)", said):
         word, option, choices = found.groups()
-        known = [choice for choice in choices.split(", ") if choice != "'None'"]
+        known = choices.split(", ")
+        if "'None'" in known:  # tyro has these choices in a set, whose order changes from process to process
+            known = sorted(set(known) - {"'None'"})
         return f"{option} {word} is unknown; use {' or '.join(', '.join(known).rsplit(', ', 1))}"
     if found := re.search(r"Missing value for argument '(?:.*/)?(.*?)'", said):
         return f"{found[1]} lacks its value; give it one, or leave the option out"

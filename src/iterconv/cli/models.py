@@ -104,7 +104,7 @@ def _audit(name: str, opened: OpenedModel) -> None:
     with bar("blocks", None) as advance:
         table = lipschitz.audit(opened.model, inputs, progress=advance)
     table = table.assign(stage=table.stage + 1, block=table.block + 1)  # printed numbers count from 1
-    console.print(table.to_string(index=False, float_format="{:.3f}".format))
+    console.print(_format(table))
     console.emit(model=name, audit=table.to_dict("records"))
 
 
