@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -241,3 +243,10 @@ def test_an_empty_word_is_no_folder(capsys, monkeypatch, tmp_path):
     assert main(["train", "--out", ""]) == 2
     assert capsys.readouterr().err == "iterconv: one of the words is empty; give it a value, or leave the option out\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_word_that_cannot_be_parsed_gets_its_line_in_a_process_of_its_own():
+    words = [sys.executable, "-m", "iterconv", "plan", "m:f", "--mode", "dropp"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "iterconv: --mode dropp is unknown; use 'drop', 'share' or 'repeat'\n"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from iterconv.errors import suggest
 
 _DRAWN = re.compile(r"\x1b\[[0-9;]*m|[│╭╮╰╯]|\[/?bold\]")
+_TOP = re.compile(r"^.*╭.*╮.*$", re.MULTILINE)
 _RULE = re.compile(r"^[\s─-]*[─-]{8,}.*$", re.MULTILINE)
 
 
@@ -21,8 +22,10 @@ def in_one_line(complaint: str, arguments: Sequence[str], options: Iterable[str]
         The line.
     """
     command, more = arguments[0], f"`iterconv {arguments[0]} --help` lists what it takes"
-    parts = [" ".join(part.split()) for part in _RULE.split(_DRAWN.sub("", complaint))]
-    said = parts[min(1, len(parts) - 1)]  # above the first rule, or in it, stands a title
+    # A title stands in the box's first line or, where nothing is drawn around the text, above the first rule or in it.
+    titled = _TOP.sub("─" * 8, complaint, count=1)
+    parts = [" ".join(part.split()) for part in _RULE.split(_DRAWN.sub("", titled))]
+    said = parts[min(1, len(parts) - 1)]
     if "options: " in said:
         return _unknown(said, command, arguments, list(options), more)
     if found := re.search(r"invalid choice '?(.*?)'? for argument '(?:.*/)?(.*?)'\. Expected one of \((.*?),?\)", said):
