@@ -6,21 +6,27 @@ It takes less than ten minutes, needs no network, and says so where there is no 
 import argparse
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from measuring import indices
-from ratios import Row, compare, line
+from ratios import Row, compare, line, on_device
 from steps import constraint, coupling
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import iterconv as ic
 from iterconv import data
+from iterconv.options import TrainingPrecision
 from iterconv.training.config import RunConfig
+from iterconv.training.joint import apart, join
+from iterconv.training.loop import compiled
+from iterconv.training.recorded import Recorded
 from iterconv.training.run import complete, open_run
+from iterconv.training.team import Team
 
 RUN = RunConfig(data="digits", width=8, blocks=4, stages=1, epochs=2, coupling=0.5, residual="improper")
 
@@ -80,28 +86,108 @@ CHECKS: dict[str, tuple[Callable[[str], float], float]] = {
 }
 
 
-def epochs(device: str, **options: object) -> Callable[[], float]:
-    """Make a function that trains a run of some epochs, and returns the time of an epoch but the first."""
+def training(
+    device: str,
+    *,
+    way: str = "recorded",
+    nets: int = 1,
+    stages: int = 3,
+    residual: str = "ordinary",
+    strength: float = 0.5,
+    precision: TrainingPrecision = "float32",
+    size: tuple[int, int] = (128, 32),
+) -> tuple[nn.Module, Callable[[], None]]:
+    """Make networks of width 8 with 16 blocks a stage, and a function that trains them by one step as ``train`` does.
 
-    def timed() -> float:
-        times: list[float] = []
-        config = RunConfig(data="digits", width=16, blocks=16, stages=1, epochs=3, **options)  # type: ignore[arg-type]
-        with tempfile.TemporaryDirectory() as folder:
-            complete(config, Path(folder) / "run", device=device, on_epoch=lambda _: times.append(time.perf_counter()))
-        return (times[-1] - times[0]) / (len(times) - 1)
+    The way is "plain", "recorded" (what ``train`` does on a GPU) or "compiled"; the size that of batches and of images.
+    """
+    generator, made = torch.Generator().manual_seed(0), []
+    batch, pixels = size
+    for seed in range(nets):
+        torch.manual_seed(seed)
+        net = ic.models.resnet(8, 16, stages, 3, 10, residual=residual, init="recurrent")
+        made.append(net.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4) for net in made]
+    for net, optimizer in zip(made, optimizers, strict=True):
+        ic.couple(optimizer, net.coupling_groups() if strength else [], strength)
+    network = join(made)
+    prepared = {
+        "plain": lambda: network,
+        "recorded": lambda: Recorded(network) if device == "cuda" else network,
+        "compiled": lambda: compiled(network),
+    }
+    fabric = Team().fabric(torch.device(device), precision)
+    wrapped, *optimizers = fabric.setup(prepared[way](), *optimizers)
+    inputs = [torch.randn(batch, 3, pixels, pixels, generator=generator).to(device) for _ in made]
+    targets = torch.randint(10, (batch,), generator=generator).to(device)
 
-    return timed
+    def step() -> None:
+        losses = [F.cross_entropy(outputs, targets) for outputs in apart(wrapped(*inputs))]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        fabric.backward(sum(losses))
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return network, step
+
+
+def check_recording(device: str) -> float:
+    """Steps that are replayed against the same steps as they come, for all kinds of networks."""
+    worst = 0.0
+    kinds: list[dict[str, Any]] = [
+        *({"residual": residual} for residual in ("ordinary", "improper", "proper")),
+        {"precision": "bf16"},
+        {"nets": 3, "stages": 1},
+    ]
+    torch.backends.cudnn.deterministic = True
+    for kind in kinds:
+        states = []
+        for way in ("plain", "recorded"):
+            network, step = training(device, way=way, size=(32, 16), **kind)
+            for _ in range(5):
+                step()
+            states.append([tensor.double() for tensor in network.state_dict().values()])
+        worst = max(worst, *(difference(a, b) for a, b in zip(*states, strict=True) if bool(b.any())))
+    torch.backends.cudnn.deterministic = False
+    return worst
+
+
+CHECKS["replayed training steps equal those as they come"] = (check_recording, 1e-4)
 
 
 def rows(device: str, rounds: int) -> Iterator[Row]:
-    """Measure what the targets speak of, and what each switch of training gives."""
+    """Measure what the targets speak of, and what each way of training gives."""
     yield from indices(False, device)
     yield from coupling(False, device)
     yield from constraint(False, device)
-    for name, options in ("bf16", {"precision": "bf16"}), ("compile", {"compile": True}):
-        note = "seconds of an epoch of digits, one stage of 16 blocks, width 16, against float32 as it comes"
-        ours, plain = epochs(device, **options), epochs(device)  # type: ignore[arg-type]
-        yield compare(f"train-{name}", "at least 1", ours, plain, note, rounds=rounds)
+    ways: dict[str, tuple[dict[str, Any], dict[str, Any], float, str]] = {
+        "train-recorded": ({}, {"way": "plain"}, 1, "as train does it, against steps that are not recorded"),
+        "train-bf16": ({"precision": "bf16"}, {}, 1, "in bf16, against float32 as it comes"),
+        "train-constrained": (
+            {"residual": "improper"},
+            {"residual": "improper", "way": "plain"},
+            1,
+            "as the first row",
+        ),
+        "train-stack": ({"nets": 4, "stages": 1}, {"stages": 1}, 4, "a net of four in a stack, against one net alone"),
+        "train-compile": ({"way": "compiled"}, {}, 1, "compiled, against recorded"),
+    }
+    for name, (ours, theirs, scale, note) in ways.items():
+        first, second = (many_steps(device, **options) for options in (ours, theirs))
+        note = f"100 steps with 128 images of 32 x 32, 16 blocks a stage, width 8: {note}"
+        yield compare(name, "at least 1", first, second, note, rounds=rounds, scale=scale)
+
+
+def many_steps(device: str, **options: Any) -> Callable[[], float]:
+    """Make a timed function of 100 training steps."""
+    _, step = training(device, **options)
+
+    def steps() -> None:
+        for _ in range(100 if device == "cuda" else 1):
+            step()
+
+    return on_device(steps, device)
 
 
 def main() -> int:

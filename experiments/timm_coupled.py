@@ -31,6 +31,7 @@ from iterconv.studies.executors.base import Executor
 from iterconv.studies.executors.here import HereEngine
 from iterconv.studies.tables import machine
 from iterconv.training.loop import Stop
+from iterconv.training.team import default_device
 from iterconv.zoo.libraries import library
 
 EXAMPLES, TESTED, BATCH = 10240, 1200, 64
@@ -103,8 +104,9 @@ def nets() -> Iterator[Net]:
 
 def train(net: Net, path: Path, stop: Stop) -> None:
     """Train one network and store its weights; a network that was stopped is trained from the start again."""
-    data = ic.data.load(net.data, samples=EXAMPLES, evaluation_samples=TESTED)
-    model, generator = net.build(), torch.Generator().manual_seed(net.seed)
+    device = default_device()
+    data = ic.data.load(net.data, samples=EXAMPLES, evaluation_samples=TESTED, device=device)
+    model, generator = net.build().to(device), torch.Generator().manual_seed(net.seed)
     groups = ic.adapt(model, data.batches(data.test)[0][0]).coupling_groups()
     if net.equal_start:
         for group in groups:
@@ -147,7 +149,8 @@ def examine(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     about = {"model": net.model, "data": net.data, "start": net.start, "coupling": net.coupling, "seed": net.seed}
     with torch.no_grad():
         wrong = sum(int((model(inputs).argmax(1) != targets).sum()) for inputs, targets in batches)
-    row = {**about, "test_error": wrong / TESTED, "n": TESTED, **indices.to_dict()}
+    n = len(data.test)
+    row = {**about, "test_error": wrong / n, "n": n, **indices.to_dict()}
     row |= {"raw_parameters": count.raw, "tied_parameters": count.tied, "effective_parameters": count.effective}
     return row, pd.concat(frontiers).assign(**about)
 

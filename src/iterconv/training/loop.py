@@ -14,6 +14,7 @@ from iterconv.training.checkpoint import Checkpoint
 from iterconv.training.config import RunConfig
 from iterconv.training.folder import RunFolder
 from iterconv.training.joint import Joint, apart, join
+from iterconv.training.recorded import Recorded
 from iterconv.training.team import ALONE, Team
 from iterconv.training.trainee import OnEpoch, Trainee
 
@@ -93,7 +94,7 @@ def train_together(runs: Sequence[Trainee], folder: RunFolder, stop: Stop | None
     fabric = team.fabric(dataset.train.images.device, config.precision)
     network = join([run.shared for run in runs])
     optimizers = [run.optimizer for run in runs]
-    wrapped, *wrapped_optimizers = fabric.setup(_compile(network) if config.compile else network, *optimizers)
+    wrapped, *wrapped_optimizers = fabric.setup(_quick(network, config, team), *optimizers)
     checkpoint = Checkpoint(folder, runs)
     checkpoint.restore()
     live = dict(zip(runs, wrapped_optimizers, strict=True))
@@ -134,7 +135,15 @@ def _leave_failed(live: dict[Trainee, Any], network: nn.Module) -> bool:
     return bool(live)
 
 
-def _compile(module: nn.Module) -> Any:
+def _quick(network: nn.Module, config: RunConfig, team: Team) -> Any:
+    """The network as it takes training steps fastest."""
+    if config.compile:
+        return compiled(network)
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    return Recorded(network) if on_gpu and team.size == 1 else network
+
+
+def compiled(module: nn.Module) -> Any:
     """Have steps compiled when they are first run; validation and checkpoints use the module as it is."""
     from torch._inductor import cpp_builder  # brings seconds of imports that only compiling needs
 
