@@ -79,7 +79,7 @@ def check_training(device: str) -> float:
 
 
 CHECKS: dict[str, tuple[Callable[[str], float], float]] = {
-    "indices equal the CPU's": (check_paths, 1e-8),
+    "indices equal the CPU's": (check_paths, 1e-6),
     "Lipschitz constants equal the CPU's": (check_constants, 1e-4),
     "tied weights stay tied": (check_coupling, 0.0),
     "a trained run is the same network on the CPU": (check_training, 0.02),
@@ -158,7 +158,6 @@ CHECKS["replayed training steps equal those as they come"] = (check_recording, 1
 
 def rows(device: str, rounds: int) -> Iterator[Row]:
     """Measure what the targets speak of, and what each way of training gives."""
-    yield from indices(False, device)
     yield from coupling(False, device)
     yield from constraint(False, device)
     ways: dict[str, tuple[dict[str, Any], dict[str, Any], float, str]] = {
@@ -175,16 +174,17 @@ def rows(device: str, rounds: int) -> Iterator[Row]:
     }
     for name, (ours, theirs, scale, note) in ways.items():
         first, second = (many_steps(device, **options) for options in (ours, theirs))
-        note = f"100 steps with 128 images of 32 x 32, 16 blocks a stage, width 8: {note}"
+        note = f"30 steps with 128 images of 32 x 32, 16 blocks a stage, width 8: {note}"
         yield compare(name, "at least 1", first, second, note, rounds=rounds, scale=scale)
+    yield from indices(False, device)
 
 
 def many_steps(device: str, **options: Any) -> Callable[[], float]:
-    """Make a timed function of 100 training steps."""
+    """Make a timed function of 30 training steps."""
     _, step = training(device, **options)
 
     def steps() -> None:
-        for _ in range(100 if device == "cuda" else 1):
+        for _ in range(30 if device == "cuda" else 1):
             step()
 
     return on_device(steps, device)

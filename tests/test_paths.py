@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -334,3 +336,10 @@ def test_paths_of_blocks_that_a_stage_lacks_are_refused(registries):
     paths.register(paths.Family(name="beyond", make=lambda count: [(1, (count,))], title="", axis=""))
     with pytest.raises(ic.InputError, match="block 4; paths number the blocks of stage 1 from 0 to 3"):
         ic.measure(NETS["ordinary"], [torch.randn(2, 1, 8, 8)], against="predictions", families=("beyond",))
+
+
+def test_a_module_satisfies_the_contract_however_its_parts_are_kept():
+    with pytest.raises(AttributeError):  # isinstance with a protocol looks there from Python 3.12 on
+        inspect.getattr_static(NETS["ordinary"], "stem")
+    assert paths.is_staged(NETS["ordinary"])
+    assert not paths.is_staged(nn.Linear(1, 1))

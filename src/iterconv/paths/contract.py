@@ -21,9 +21,11 @@ CONTRACT = ("stem", "stages", "transitions", "head")
 """The attributes of a staged model."""
 
 
-@runtime_checkable
 class Staged(Protocol):
-    """The contract: anything with these four attributes can be measured, whether it is a `StagedModel` or not."""
+    """The contract: anything with these four attributes can be measured, whether it is a `StagedModel` or not.
+
+    ``isinstance`` can't tell: from Python 3.12 on, it does not see a module's submodules. ``is_staged`` does.
+    """
 
     @property
     def stem(self) -> Any:
@@ -199,7 +201,7 @@ def coupling_groups(stages: Iterable[Any], first: int = 0) -> list[list[nn.Modul
 
 def is_staged(model: object) -> bool:
     """Return True if a model satisfies the contract, or can be bound to a batch and then does."""
-    return isinstance(model, Staged | Bindable)
+    return isinstance(model, Bindable) or all(hasattr(model, name) for name in CONTRACT)
 
 
 def require_staged(model: object) -> None:
@@ -213,7 +215,6 @@ def require_staged(model: object) -> None:
     """
     if isinstance(model, Bindable):
         return
-    # `isinstance(model, Staged)` would tell that something is missing, but not what.
     missing = [name for name in CONTRACT if not hasattr(model, name)]
     if missing:
         raise InputError(

@@ -5,6 +5,7 @@ of the images goes through the network, and the outputs for all images come back
 from it, is that of the whole batch in every process.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,9 @@ class Team:
         lightning = require("lightning_fabric", "training")
         # A run knows its processes, whatever cluster it is started on; Fabric would look for that cluster's others.
         own = lightning.plugins.environments.LightningEnvironment()
-        # Fabric announces a precision that it is given by name, in every process of a study.
+        # In every process of a study, Fabric would announce a precision that it is given by name, and on a GPU give
+        # advice on matrix products.
+        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
         plugins = lightning.plugins.precision
         numbers = plugins.Precision() if precision == "float32" else plugins.MixedPrecision("bf16-mixed", device.type)
         options = {"accelerator": device.type, "plugins": [own, numbers]}
