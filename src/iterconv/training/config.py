@@ -81,8 +81,8 @@ class RunConfig:
     """float32; or bf16: training multiplies in bfloat16, which is faster on processors and GPUs that have it. Weights,
     coupling, Lipschitz constants, validation and measuring stay in float32."""
     compile: bool = False
-    """Compile the network's training steps, and record them as CUDA graphs on a GPU (torch.compile, "reduce-overhead").
-    It takes a minute at the start and needs a C++ compiler; results change by rounding."""
+    """Compile the network's training steps (torch.compile, "reduce-overhead"). It takes a minute at the start and needs
+    a C++ compiler; results change by rounding."""
     stack: Annotated[int, "[1, 64]"] = 1
     """Up to so many runs of a study or sweep that differ only in seed, coupling, kernel, first_coupled and init are
     trained side by side as one network, which changes results by rounding. For ordinary networks of one stage; it is
