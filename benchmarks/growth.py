@@ -1,7 +1,8 @@
 """How cost grows with the size of a problem: ``python benchmarks/growth.py FILE.png`` measures it and draws a picture.
 
 CPU seconds of one thread, the smallest of some repetitions, for measuring, training, stacked runs and planning. With
-words behind FILE.png, as ``training``, only these parts are measured anew; FILE.json keeps the figures of all.
+words behind FILE.png, as ``training``, only these parts are measured anew; growth.json, beside this script, keeps the
+figures of all.
 """
 
 import json
@@ -129,9 +130,9 @@ PARTS = {"measuring": measuring, "training": training, "stacking": stacking, "pl
 
 
 def main(path: str, *parts: str) -> None:
-    """Measure the parts, keep their figures in a file beside the picture, and draw all that are kept."""
+    """Measure the parts, keep their figures in a file beside this script, and draw all that are kept."""
     torch.set_num_threads(1)
-    kept = Path(path).with_suffix(".json")
+    kept = Path(__file__).with_suffix(".json")
     figures = json.loads(kept.read_text()) if kept.exists() else {}
     for part in parts or PARTS:
         figures[part] = PARTS[part]()

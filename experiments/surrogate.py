@@ -115,7 +115,7 @@ def examine(data_name: str, seed: int, numbers: list[int], out: Path, store: Any
 
     begun = time.process_time()
     note("intact", blocks, "", model, begun)
-    plan = ic.plan(adapted, tests, mode="share", budget=min(numbers), beam=2, resamples=1)
+    plan = ic.plan(adapted, tests, mode="share", budget=min(numbers), beam=2, resamples=0)
     for groups in numbers:
         note("planner's sharing", groups, "", plan.apply(groups), begun)
     tie("intact, trained on", blocks, **CONTROL)

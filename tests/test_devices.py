@@ -134,7 +134,7 @@ def wait_for(condition):
     "arguments, says",
     [
         (["--devices", "0"], "--devices 0 is too few; use 1 or more"),
-        (["--devices", "33"], "--devices 33 is more than the 32 images of a batch; use fewer"),
+        (["--devices", "33", "--device", "cpu"], "--devices 33 is more than the 32 images of a batch; use fewer"),
         (["--devices", "3", "--device", "cuda"], "--devices 3 is more than the 2 GPUs of this machine; use fewer"),
         (["--devices", "2", "--device", "cuda:1"], "--device cuda:1 is not a kind of 2 devices; use cpu or cuda"),
     ],

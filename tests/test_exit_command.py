@@ -52,7 +52,7 @@ def test_exits_prints_draws_and_saves(here, capsys):
         (["--out", "x.csv"], "x.csv does not name exits; let it end in .json"),
         (["--out", "/proc/x.json"], "can't write to /proc/x.json"),
         (["--resamples", "-1"], "--resamples -1 is too small; use 0 or more"),
-        (["--rules"], "--rules () is no list of rules"),
+        (["--rules"], "--rules lacks its value"),
     ],
 )
 def test_bad_input_gets_one_line(capsys, arguments, says):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import reduce
 from importlib.metadata import version
+from itertools import pairwise
 from operator import or_
 from typing import Annotated, Any
 
@@ -77,7 +78,7 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return _call_tyro(commands, arguments)
+            command = _call_tyro(commands, arguments)
     except SystemExit as leaving:
         if not leaving.code and first in commands:  # the user asked for the command's help
             print(
@@ -92,6 +93,11 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
         if not leaving.code:
             raise
         raise InputError(in_one_line(complaint.getvalue(), arguments, _options_of(commands, first))) from None
+    for word, following in pairwise([*arguments, "--"]):
+        # tyro takes an option of several values that has none as if it were left out.
+        if word[:2] == following[:2] == "--" and getattr(command, word[2:].replace("-", "_"), None) == ():
+            raise InputError(f"{word} lacks its value; give it one, or leave the option out")
+    return command
 
 
 def _call_tyro(commands: Mapping[str, type], arguments: list[str]) -> Any:

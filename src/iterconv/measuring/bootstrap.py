@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iterconv.errors import check_count, check_range
+from iterconv.errors import OptionError, check_count, check_range
 
 _WEIGHTS_AT_ONCE = 2**24
 """The number of bootstrap weights that are in memory together (64 MiB)."""
@@ -15,6 +15,8 @@ _WEIGHTS_AT_ONCE = 2**24
 def check_bootstrap(resamples: Any, confidence: Any, seed: Any) -> tuple[int, float, int]:
     """Return the options of a bootstrap as plain numbers; raises ``InputError`` for others."""
     resamples = check_count("resamples", resamples, 0)
+    if resamples == 1:
+        raise OptionError("resamples", resamples, "makes intervals of one point; use some hundred, or 0 for none")
     confidence = check_range("confidence", confidence, "(0, 1)", "the default is 0.95")
     return resamples, confidence, check_count("seed", seed, 0)
 
