@@ -53,7 +53,7 @@ def list_jobs(jobs: Sequence[StudyJob], root: Path, options: EngineOptions) -> N
     console.print(
         f"{len(left)} of {len(jobs)} runs to do; about {here} here with {options.parallel} worker(s) "
         f"(a core of this machine takes {factor:.1f} times the reference machine's time), "
-        f"about {gpu} on one GPU, run after run (assumed, not measured: see studies/cost.py)"
+        f"about {gpu} on one GPU, run after run (partly assumed: see studies/cost.py)"
     )
 
 

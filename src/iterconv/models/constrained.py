@@ -119,7 +119,8 @@ class ConstrainedStage(ResidualStage):
         for block in self._typed_blocks():
             watched += [block.conv1.weight, block.conv2.weight]
             for norm in (block.bn1, block.bn2):
-                # Batch norm moves its variance without raising the version; the number of batches shows it.
+                # Batch norm moves its variance without raising the version; the number of batches shows it, but for
+                # recorded steps, after which train() or eval() drops what was kept.
                 watched += [norm.weight, *norm.buffers()]
         return watched
 

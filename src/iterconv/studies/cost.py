@@ -76,14 +76,16 @@ def cost(config: RunConfig) -> Cost:
     validation = round(VALIDATION_SHARE * images.training)
     train = min(images.training - validation, run.samples or images.training)
     validation, test = (min(n, run.evaluation_samples or n) for n in (validation, images.test))
-    training = 3 * train * (1.0 if run.residual == "ordinary" else CONSTRAINT)
+    constraint = 1.0 if run.residual == "ordinary" else CONSTRAINT
+    training = 3 * train * constraint
     passes = run.epochs * (training + validation) + test * _measured_passes(run.blocks, run.stages)
     layers = _layers(run.width, run.stages, images.size, images.channels, images.classes)
     flops: dict[int, float] = {}
     for channels, count, in_block in layers:
         flops[channels] = flops.get(channels, 0.0) + passes * count * (run.blocks if in_block else 1)
     launches = sum(run.blocks if in_block else 1 for *_, in_block in layers)
-    return Cost(flops, run.epochs * -(-train // run.batch_size) * launches)
+    steps = run.epochs * -(-train // run.batch_size)
+    return Cost(flops, round(steps * launches * constraint))
 
 
 @cache

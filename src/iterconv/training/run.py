@@ -1,5 +1,6 @@
 """A whole run: ``complete`` trains and measures a network and finishes its folder, ``open_run`` reads it again."""
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -123,6 +124,7 @@ def conclude(
         if stop is not None and stop.is_set():
             raise KeyboardInterrupt
 
+    gc.collect()  # recorded training steps refer to each other, and hold the memory of a batch
     report = measure(network, dataset.batches(dataset.test), progress=progress)
     report.save(folder.path / "report.parquet")
     result = _result(folder, network, devices, report, started)
