@@ -35,6 +35,8 @@ from iterconv.training.team import default_device
 from iterconv.zoo.libraries import library
 
 EXAMPLES, TESTED, BATCH = 10240, 1200, 64
+MODES = (("drop", "blocks", 0), ("share", "distinct", 3))
+"""What a plan does, what it counts by that, and how few of these are asked for."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,10 @@ def examine(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     adapted = ic.adapt(model, batches[0][0])
     count = ic.effective_parameter_count(model, adapted.coupling_groups())
     frontiers = []
-    for saves in ("blocks", "weights"):
-        plan = ic.plan(adapted, batches, saves=saves, budget=0 if saves == "blocks" else 3, beam=2)
-        rows = plan.frontier.assign(saves=saves, total=plan.frontier.blocks.max())
-        rows["rebuilt_error"] = [rebuilt_error(plan, row, batches[1::2]) for row in rows.itertuples()]
+    for mode, counted, least in MODES:
+        plan = ic.plan(adapted, batches, mode=mode, budget=least, beam=2)
+        rows = plan.frontier.assign(mode=mode, total=plan.frontier.blocks.max())
+        rows["rebuilt_error"] = [rebuilt_error(plan.apply(size), batches[1::2]) for size in rows[counted]]
         frontiers.append(rows)
     about = {"model": net.model, "data": net.data, "start": net.start, "coupling": net.coupling, "seed": net.seed}
     with torch.no_grad():
@@ -155,9 +157,8 @@ def examine(net: Net, path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return row, pd.concat(frontiers).assign(**about)
 
 
-def rebuilt_error(plan: ic.Plan, row: Any, batches: list[Any]) -> float:
-    """The error of the smaller, ordinary module that the plan makes, evaluated by itself."""
-    model = plan.apply(row.blocks if plan.options["saves"] == "blocks" else row.distinct)
+def rebuilt_error(model: nn.Module, batches: list[Any]) -> float:
+    """The error of the smaller, ordinary module that a plan makes, evaluated by itself."""
     with torch.no_grad():
         wrong = sum(int((model(inputs).argmax(1) != targets).sum()) for inputs, targets in batches)
     return wrong / sum(len(targets) for _, targets in batches)
@@ -202,8 +203,8 @@ def draw(frontiers: pd.DataFrame) -> Figure:
         figure = new_figure(9, 6)
         axes = figure.subplots(2, 2, sharey="row")
         for row, (model, name) in enumerate((("resnet", "ResNet, CIFAR-10"), ("vit", "ViT, MNIST"))):
-            for column, (saves, counted) in enumerate((("blocks", "blocks"), ("weights", "distinct"))):
-                here = frontiers[(frontiers.model == model) & (frontiers.saves == saves)]
+            for column, (mode, counted, _) in enumerate(MODES):
+                here = frontiers[(frontiers.model == model) & (frontiers["mode"] == mode)]
                 for (start, coupling), group in here.groupby(["start", "coupling"], sort=False):
                     found = group.groupby(counted).error.agg(["mean", "std"])
                     label = f"coupling {coupling:g}, {start} start"

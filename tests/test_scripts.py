@@ -4,9 +4,15 @@ import json
 import runpy
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch.nn import functional as F
+
+import iterconv as ic
+from iterconv.data.dataset import Split
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(ROOT.glob("experiments/*.py"))
@@ -51,3 +57,19 @@ def test_experiments_still_describe_their_runs():
     assert len({run.name for _, run in constrained["runs"]()}) > 50
     coupled = runpy.run_path(str(ROOT / "experiments" / "timm_coupled.py"))
     assert len({net.name for net in coupled["nets"]()}) == 3 * 2 * 4
+
+
+@pytest.mark.extended
+@pytest.mark.medium
+def test_the_experiment_of_coupled_networks_examines_what_it_has_trained(tmp_path, monkeypatch):
+    coupled = runpy.run_path(str(ROOT / "experiments" / "timm_coupled.py"))
+    digits = ic.data.load("digits", evaluation_samples=300)
+    enlarged = [Split(F.pad(split.images, (10,) * 4), split.targets) for split in (digits.train, digits.test)]
+    data = replace(digits, train=enlarged[0][:64], test=enlarged[1])
+    monkeypatch.setattr(ic.data, "load", lambda *_, **__: data)
+    net = coupled["Net"]("vit", 0.5, True, 0)
+    path = net.weights(tmp_path)
+    coupled["train"](net, path, threading.Event())
+    row, frontiers = coupled["examine"](net, path)
+    assert row["n"] == 300 and set(frontiers["mode"]) == {"drop", "share"}
+    assert (frontiers.rebuilt_error - frontiers.error).abs().max() < 1e-6
