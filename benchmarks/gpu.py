@@ -14,19 +14,17 @@ from typing import Any
 import torch
 from measuring import indices
 from ratios import Row, compare, line, on_device
+from stacks import images, make_runs, stepper
 from steps import constraint, coupling
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import iterconv as ic
 from iterconv import data
-from iterconv.options import TrainingPrecision
 from iterconv.training.config import RunConfig
-from iterconv.training.joint import apart, join
 from iterconv.training.loop import compiled
 from iterconv.training.recorded import Recorded
 from iterconv.training.run import complete, open_run
-from iterconv.training.team import Team
+from iterconv.training.trainee import Trainee
 
 RUN = RunConfig(data="digits", width=8, blocks=4, stages=1, epochs=2, coupling=0.5, residual="improper")
 
@@ -79,49 +77,21 @@ def check_training(device: str) -> float:
 
 
 def training(
-    device: str,
-    *,
-    way: str = "recorded",
-    nets: int = 1,
-    stages: int = 3,
-    residual: str = "ordinary",
-    strength: float = 0.5,
-    precision: TrainingPrecision = "float32",
-    size: tuple[int, int] = (128, 32),
-) -> tuple[nn.Module, Callable[[], None]]:
-    """Make networks of width 8 with 16 blocks a stage and equal starts, and a function that trains them by one step.
+    device: str, way: str = "recorded", nets: int = 1, size: tuple[int, int] = (128, 32), **options: Any
+) -> tuple[list[Trainee], Callable[[], object]]:
+    """Make coupled runs of width 8 with 16 blocks a stage, and a function that trains them side by side by one step.
 
     The way is "plain", "recorded" (what ``train`` does on a GPU) or "compiled"; the size that of batches and of images.
     """
-    generator, made = torch.Generator().manual_seed(0), []
-    batch, pixels = size
-    for seed in range(nets):
-        torch.manual_seed(seed)
-        net = ic.models.resnet(8, 16, stages, 3, 10, residual=residual, init="recurrent")
-        made.append(net.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4) for net in made]
-    for net, optimizer in zip(made, optimizers, strict=True):
-        ic.couple(optimizer, net.coupling_groups() if strength else [], strength)
-    network = join(made)
-    prepared = {
-        "plain": lambda: network,
-        "recorded": lambda: Recorded(network) if device == "cuda" else network,
-        "compiled": lambda: compiled(network),
+    ways: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "plain": lambda network: network,
+        "recorded": Recorded if device == "cuda" else lambda network: network,
+        "compiled": compiled,
     }
-    fabric = Team().fabric(torch.device(device), precision)
-    wrapped, *optimizers = fabric.setup(prepared[way](), *optimizers)
-    inputs = [torch.randn(batch, 3, pixels, pixels, generator=generator).to(device) for _ in made]
-    targets = torch.randint(10, (batch,), generator=generator).to(device)
-
-    def step() -> None:
-        losses = [F.cross_entropy(outputs, targets) for outputs in apart(wrapped(*inputs))]
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        fabric.backward(sum(losses))
-        for optimizer in optimizers:
-            optimizer.step()
-
-    return network, step
+    torch.manual_seed(0)
+    config = RunConfig(data="cifar10", width=8, batch_size=size[0], coupling=0.5, **options)
+    runs = make_runs(config, images(*size, channels=3, device=device), nets)
+    return runs, stepper(runs, ways[way])
 
 
 def check_recording(device: str) -> float:
@@ -136,10 +106,10 @@ def check_recording(device: str) -> float:
     for kind in kinds:
         states = []
         for way in ("plain", "recorded"):
-            network, step = training(device, way=way, size=(32, 16), **kind)
+            runs, step = training(device, way, size=(32, 16), **kind)
             for _ in range(5):
                 step()
-            states.append([tensor.double() for tensor in network.state_dict().values()])
+            states.append([tensor.double() for run in runs for tensor in run.network.state_dict().values()])
         found = [difference(a, b) for a, b in zip(*states, strict=True) if bool(b.any())]
         worst = float(torch.tensor([worst, *found]).max())  # NaN is kept
     torch.backends.cudnn.deterministic = False

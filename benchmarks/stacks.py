@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from ratios import Row, compare, cpu, fastest_precision
-from torch import Tensor
+from torch import Tensor, nn
 
 import iterconv as ic
 from iterconv.data.dataset import Data, Split
@@ -20,10 +20,11 @@ from iterconv.training.trainee import Trainee
 BATCH, SIZE, STACK = 128, 28, 4
 
 
-def images(batch: int = BATCH, size: int = SIZE) -> Data:
+def images(batch: int = BATCH, size: int = SIZE, channels: int = 1, device: str = "cpu") -> Data:
     """Make a batch of random images, by default of the size of MNIST's."""
-    split = Split(torch.randint(256, (batch, 1, size, size), dtype=torch.uint8), torch.randint(10, (batch,)))
-    mean = torch.full((1,), 0.5)
+    pixels = torch.randint(256, (batch, channels, size, size), dtype=torch.uint8)
+    split = Split(pixels, torch.randint(10, (batch,))).to(device)
+    mean = torch.full((channels,), 0.5, device=device)
     return ic.data.Data(name="random", train=split, validation=split, test=split, classes=10, mean=mean, std=mean)
 
 
@@ -32,10 +33,15 @@ def make_runs(config: RunConfig, dataset: Data, count: int) -> list[Trainee]:
     return [Trainee(replace(config, seed=seed), RunFolder(Path("unused"), config), dataset) for seed in range(count)]
 
 
-def stepper(runs: Sequence[Trainee]) -> Callable[[], Tensor]:
-    """Make a function that does one training step of runs side by side, as the package's loop does it."""
-    fabric = ALONE.fabric(torch.device("cpu"), runs[0].config.precision)
-    network, *optimizers = fabric.setup(join([run.network for run in runs]), *(run.optimizer for run in runs))
+def stepper(
+    runs: Sequence[Trainee], prepare: Callable[[nn.Module], nn.Module] = lambda network: network
+) -> Callable[[], Tensor]:
+    """Make a function that does one training step of runs side by side, as the package's loop does it.
+
+    ``prepare`` makes of their network the one that takes the step, such as ``Recorded``.
+    """
+    fabric = ALONE.fabric(runs[0].dataset.train.images.device, runs[0].config.precision)
+    network, *optimizers = fabric.setup(prepare(join([run.network for run in runs])), *(run.optimizer for run in runs))
     batches = [next(run.batches()) for run in runs]
     task = runs[0].dataset.task
 

@@ -35,7 +35,7 @@ def in_one_line(complaint: str, arguments: Sequence[str], options: Iterable[str]
             known = sorted(set(known) - {"'None'"})
         return f"{option} {word} is unknown; use {' or '.join(', '.join(known).rsplit(', ', 1))}"
     if found := re.search(r"Missing value for argument '(?:.*/)?(.*?)'", said):
-        return f"{found[1]} lacks its value; give it one, or leave the option out"
+        return lacks_value(found[1])
     if found := re.search(r"Error parsing (?:\S*/)?(\S+): no type matching (.*) could be .*? from \[(.*?)\]", said):
         option, form, words = found.groups()
         return f"{option} takes {re.sub(r'[{]None[}]|[{}|]', '', form)}, not {words}; {more}"
@@ -44,6 +44,11 @@ def in_one_line(complaint: str, arguments: Sequence[str], options: Iterable[str]
     if found := re.search(r"Missing from iterconv .*?: (?:[A-Z]+|\{.*?\}) (.*?)(?:\. | \(required\)|$)", said):
         return f"{command} lacks a word: {found[1][0].lower()}{found[1][1:].rstrip('.')}; {more}"
     return f"{said}; {more}"
+
+
+def lacks_value(option: str) -> str:
+    """Answer an option without a value."""
+    return f"{option} lacks its value; give it one, or leave the option out"
 
 
 def _unknown(said: str, command: str, arguments: Sequence[str], options: list[str], more: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from tyro import cli, conf
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from iterconv.cli.complaints import in_one_line
+from iterconv.cli.complaints import in_one_line, lacks_value
 from iterconv.data.known import KNOWN, OTHER_DATA
 from iterconv.errors import InputError, suggest
 from iterconv.options import Shell
@@ -96,7 +96,7 @@ def parse(commands: Mapping[str, type], arguments: list[str]) -> Any:
     for word, following in pairwise([*arguments, "--"]):
         # tyro takes an option of several values that has none as if it were left out.
         if word[:2] == following[:2] == "--" and getattr(command, word[2:].replace("-", "_"), None) == ():
-            raise InputError(f"{word} lacks its value; give it one, or leave the option out")
+            raise InputError(lacks_value(word))
     return command
 
 

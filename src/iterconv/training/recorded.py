@@ -5,6 +5,7 @@ to start them one after another takes longer than to compute them.
 """
 
 import copy
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,8 @@ class Recorded(nn.Module):
         """Compute the outputs, whose memory the next step uses again."""
         shapes = [batch.shape for batch in inputs]
         if shapes == self._before and shapes != self._shapes:
-            self._replay = None  # frees its memory before more is taken
+            self._replay = None
+            gc.collect()  # frees the memory of an earlier recording, which refers to itself
             self._replay, self._shapes, self._places = _record(self.network, inputs), shapes, _places(self.network)
         self._before = shapes
         if shapes == self._shapes:

@@ -124,7 +124,8 @@ def conclude(
         if stop is not None and stop.is_set():
             raise KeyboardInterrupt
 
-    gc.collect()  # recorded training steps refer to each other, and hold the memory of a batch
+    if next(network.parameters()).is_cuda:  # recorded training steps refer to each other, and hold a batch's memory
+        gc.collect()
     report = measure(network, dataset.batches(dataset.test), progress=progress)
     report.save(folder.path / "report.parquet")
     result = _result(folder, network, devices, report, started)
